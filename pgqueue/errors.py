@@ -1,0 +1,104 @@
+"""What can go wrong with a queue, as nouns under one root; and the words with which a handler ends its attempt."""
+
+from datetime import timedelta
+
+from pgqueue.durations import Duration, duration
+
+
+class QueueError(Exception):
+    """Root of everything that pgqueue raises for its callers."""
+
+
+class JobNotFound(QueueError):
+    """No job has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job not found: {job_id}")
+        self.job_id = job_id
+
+
+class RateLimited(QueueError):
+    """The user has used up the limit of this job type. `retry_after` says when one place comes free."""
+
+    def __init__(self, job_type: str, retry_after: timedelta) -> None:
+        super().__init__(f"Too many jobs of type {job_type} for this user: try again in {retry_after.total_seconds():.0f} s")
+        self.job_type = job_type
+        self.retry_after = retry_after
+
+
+class DuplicatePayload(QueueError):
+    """The job id is taken by a job of another type, user or payload."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job ID already used with another payload: {job_id}")
+        self.job_id = job_id
+
+
+class WrongState(QueueError):
+    """The job is not in a state in which this can be done. `status` says which it is in."""
+
+    def __init__(self, job_id: str, status: str, message: str) -> None:
+        super().__init__(f"{message}: {job_id}")
+        self.job_id = job_id
+        self.status = status
+
+
+class LeaseLost(QueueError):
+    """The job is no longer this attempt's: the lease ran out, or somebody cancelled the job. What it writes counts for nothing."""
+
+
+class InvalidJob(QueueError):
+    """The job cannot be enqueued as it is: unknown type, a payload that does not fit, a value out of range."""
+
+
+class UnknownType(InvalidJob):
+    """Nobody has published a job type of this name."""
+
+
+class SchemaError(QueueError):
+    """The database does not hold a schema that this release can work with; the message says what to do."""
+
+
+class SettingsError(QueueError):
+    """The environment holds wrong or missing settings. `problems` has a sentence for each, all of them at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class TaskError(QueueError):
+    """A task is declared in a way that cannot work, or a job type is declared twice."""
+
+
+class Ending(Exception):
+    """Root of what a handler may raise to say how its attempt ends."""
+
+
+class Retry(Ending):
+    """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the backoff)."""
+
+    def __init__(self, message: str = "the handler asked for a retry", *, after: Duration | None = None) -> None:
+        super().__init__(message)
+        self.after = None if after is None else duration(after)
+
+
+class Discard(Ending):
+    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left."""
+
+
+class Snooze(Ending):
+    """Not now: the job comes again after `delay`, and this attempt does not count."""
+
+    def __init__(self, delay: Duration, message: str | None = None) -> None:
+        super().__init__(message or "snoozed")
+        self.delay = duration(delay)
+        self.reason = message
+
+
+class DependencyDown(Ending):
+    """Something that the job needs is broken, not the job: it comes again, and this attempt does not count."""
+
+    def __init__(self, dependency: str, message: str | None = None) -> None:
+        super().__init__(message or f"{dependency} is down")
+        self.dependency = dependency

@@ -1,0 +1,143 @@
+"""The values that travel: a job to be enqueued, its ticket, what a worker claimed, how the attempt ended, and what a reader sees."""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from pgqueue.durations import Duration
+
+P = TypeVar("P")
+
+
+class Status(StrEnum):
+    """The six states, as they stand in the column `status`."""
+
+    ENQUEUED = "enqueued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """An attempt failed; the job will be tried again."""
+    DLQ = "dlq"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (Status.COMPLETED, Status.DLQ, Status.CANCELLED)
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """A job to be enqueued. `task` is a Task or the name of a job type; `filled` are members that the server adds to what the
+    caller sent: stored with the payload, ignored when two payloads are compared."""
+
+    task: Any
+    payload: Any
+    job_id: str | None = None
+    user_id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    run_after: datetime | None = None
+    delay: Duration | None = None
+    max_attempts: int | None = None
+    filled: dict[str, Any] | None = None
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """What came of an enqueue. `created` is false when the id was known already, and `status` is then that job's state.
+    In `enqueue_many` a refused item has no status but an `error` (RateLimited or DuplicatePayload)."""
+
+    job_id: str
+    status: Status | None
+    created: bool
+    error: Exception | None = None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """One attempt, as a worker took it: the row's identity, its lease, and the undecoded payload (JSON)."""
+
+    id: UUID
+    lease: int
+    job_id: str
+    job_type: str
+    user_id: str
+    attempt: int
+    max_attempts: int
+    payload: bytes
+    created_at: datetime
+    queue: str
+    rescued: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an attempt ended. `status` is what the row becomes: completed, failed (again after `delay`), dlq, or enqueued (the
+    attempt does not count: again after `delay`, or at its old place when that is None)."""
+
+    status: Status
+    delay: timedelta | None = None
+    error: str | None = None
+    stack_trace: str | None = None
+    dependency: str | None = None
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it stands in the table. Times are aware datetimes in UTC, None when they have not come."""
+
+    id: UUID
+    job_id: str
+    job_type: str
+    user_id: str
+    status: Status
+    queue: str
+    priority: int
+    attempt_count: int
+    max_attempts: int
+    payload: Any
+    error: str | None
+    stack_trace: str | None
+    created_at: datetime
+    run_after: datetime
+    started_at: datetime | None
+    processed_at: datetime | None
+    dead_at: datetime | None
+    locked_by: str | None
+    progress: float | None
+    progress_note: str | None
+    history: list[dict[str, Any]] | None
+
+
+class Job(Generic[P]):
+    """What a handler gets. `attempt` counts from 1 to `max_attempts`; `resources` is what the module's `lifespan` yielded."""
+
+    __slots__ = ("_reporter", "attempt", "created_at", "job_id", "job_type", "max_attempts", "payload", "resources", "user_id")
+
+    def __init__(
+        self,
+        payload: P,
+        *,
+        job_id: str,
+        job_type: str,
+        user_id: str,
+        attempt: int,
+        max_attempts: int,
+        created_at: datetime,
+        resources: Any = None,
+        reporter: Any = None,
+    ) -> None:
+        self.payload = payload
+        self.job_id = job_id
+        self.job_type = job_type
+        self.user_id = user_id
+        self.attempt = attempt
+        self.max_attempts = max_attempts
+        self.created_at = created_at
+        self.resources = resources
+        self._reporter = reporter
+
+    async def progress(self, fraction: float, note: str | None = None) -> None:
+        """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when the job is no longer ours."""
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
+        if self._reporter is not None:
+            await self._reporter(fraction, note)

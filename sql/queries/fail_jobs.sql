@@ -1,0 +1,25 @@
+-- Ends attempts that did not complete, those whose lease still holds. outcome is one of
+--   failed    the attempt is burned; again after delay
+--   dlq       given up
+--   enqueued  the attempt is not burned: snoozed (again after delay) or released (delay null: keeps its place)
+WITH outcome AS MATERIALIZED (
+    SELECT j.id, o.status, o.delay, o.error, o.stack_trace
+      FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(statuses)s::text[], %(delays)s::interval[], %(errors)s::text[],
+                  %(stack_traces)s::text[]) AS o(id, lease, status, delay, error, stack_trace)
+      JOIN job_logs j ON j.id = o.id AND j.lease = o.lease AND j.status = 'processing'
+     ORDER BY j.id FOR NO KEY UPDATE OF j
+)
+UPDATE job_logs j
+   SET status = CASE WHEN o.status = 'enqueued' AND j.attempt_count > 1 THEN 'failed' ELSE o.status END,
+       attempt_count = j.attempt_count - (o.status = 'enqueued')::integer,
+       run_after = CASE WHEN o.delay IS NULL THEN j.run_after ELSE now() + o.delay END,
+       lease_until = NULL,
+       processed_at = CASE WHEN o.status = 'dlq' THEN now() END,
+       dead_at = CASE WHEN o.status = 'dlq' THEN now() END,
+       error = coalesce(o.error, j.error),
+       stack_trace = CASE WHEN o.error IS NULL THEN j.stack_trace ELSE o.stack_trace END,
+       history = CASE WHEN o.error IS NULL OR o.status = 'enqueued' THEN j.history ELSE
+           job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', now(), 'worker', j.locked_by,
+                                                     'error', o.error, 'stack', o.stack_trace)) END
+  FROM outcome o WHERE j.id = o.id
+RETURNING j.id

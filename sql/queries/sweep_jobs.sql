@@ -1,0 +1,91 @@
+-- Reads one slice of each lane behind the claims' cursor and mends what it finds there, for one worker:
+--   claim    due jobs that the cursor passed over (their commit was slow)
+--   rescue   leases that ran out, with attempts left: starts them here, as one group that shrinks with attempt_count (100, 10, 1),
+--            so that a job that kills its worker does not take its neighbours with it
+--   release  the same in a paused queue: back to waiting
+--   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
+-- It is also the worker's heartbeat. Types that the worker does not know are left alone, but for burying.
+-- One row per job touched, one with action 'lane' per lane (where the slice ended, and how many rows it saw), and one with
+-- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers).
+WITH beat AS (
+    UPDATE job_workers w SET seen_at = now() WHERE w.id = %(worker)s RETURNING w.id
+), room AS (
+    SELECT r.queue, r.free, coalesce(q.paused, false) AS paused
+      FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS r(queue, free) LEFT JOIN job_queues q ON q.queue = r.queue
+), lane AS (
+    SELECT l.*
+      FROM unnest(%(lane_queues)s::text[], %(lane_priorities)s::smallint[], %(lane_run_afters)s::timestamptz[],
+                  %(lane_ids)s::uuid[], %(lane_ends)s::timestamptz[], %(lane_end_ids)s::uuid[])
+           WITH ORDINALITY AS l(queue, priority, run_after, id, end_run_after, end_id, ord)
+), slice AS MATERIALIZED (
+    SELECT lane.ord, lane.queue, seen.*
+      FROM lane CROSS JOIN LATERAL (
+          SELECT j.id, j.run_after, j.status, j.lease, j.lease_until, j.started_at, j.attempt_count, j.max_attempts, j.job_type
+            FROM job_logs j
+           WHERE j.queue = lane.queue AND j.priority = lane.priority AND j.processed_at IS NULL
+             AND (j.run_after, j.id) > (lane.run_after, lane.id)
+             AND (j.run_after, j.id) <= (coalesce(lane.end_run_after, now()), lane.end_id) AND j.run_after <= now()
+           ORDER BY j.run_after, j.id LIMIT %(slice)s
+      ) AS seen
+), found AS (
+    SELECT s.*, room.paused, room.free, s.job_type = ANY (%(types)s::text[]) AS known,
+           CASE WHEN s.status <> 'processing' THEN 'claim'
+                WHEN s.started_at <= now() - interval '24 h' OR s.attempt_count >= s.max_attempts THEN 'bury'
+                WHEN room.paused THEN 'release'
+                ELSE 'rescue' END AS action
+      FROM slice s JOIN room ON room.queue = s.queue
+     WHERE s.status <> 'processing' OR s.lease_until <= now() OR s.started_at <= now() - interval '24 h'
+), wanted AS (
+    SELECT f.id, f.ord, f.lease, f.lease_until, f.action, f.free, f.queue, f.run_after
+      FROM found f
+     WHERE f.action = 'bury'
+        OR f.known AND (f.action = 'release' OR f.action = 'claim' AND NOT f.paused)
+        OR f.known AND f.action = 'rescue' AND %(rescue)s::boolean
+           AND f.attempt_count = (SELECT min(m.attempt_count) FROM found m WHERE m.known AND m.action = 'rescue')
+), chosen AS (
+    SELECT w.* FROM (
+        SELECT w.*, row_number() OVER (PARTITION BY w.action = 'rescue' ORDER BY w.ord, w.run_after, w.id) AS nth,
+               row_number() OVER (PARTITION BY w.queue, w.action IN ('claim', 'rescue')
+                                  ORDER BY w.action DESC, w.ord, w.run_after, w.id) AS place
+          FROM wanted w) AS w
+     WHERE (w.action NOT IN ('claim', 'rescue') OR w.place <= w.free)
+       AND (w.action <> 'rescue'
+            OR w.nth <= (SELECT CASE min(m.attempt_count) WHEN 1 THEN 100 WHEN 2 THEN 10 ELSE 1 END
+                           FROM found m WHERE m.known AND m.action = 'rescue'))
+), locked AS MATERIALIZED (
+    SELECT j.id, c.ord, c.action,
+           CASE WHEN j.started_at <= now() - interval '24 h' THEN 'In processing for 24 hours: given up'
+                ELSE format('The lease of attempt %%s ran out: its worker %%s died or lost the database',
+                            j.attempt_count, j.locked_by) END AS reason
+      FROM chosen c JOIN job_logs j ON j.id = c.id
+     WHERE j.lease = c.lease AND j.lease_until IS NOT DISTINCT FROM c.lease_until AND j.processed_at IS NULL
+       AND j.run_after = c.run_after
+     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+), changed AS (
+    UPDATE job_logs j
+       SET status = CASE l.action WHEN 'bury' THEN 'dlq' WHEN 'release' THEN 'failed' ELSE 'processing' END,
+           attempt_count = j.attempt_count + (l.action IN ('claim', 'rescue'))::integer,
+           lease = j.lease + 1,
+           started_at = CASE WHEN l.action IN ('claim', 'rescue') THEN now() ELSE j.started_at END,
+           lease_until = CASE WHEN l.action IN ('claim', 'rescue') THEN now() + %(lease)s::interval END,
+           locked_by = CASE WHEN l.action IN ('claim', 'rescue') THEN %(worker)s ELSE j.locked_by END,
+           processed_at = CASE WHEN l.action = 'bury' THEN now() END,
+           dead_at = CASE WHEN l.action = 'bury' THEN now() END,
+           error = CASE WHEN l.action = 'claim' THEN j.error ELSE l.reason END,
+           history = CASE WHEN l.action = 'claim' THEN j.history ELSE
+               job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', now(), 'worker', j.locked_by,
+                                                         'error', l.reason)) END
+      FROM locked l
+     WHERE j.id = l.id
+    RETURNING j.id, j.lease, l.ord, j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.payload,
+              j.created_at, j.run_after, l.action
+)
+SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c.max_attempts, c.payload, c.created_at,
+       c.run_after, c.action
+  FROM changed c
+UNION ALL
+SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)], NULL, s.ord, NULL, NULL, NULL, count(*), NULL, NULL, NULL,
+       max(s.run_after), 'lane'
+  FROM slice s GROUP BY s.ord
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM beat), NULL, NULL, NULL, now(), 'clock'
