@@ -44,7 +44,7 @@ class WrongState(QueueError):
 
 
 class LeaseLost(QueueError):
-    """The job is no longer this attempt's: the lease ran out, or somebody cancelled the job. What it writes counts for nothing."""
+    """The job is no longer this attempt's: its lease ran out, or it was cancelled. What the attempt writes does not count."""
 
 
 class InvalidJob(QueueError):

@@ -1,4 +1,4 @@
-"""The values that travel: a job to be enqueued, its ticket, what a worker claimed, how the attempt ended, and what a reader sees."""
+"""The values that travel: a new job, its ticket, what a worker claimed, how the attempt ended, what a reader sees."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from psycopg import ProgrammingError
+
 from pgqueue.conninfo import foreign_parameters, libpq_string, schema_of
 from pgqueue.durations import duration, spoken
 from pgqueue.errors import SettingsError
@@ -93,7 +95,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the environment says. Fields that are spans of time are timedeltas; `problems_at` tells what a kind of process lacks."""
+    """What the environment says. Fields that are spans of time are timedeltas;"""
 
     # The database
     database_url: str | None = setting("DATABASE_URL", _text, None, "the Postgres database", secret=True)
@@ -107,9 +109,7 @@ class Settings:
     )
 
     # The worker
-    queues: dict[str, int] = setting(
-        "PGQUEUE_QUEUES", parse_queues, "default:50", "queues that a worker serves, with concurrency"
-    )
+    queues: dict[str, int] = setting("PGQUEUE_QUEUES", parse_queues, "default:50", "queues of a worker: how many jobs at once")
     modules: tuple[str, ...] = setting("PGQUEUE_MODULES", _list, "service.jobs", "modules whose tasks a worker runs")
     lease: timedelta = setting("PGQUEUE_LEASE", _span("1s", "1h"), "30s", "how long a claim holds; extended while the job runs")
     poll_interval: timedelta = setting(
@@ -129,9 +129,7 @@ class Settings:
     )
     keep_dlq: timedelta = setting("PGQUEUE_KEEP_DLQ", _span("1m"), "30d", "dead rows stay this long")
     keep_ids: timedelta = setting("PGQUEUE_KEEP_IDS", _span("1m"), "365d", "ids of removed rows stay known this long")
-    auto_prune: bool = setting(
-        "PGQUEUE_AUTO_PRUNE", _flag, "on", "workers remove what is past its time; off: only pgqueue prune does"
-    )
+    auto_prune: bool = setting("PGQUEUE_AUTO_PRUNE", _flag, "on", "workers remove what is past its time")
 
     # HTTP
     host: str = setting("HOST", _text, "127.0.0.1", "address that the API listens on")
@@ -140,9 +138,7 @@ class Settings:
     request_timeout: timedelta = setting(
         "PGQUEUE_REQUEST_TIMEOUT", _span("50ms", "1m"), "2s", "an enqueue that takes longer is answered 503"
     )
-    drain: timedelta = setting(
-        "PGQUEUE_DRAIN", _span("0s", "5m"), "1s", "after SIGTERM the API is unready this long, then stops"
-    )
+    drain: timedelta = setting("PGQUEUE_DRAIN", _span("0s", "5m"), "1s", "how long the API is unready before it stops")
     admin_tokens: tuple[str, ...] = setting(
         "PGQUEUE_ADMIN_TOKENS", _list, "", "tokens that open everything", secret=True, also=("PGQUEUE_ADMIN_TOKEN",)
     )
@@ -161,36 +157,28 @@ class Settings:
         "MAIL_TRANSPORT",
         _choice("log", "smtp", "sendgrid"),
         None,
-        "log, smtp or sendgrid; log when there is no sign of another",
+        "log, smtp or sendgrid",
     )
     smtp_host: str | None = setting("SMTP_HOST", _text, None, "the mail server")
     smtp_port: int = setting("SMTP_PORT", _number(1, 65535), "587", "its port")
     smtp_secure: bool = setting("SMTP_SECURE", _flag, "off", "TLS from the first byte; off: STARTTLS where it is offered")
     smtp_user: str | None = setting("SMTP_USER", _text, None, "user name at the mail server")
     smtp_password: str | None = setting("SMTP_PASSWORD", str, None, "its password; never sent without TLS", secret=True)
-    smtp_ca: str | None = setting(
-        "PGQUEUE_SMTP_CA", _text, None, "file with the CA of the mail server, when it is not a public one"
-    )
+    smtp_ca: str | None = setting("PGQUEUE_SMTP_CA", _text, None, "file with the mail server's CA, if it is no public one")
     smtp_connections: int = setting("SMTP_CONNECTIONS", _number(1, 1000), "4", "connections that a worker keeps to it")
     mail_from: str | None = setting("MAIL_FROM", _text, None, "the sender", also=("SMTP_FROM",))
-    mail_timeout: timedelta = setting(
-        "PGQUEUE_MAIL_TIMEOUT", _span("100ms", "1m"), "10s", "patience with the mail server, a step"
-    )
+    mail_timeout: timedelta = setting("PGQUEUE_MAIL_TIMEOUT", _span("100ms", "1m"), "10s", "patience with each step of sending")
     sendgrid_api_key: str | None = setting("SENDGRID_API_KEY", _text, None, "key for SendGrid", secret=True)
     sendgrid_from_email: str | None = setting("SENDGRID_FROM_EMAIL", _text, None, "the sender, for SendGrid")
     sendgrid_url: str = setting("PGQUEUE_SENDGRID_URL", _text, "https://api.sendgrid.com", "where SendGrid's interface is")
     mail_brand: str = setting("MAIL_BRAND", _text, "Yellow Books", "the name in the mails")
-    mail_locale: str = setting(
-        "MAIL_LOCALE", _choice("mn", "en"), "mn", "their language, where the sign-in names none that we have"
-    )
+    mail_locale: str = setting("MAIL_LOCALE", _choice("mn", "en"), "mn", "their language, unless the sign-in names one")
     mail_timezone: str = setting("MAIL_TIMEZONE", _text, "Asia/Ulaanbaatar", "the time zone of their times")
 
     # Logs
-    log_level: str = setting(
-        "PGQUEUE_LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "the least that is logged"
-    )
+    log_level: str = setting("PGQUEUE_LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "what is logged")
     log_format: str = setting(
-        "PGQUEUE_LOG_FORMAT", _choice("auto", "human", "json"), "auto", "auto: human on a terminal, else JSON"
+        "PGQUEUE_LOG_FORMAT", _choice("auto", "human", "json"), "auto", "auto: for people on a terminal, else JSON"
     )
 
     warnings: tuple[str, ...] = ()
@@ -217,7 +205,7 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] | None = None) -> Settings:
-    """Reads the environment. A secret NAME may come from the file that NAME_FILE names. Raises SettingsError with all problems."""
+    """Reads the environment. A secret may come from the file NAME_FILE. Raises SettingsError with all problems."""
     environment = os.environ if environment is None else environment
     problems: list[str] = []
     values: dict[str, Any] = {}
@@ -273,7 +261,7 @@ def _translate_old(environment: Mapping[str, str], values: dict[str, Any], probl
             try:
                 ignored = foreign_parameters(url)
                 libpq_string(url, False)
-            except Exception:
+            except (ValueError, ProgrammingError):
                 problems.append(f"{'DATABASE_URL' if key == 'database_url' else 'PGQUEUE_DIRECT_URL'}: not a Postgres URL")
                 continue
             if ignored:
@@ -286,7 +274,7 @@ def _contradictions(settings: Settings) -> list[str]:
     window = settings.signin_limit[1]
     if settings.keep_completed < window or settings.keep_dlq < window:
         problems.append(
-            f"PGQUEUE_KEEP_COMPLETED and PGQUEUE_KEEP_DLQ may not be shorter than the window of PGQUEUE_SIGNIN_LIMIT ({spoken(window)})"
+            f"PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ: not shorter than PGQUEUE_SIGNIN_LIMIT's window ({spoken(window)})"
         )
     if settings.keep_ids < max(settings.keep_completed, settings.keep_dlq):
         problems.append("PGQUEUE_KEEP_IDS may not be shorter than PGQUEUE_KEEP_COMPLETED and PGQUEUE_KEEP_DLQ")

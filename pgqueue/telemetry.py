@@ -1,4 +1,4 @@
-"""Logs: lines for people on a terminal, JSON elsewhere; and the one place where addresses and secrets are taken out of a text."""
+"""Logs: lines for people on a terminal, JSON elsewhere; and the place where addresses and secrets leave a text."""
 
 import json
 import logging
@@ -10,9 +10,7 @@ from typing import Any, Literal
 ADDRESS = re.compile(r"""([^\s<>"'(),:;\[\]@=/\\]+)@((?:[^\s<>"'(),:;\[\]@=/\\]+\.)+[^\s<>"'(),:;\[\]@=/\\.]+)""")
 _ENCODED_ADDRESS = re.compile(r"([\w.+-]+)%40((?:[\w-]+\.)+\w+)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@]*@(?=[^\s/@])")
-_SECRET = re.compile(
-    r"(?i)\b(password|passwd|secret|token|api[-_]?key|authorization:?\s*bearer|bearer)(\s*[=:]?\s*)(['\"]?)[^\s'\",;&]+"
-)
+_SECRET = re.compile(r"(?i)\b(password|passwd|secret|token|api[-_]?key|bearer)(\s*[=:]?\s*)(['\"]?)[^\s'\",;&]+")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 

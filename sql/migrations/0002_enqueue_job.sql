@@ -6,13 +6,13 @@
 
 CREATE TYPE job_ticket AS (job_id text, status text, created boolean, retry_after interval);
 
--- refusal: null, 'rate_limited' or 'duplicate_payload'.
-CREATE TYPE job_offer AS (job_id text, status text, created boolean, retry_after interval, refusal text);
+-- refusal: null, 'rate_limited' or 'duplicate_payload'. queue: of a job that was created, for whoever rings the doorbell.
+CREATE TYPE job_offer AS (job_id text, status text, created boolean, retry_after interval, refusal text, queue text);
 
 CREATE FUNCTION known_job(job_id text, digest bytea) RETURNS SETOF job_offer LANGUAGE sql STABLE AS $$
     -- The answer for an id that is taken: by a row or, when retention has removed that, by its tombstone.
     SELECT known_job.job_id, CASE WHEN k.digest = known_job.digest THEN k.status END, false, NULL::interval,
-           CASE WHEN k.digest <> known_job.digest THEN 'duplicate_payload' END
+           CASE WHEN k.digest <> known_job.digest THEN 'duplicate_payload' END, NULL::text
       FROM (SELECT j.status, j.payload_digest AS digest FROM job_logs j WHERE j.job_id = known_job.job_id
             UNION ALL
             SELECT t.outcome, t.digest FROM job_tombstones t WHERE t.id_hash = job_id_hash(known_job.job_id)) AS k
@@ -61,7 +61,7 @@ DECLARE
     kind   job_types;
     key    text := coalesce(offer_job.job_id, offer_job.job_type || '-' || job_uuid());
     owner  text;
-    digest bytea;
+    fingerprint bytea;
     wait   interval;
     offer  job_offer;
 BEGIN
@@ -74,7 +74,7 @@ BEGIN
         RAISE EXCEPTION 'a job needs a payload' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     owner := job_owner(kind, offer_job.payload, offer_job.user_id);
-    digest := job_digest(offer_job.job_type, owner, offer_job.payload);
+    fingerprint := job_digest(offer_job.job_type, owner, offer_job.payload);
 
     IF kind.limit_count IS NOT NULL THEN
         IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -82,33 +82,33 @@ BEGIN
                 USING ERRCODE = 'invalid_transaction_state';
         END IF;
         -- Look, lock, look again, count: each in a statement of its own, for each sees what was committed before it began.
-        SELECT * INTO offer FROM known_job(key, digest);
+        SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
         PERFORM pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));
-        SELECT * INTO offer FROM known_job(key, digest);
+        SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
         wait := limit_wait(offer_job.job_type, owner, kind.limit_count, kind.limit_window);
-        IF wait IS NOT NULL THEN RETURN (key, NULL, false, wait, 'rate_limited')::job_offer; END IF;
+        IF wait IS NOT NULL THEN RETURN (key, NULL, false, wait, 'rate_limited', NULL)::job_offer; END IF;
     END IF;
 
     LOOP
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts,
                               created_at)
-        VALUES (key, offer_job.job_type, owner, CASE WHEN offer_job.filled IS NULL THEN offer_job.payload ELSE offer_job.payload || offer_job.filled END, digest,
+        VALUES (key, offer_job.job_type, owner, CASE WHEN offer_job.filled IS NULL THEN offer_job.payload ELSE offer_job.payload || offer_job.filled END, fingerprint,
                 coalesce(offer_job.queue, kind.queue), coalesce(offer_job.priority, 5),
                 coalesce(offer_job.run_after, clock_timestamp()), coalesce(offer_job.max_attempts, kind.max_attempts),
                 clock_timestamp())
         ON CONFLICT (job_id) DO NOTHING;
         IF FOUND THEN
             -- After the insert, not before: retention may have turned the row into a tombstone while we looked.
-            SELECT key, CASE WHEN t.digest = digest THEN t.outcome END, false, NULL::interval,
-                   CASE WHEN t.digest <> digest THEN 'duplicate_payload' END
+            SELECT key, CASE WHEN t.digest = fingerprint THEN t.outcome END, false, NULL::interval,
+                   CASE WHEN t.digest <> fingerprint THEN 'duplicate_payload' END, NULL::text
               INTO offer FROM job_tombstones t WHERE t.id_hash = job_id_hash(key);
-            IF NOT FOUND THEN RETURN (key, 'enqueued', true, NULL, NULL)::job_offer; END IF;
+            IF NOT FOUND THEN RETURN (key, 'enqueued', true, NULL, NULL, coalesce(offer_job.queue, kind.queue))::job_offer; END IF;
             DELETE FROM job_logs j WHERE j.job_id = key;
             RETURN offer;
         END IF;
-        SELECT * INTO offer FROM known_job(key, digest);
+        SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
     END LOOP;
 END
@@ -149,7 +149,7 @@ DECLARE
     bucket   bigint;
     open     integer[];   -- items not yet decided, by ord
     admitted integer[];
-    created  integer[] := '{}';
+    done     integer[] := '{}';
     placed   integer[];
     buried   integer[];
     stranger text;
@@ -221,7 +221,7 @@ BEGIN
             RETURNING i.ord
         )
         SELECT coalesce(array_agg(u.ord), '{}') INTO buried FROM undone u;
-        created := created || coalesce((SELECT array_agg(p) FROM unnest(placed) p WHERE p <> ALL (buried)), '{}');
+        done := done || coalesce((SELECT array_agg(p) FROM unnest(placed) p WHERE p <> ALL (buried)), '{}');
 
         -- A place that was granted to an id which somebody else took meanwhile goes to those that found none.
         EXIT WHEN open IS NULL OR admitted IS NULL
@@ -230,11 +230,12 @@ BEGIN
 
     RETURN QUERY
     SELECT i.job_id,
-           CASE WHEN i.ord = ANY (created) THEN 'enqueued' ELSE k.status END,
-           i.ord = ANY (created),
-           CASE WHEN i.ord <> ALL (created) AND k.job_id IS NULL
+           CASE WHEN i.ord = ANY (done) THEN 'enqueued' ELSE k.status END,
+           i.ord = ANY (done),
+           CASE WHEN i.ord <> ALL (done) AND k.job_id IS NULL
                 THEN coalesce(limit_wait(i.job_type, i.user_id, i.limit_count, i.limit_window), '0 s') END,
-           CASE WHEN i.ord = ANY (created) THEN NULL WHEN k.job_id IS NULL THEN 'rate_limited' ELSE k.refusal END
+           CASE WHEN i.ord = ANY (done) THEN NULL WHEN k.job_id IS NULL THEN 'rate_limited' ELSE k.refusal END,
+           CASE WHEN i.ord = ANY (done) THEN i.queue END
       FROM unnest(items) AS i LEFT JOIN LATERAL known_job(i.job_id, i.digest) AS k ON true
      ORDER BY i.ord;
 END

@@ -5,10 +5,11 @@
 --   release  the same in a paused queue: back to waiting
 --   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
 -- It is also the worker's heartbeat. Types that the worker does not know are left alone, but for burying.
--- One row per job touched, one with action 'lane' per lane (where the slice ended, and how many rows it saw), and one with
+-- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw and
+-- max_attempts how many due ones it left behind), and one with
 -- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers).
 WITH beat AS (
-    UPDATE job_workers w SET seen_at = now() WHERE w.id = %(worker)s RETURNING w.id
+    UPDATE job_workers w SET seen_at = now(), detail = w.detail || %(detail)s::jsonb WHERE w.id = %(worker)s RETURNING w.id
 ), room AS (
     SELECT r.queue, r.free, coalesce(q.paused, false) AS paused
       FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS r(queue, free) LEFT JOIN job_queues q ON q.queue = r.queue
@@ -84,8 +85,9 @@ SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c
        c.run_after, c.action
   FROM changed c
 UNION ALL
-SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)], NULL, s.ord, NULL, NULL, NULL, count(*), NULL, NULL, NULL,
-       max(s.run_after), 'lane'
+SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)], NULL, s.ord, NULL, NULL, NULL, count(*),
+       (SELECT count(*) FROM wanted w WHERE w.ord = s.ord AND w.action = 'claim' AND w.id NOT IN (SELECT c.id FROM chosen c)),
+       NULL, NULL, max(s.run_after), 'lane'
   FROM slice s GROUP BY s.ord
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM beat), NULL, NULL, NULL, now(), 'clock'

@@ -1,0 +1,314 @@
+"""The client: one method per verb, for producers and for operators. Reading it is reading the contents of sql/queries/."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
+from pgqueue.durations import Duration
+from pgqueue.errors import DuplicatePayload, InvalidJob, JobNotFound, QueueError, RateLimited, UnknownType, WrongState
+from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.offers import bulk_parameters, json_text, parameters
+from pgqueue.ringer import Ringer
+from pgqueue.settings import Settings
+
+log = logging.getLogger("pgqueue.client")
+
+Connection = AsyncConnection[Any]
+MOST_AT_ONCE = 10_000
+"""Jobs in one enqueue_many or replay_many."""
+
+
+class DeadFilter(msgspec.Struct, frozen=True):
+    """Which part of the dead-letter queue. `error` is a part of the error text, in any case; None lets everything pass."""
+
+    job_type: str | None = None
+    user_id: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    job_ids: list[str] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        return msgspec.structs.asdict(self)
+
+
+EVERYTHING = DeadFilter()
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still dead."""
+
+    retried: int
+    matched: int
+    remaining: int
+    dry_run: bool
+
+
+class Client:
+    """Enqueues jobs and looks after them. Build it with `Client.open`, or from an open pool in autocommit. Never migrates."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True) -> None:
+        self.pool = pool
+        self._ringer = Ringer(pool) if doorbell else None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, database: "str | Settings | AsyncConnectionPool[Any]", **options: Any) -> AsyncIterator["Client"]:
+        """A client for a database URL, for Settings, or for a pool that is open already (which stays open)."""
+        if isinstance(database, AsyncConnectionPool):
+            client = cls(database, **options)
+            try:
+                yield client
+            finally:
+                await client.close()
+            return
+        settings = Settings(database_url=database) if isinstance(database, str) else database
+        async with open_pool(settings) as pool:
+            client = cls(pool, doorbell=options.pop("doorbell", settings.doorbell), **options)
+            try:
+                yield client
+            finally:
+                await client.close()
+
+    async def close(self) -> None:
+        """Stops ringing. The pool is its owner's."""
+        if self._ringer is not None:
+            await self._ringer.close()
+
+    # Producers
+
+    async def enqueue(
+        self,
+        task: Any,
+        payload: Any,
+        *,
+        job_id: str | None = None,
+        user_id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_after: datetime | None = None,
+        delay: Duration | None = None,
+        max_attempts: int | None = None,
+        filled: dict[str, Any] | None = None,
+        connection: Connection | None = None,
+    ) -> Ticket:
+        """Stores one job; when this returns, it is durable. With `connection` it joins that transaction, and is stored when the
+        caller commits (call `ring` afterwards to have it started at once).
+
+        task: a Task, or the name of a job type. priority: 0 (first) to 9; None is 5. run_after: an aware datetime; or delay:
+        from the database's now. Raises RateLimited, DuplicatePayload (both leave the caller's transaction usable), UnknownType,
+        InvalidJob.
+        """
+        job = NewJob(task, payload, job_id, user_id, queue, priority, run_after, delay, max_attempts, filled)
+        ticket = await self.offer(job, connection=connection)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket
+
+    async def offer(self, job: NewJob, *, connection: Connection | None = None) -> Ticket:
+        """The same, but a refusal is a ticket with an error."""
+        values = parameters(job)
+        mine = values["job_id"] is None
+        if mine:
+            # An id made here makes it safe to send the statement again when its reply was lost.
+            values["job_id"] = f"{values['job_type']}-{uuid4()}"
+        rows, repeated = await self._enqueue("enqueue_job", values, connection)
+        ticket = _ticket(rows[0], values["job_type"])
+        if mine and repeated and ticket.status is not None:
+            ticket = msgspec.structs.replace(ticket, created=True)
+        if ticket.created and connection is None:
+            self._ring(rows[0]["queue"], 1)
+        return ticket
+
+    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Connection | None = None) -> list[Ticket]:
+        """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries its `error`.
+        Raises UnknownType or InvalidJob for the whole, and then nothing is stored."""
+        if len(jobs) > MOST_AT_ONCE:
+            raise InvalidJob(f"at most {MOST_AT_ONCE} jobs at once, not {len(jobs)}")
+        if not jobs:
+            return []
+        values = bulk_parameters(jobs)
+        rows, _ = await self._enqueue("enqueue_jobs", values, connection)
+        tickets = [_ticket(row, job_type) for row, job_type in zip(rows, values["job_types"], strict=True)]
+        if connection is None:
+            created: dict[str, int] = {}
+            for row in rows:
+                if row["created"]:
+                    created[row["queue"]] = created.get(row["queue"], 0) + 1
+            for queue, count in created.items():
+                self._ring(queue, count)
+        return tickets
+
+    async def _enqueue(
+        self, statement: str, values: Parameters, connection: Connection | None
+    ) -> tuple[list[dict[str, Any]], bool]:
+        try:
+            if connection is not None:
+                return await self._execute(connection, statement, values), False
+            return await self._repeat(statement, values)
+        except psycopg.errors.InvalidParameterValue as error:
+            message = error.diag.message_primary or str(error)
+            raise (UnknownType if message.startswith("unknown job type") else InvalidJob)(message) from None
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise InvalidJob(_refusal(error)) from None
+
+    def ring(self, queue: str = "default", jobs: int = 1) -> None:
+        """Wakes sleeping workers, for callers that committed jobs in a transaction of their own. Returns at once."""
+        self._ring(queue, jobs)
+
+    def _ring(self, queue: str, jobs: int) -> None:
+        if self._ringer is not None:
+            self._ringer.ring(queue, jobs)
+
+    # Everybody
+
+    async def get(self, job_id: str) -> JobView:
+        """The job as it stands. Raises JobNotFound."""
+        rows = await self._run("get_job", {"job_id": job_id})
+        if not rows:
+            raise JobNotFound(job_id)
+        return _view(rows[0])
+
+    async def cancel(self, job_id: str) -> None:
+        """Ends a job that waits at once, and the lease of one that runs. Raises JobNotFound, WrongState when it has ended."""
+        await self._change("cancel_job", {"job_id": job_id})
+
+    # Operators
+
+    async def replay(self, job_id: str, payload: Any = None) -> None:
+        """Sends a dead or cancelled job back to its queue with attempts from 0. A payload given here replaces the old one,
+        which stays in the history. Raises JobNotFound, WrongState."""
+        text = None if payload is None else json_text(payload)
+        await self._change("replay_job", {"job_id": job_id, "payload": text})
+        view = await self.get(job_id)
+        self._ring(view.queue, 1)
+
+    async def replay_many(
+        self, which: DeadFilter, *, rate: float = 50.0, limit: int = MOST_AT_ONCE, dry_run: bool = False
+    ) -> Replayed:
+        """Sends dead jobs back, the longest dead first, `rate` of them a second, at most `limit` (10,000) a call."""
+        if not rate > 0:
+            raise InvalidJob("the rate must be above 0 jobs a second")
+        matched = await self.count_dead(which)
+        most = min(limit, MOST_AT_ONCE)
+        if dry_run:
+            return Replayed(0, matched, matched, True)
+        spacing = timedelta(seconds=1 / rate)
+        rows = await self._run("replay_jobs", which.parameters() | {"limit": most, "spacing": spacing})
+        retried = int(rows[0]["replay_jobs"])
+        return Replayed(retried, max(matched, retried), max(matched - retried, 0), False)
+
+    async def dead_letters(
+        self, which: DeadFilter = EVERYTHING, *, limit: int = 100, cursor: tuple[datetime, UUID] | None = None
+    ) -> list[JobView]:
+        """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
+        dead_at, last = cursor or (None, None)
+        rows = await self._run(
+            "list_dead_jobs", which.parameters() | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
+        )
+        return [_view(row) for row in rows]
+
+    async def count_dead(self, which: DeadFilter = EVERYTHING) -> int:
+        """How many dead jobs pass the filter; counting stops at 100,000."""
+        rows = await self._run("count_dead_jobs", which.parameters())
+        return int(rows[0]["count"])
+
+    async def delete_dead(self, job_id: str) -> None:
+        """Takes a job out of the dead-letter queue: it becomes cancelled. Raises JobNotFound, WrongState."""
+        await self._change("delete_dead_job", {"job_id": job_id})
+
+    async def pause(self, queue: str) -> None:
+        """Stops claims from a queue, at once and for all workers; what runs goes on."""
+        await self._run("pause_queue", {"queue": queue, "paused": True})
+
+    async def resume(self, queue: str) -> None:
+        """Ends a pause."""
+        await self._run("pause_queue", {"queue": queue, "paused": False})
+        self._ring(queue, MOST_AT_ONCE)
+
+    async def stats(self) -> dict[str, Any]:
+        """How many jobs are in each state, and how the last quarter of an hour went. See sql/monitoring/job_stats.sql."""
+        return (await self.report("job_stats"))[0]
+
+    async def report(self, name: str, folder: str = "monitoring") -> list[dict[str, Any]]:
+        """The rows of sql/<folder>/<name>.sql, as dicts."""
+        rows, _ = await self._repeat(name, {}, folder)
+        return rows
+
+    async def _change(self, statement: str, values: Parameters) -> None:
+        row = (await self._run(statement, values))[0]
+        if row["changed"]:
+            return
+        if row["status"] is None:
+            raise JobNotFound(row["job_id"])
+        raise WrongState(row["job_id"], row["status"], row["message"])
+
+    async def _run(self, statement: str, values: Parameters) -> list[dict[str, Any]]:
+        try:
+            rows, _ = await self._repeat(statement, values)
+        except psycopg.DataError as error:
+            raise InvalidJob(_refusal(error)) from None
+        return rows
+
+    async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:
+        """Runs it in a transaction of its own; once more after a lost connection, and again after a deadlock. The second value
+        says that it may have been carried out twice."""
+        lost = False
+        for attempt in range(20):
+            try:
+                async with self.pool.connection() as connection:
+                    return await self._execute(connection, statement, values, folder), lost
+            except REPEATABLE:
+                if attempt == 19:
+                    raise
+                await asyncio.sleep(0)
+            except (PoolTimeout, psycopg.errors.QueryCanceled):
+                raise
+            except LOST:
+                if lost:
+                    raise
+                lost = True
+                await self.pool.check()
+        raise QueueError(f"{statement} did not go through")
+
+    async def _execute(
+        self, connection: Connection, statement: str, values: Parameters, folder: str = "queries"
+    ) -> list[dict[str, Any]]:
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(load(statement, folder), values or None)
+            return await cursor.fetchall() if cursor.description else []
+
+
+def _ticket(row: dict[str, Any], job_type: str) -> Ticket:
+    error: Exception | None = None
+    if row["refusal"] == "rate_limited":
+        error = RateLimited(job_type, max(row["retry_after"], timedelta()))
+    elif row["refusal"] == "duplicate_payload":
+        error = DuplicatePayload(row["job_id"])
+    status = Status(row["status"]) if row["status"] and error is None else None
+    return Ticket(row["job_id"], status, row["created"], error)
+
+
+def _view(row: dict[str, Any]) -> JobView:
+    return JobView(**{**row, "status": Status(row["status"])})
+
+
+def _refusal(error: psycopg.Error) -> str:
+    """Names the rule that the database enforces, and repeats nothing of what was sent."""
+    constraint = error.diag.constraint_name
+    if constraint:
+        return f"refused by the rule {constraint.replace('_', ' ')}"
+    if isinstance(error, psycopg.errors.UntranslatableCharacter | psycopg.errors.CharacterNotInRepertoire):
+        return "a text contains a character that cannot be stored (NUL)"
+    return f"a value is not valid ({type(error).__name__})"

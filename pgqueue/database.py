@@ -1,0 +1,173 @@
+"""The only place that knows files and connections: statements by name, pools for callers, links for the engine."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from pgqueue.settings import Settings
+
+log = logging.getLogger("pgqueue.database")
+
+Parameters = Mapping[str, Any]
+
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError)
+"""What a statement raises when the database is away; the statement may have been carried out all the same."""
+
+AWAY = (psycopg.Error, OSError, TimeoutError)
+"""For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing right or a half-made schema
+answers until somebody mends it."""
+
+REFUSED = (psycopg.DataError, psycopg.IntegrityError)
+"""What a statement raises because of a value in it; sent again it would be refused again."""
+
+REPEATABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+"""What a statement raises when it was undone because of another one: it can simply be sent again."""
+
+
+@cache
+def load(name: str, folder: str = "queries") -> str:
+    """The statement in sql/<folder>/<name>.sql."""
+    return files(f"pgqueue.sql.{folder}").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def open_pool(settings: Settings, *, size: int | None = None, timeout: float | None = None) -> AsyncConnectionPool:
+    """A pool, not yet open, that notices dead connections. `timeout` (s) bounds each wait for one, and each statement."""
+    most = size or settings.pool_size
+    limit = settings.statement_timeout.total_seconds() if timeout is None else timeout
+    used: dict[int, float] = {}
+
+    async def configure(connection: AsyncConnection[Any]) -> None:
+        await connection.set_autocommit(True)
+        if settings.pgbouncer:
+            connection.prepare_threshold = None
+        else:
+            milliseconds = f"{int(limit * 1000)}ms"
+            await connection.execute("SELECT set_config('statement_timeout', %s, false)", [milliseconds])
+
+    async def check(connection: AsyncConnection[Any]) -> None:
+        # A round trip on every checkout would cost as much as an enqueue: only what has lain idle is asked.
+        now = time.monotonic()
+        if now - used.get(id(connection), 0.0) > 1.0:
+            await AsyncConnectionPool.check_connection(connection)
+        used[id(connection)] = now
+
+    return AsyncConnectionPool(
+        settings.conninfo,
+        min_size=min(2, most),
+        max_size=most,
+        open=False,
+        timeout=limit,
+        reconnect_timeout=10,
+        max_idle=300,
+        configure=configure,
+        check=check,
+        name="pgqueue",
+    )
+
+
+class RawJson(Loader):
+    """jsonb as the bytes of its JSON, for a decoder that knows the type; the binary format begins with a version byte."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)[1:]
+
+
+class Link:
+    """One connection of the engine, in autocommit, that comes back after any loss. Statements on it go one after the other.
+
+    `epoch` counts the connections made so far: whoever sees it change has lost whatever replies were under way.
+    """
+
+    def __init__(self, conninfo: str, settings: Settings, *, name: str, sorting: bool = True) -> None:
+        self.epoch = 0
+        self.repeats = 0
+        self._conninfo = psycopg.conninfo.make_conninfo(conninfo, application_name=f"pgqueue {name}"[:63])
+        self._limit = settings.statement_timeout.total_seconds()
+        self._pooled = settings.pgbouncer
+        self._sorting = sorting
+        self._connection: AsyncConnection[TupleRow] | None = None
+        self._cursor: AsyncCursor[TupleRow] | None = None
+
+    async def connect(self) -> AsyncConnection[TupleRow]:
+        """The connection, made when there is none. Raises one of LOST."""
+        if self._connection is None or self._connection.closed:
+            async with asyncio.timeout(self._limit):
+                connection = await AsyncConnection.connect(
+                    self._conninfo, autocommit=True, prepare_threshold=None if self._pooled else 0
+                )
+                if not self._pooled:
+                    await connection.execute(load("set_session"), self._session())
+            connection.adapters.register_loader("jsonb", RawJson)
+            self._connection = connection
+            self._cursor = None
+            self.epoch += 1
+        return self._connection
+
+    async def _ready(self) -> AsyncCursor[TupleRow]:
+        connection = await self.connect()
+        if self._cursor is None:
+            self._cursor = connection.cursor(binary=True)
+        return self._cursor
+
+    def _session(self) -> dict[str, str]:
+        milliseconds = int(self._limit * 1000)
+        return {
+            "statement_timeout": f"{milliseconds}ms",
+            "lock_timeout": f"{milliseconds}ms",
+            "enable_sort": "on" if self._sorting else "off",
+        }
+
+    async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
+        """The rows of sql/queries/<statement>.sql. Undone by a deadlock, it is sent again. Raises one of LOST, the connection
+        then being gone, or what the statement raised."""
+        try:
+            cursor = await self._ready()
+            for _ in range(20):
+                try:
+                    # The client's own patience too: a dead peer behind a live proxy never answers.
+                    async with asyncio.timeout(self._limit + 1):
+                        await cursor.execute(load(statement), parameters)
+                        return await cursor.fetchall() if cursor.description else []
+                except REPEATABLE as error:
+                    self.repeats += 1
+                    log.warning("%s was undone (%s) and is sent again", statement, type(error).__name__)
+            raise psycopg.OperationalError(f"{statement} was undone 20 times in a row")
+        except LOST:
+            await self.close()
+            raise
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection, self._cursor = self._connection, None, None
+        if connection is not None:
+            await connection.close()
+
+
+class Pace:
+    """How long to wait before trying again what failed: 0.1 s, then double, up to 5 s, until it succeeds."""
+
+    def __init__(self) -> None:
+        self._next = 0.1
+
+    def reset(self) -> None:
+        self._next = 0.1
+
+    def grow(self) -> float:
+        wait, self._next = self._next, min(self._next * 2, 5.0)
+        return wait

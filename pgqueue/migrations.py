@@ -1,0 +1,144 @@
+"""The versioned schema: numbered files, forward only, each applied once and under a lock."""
+
+import hashlib
+import re
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from pgqueue.adoption import adopt_old_table, copy_old_rows, exists
+from pgqueue.errors import SchemaError
+
+RELEASE = 1
+"""The number of this release's contract with the schema. A schema may name the lowest that it still serves (min_release)."""
+
+LOCK = 0x706771756575
+"""The advisory lock of whoever migrates."""
+
+LEDGER = """
+CREATE TABLE IF NOT EXISTS job_migrations (
+    version     integer PRIMARY KEY,
+    name        text NOT NULL,
+    checksum    text NOT NULL,
+    min_release integer NOT NULL DEFAULT 1,
+    applied_at  timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    version: int
+    name: str
+    statements: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.statements.encode()).hexdigest()[:16]
+
+    @property
+    def min_release(self) -> int:
+        """From a line `-- min_release: N`; 1 where there is none."""
+        found = re.search(r"^-- min_release: (\d+)$", self.statements, re.MULTILINE)
+        return int(found[1]) if found else 1
+
+
+class Applied(msgspec.Struct, frozen=True):
+    version: int
+    name: str
+    checksum: str
+    min_release: int
+    applied_at: datetime
+
+
+def migrations() -> list[Migration]:
+    """What this release brings, in order."""
+    found = []
+    for file in files("pgqueue.sql.migrations").iterdir():
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda one: one.version)
+
+
+async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
+    """What the database has; empty when it has never been migrated."""
+    if not await exists(connection, "job_migrations"):
+        return []
+    async with connection.cursor(row_factory=class_row(Applied)) as cursor:
+        await cursor.execute("SELECT version, name, checksum, min_release, applied_at FROM job_migrations ORDER BY version")
+        return await cursor.fetchall()
+
+
+async def pending(connection: AsyncConnection[Any], to: int | None = None) -> list[Migration]:
+    """What is still to be applied, up to version `to`. SchemaError when the database holds something else under these names."""
+    done = {one.version: one for one in await applied(connection)}
+    if not done:
+        await _refuse_strangers(connection)
+    for one in migrations():
+        if one.version in done and done[one.version].checksum != one.checksum:
+            raise SchemaError(
+                f"migration {one.version:04d}_{one.name} is not the one that this database had: "
+                "it was changed after it was applied; use the release that applied it, or a later one"
+            )
+    return [one for one in migrations() if one.version not in done and (to is None or one.version <= to)]
+
+
+async def migrate(conninfo: str, *, to: int | None = None, adopt: bool = False, lock_timeout: str = "10s") -> list[Migration]:
+    """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe to run twice, and from two
+    machines at once. With `adopt`, an old service's table is taken over first. SchemaError when that is not possible."""
+    async with await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
+        newest = max(one.version for one in migrations())
+        if to is not None and not 1 <= to <= newest:
+            raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
+        ahead = [one for one in await applied(connection) if to is not None and one.version > to]
+        if ahead:
+            raise SchemaError(f"the database is at version {ahead[-1].version} already; migrations only go forward")
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
+            await _lock(connection, lock_timeout)
+            if adopt:
+                await adopt_old_table(connection)
+            steps = await pending(connection, to)
+            if steps:
+                await connection.execute(LEDGER)
+            for one in steps:
+                await connection.execute(one.statements)
+                await connection.execute(
+                    "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, %s, %s)",
+                    [one.version, one.name, one.checksum, one.min_release],
+                )
+            if adopt:
+                await copy_old_rows(connection)
+        return steps
+
+
+async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:
+    try:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    except psycopg.errors.LockNotAvailable:
+        raise SchemaError(f"somebody else is migrating this database; nothing was changed (waited {lock_timeout})") from None
+
+
+async def check_schema(connection: AsyncConnection[Any]) -> None:
+    """SchemaError when this process cannot work with the schema: never migrated, behind this release, or too far ahead of it."""
+    done = await applied(connection)
+    if not done:
+        raise SchemaError("the database has no schema of pgqueue: run pgqueue migrate")
+    if above := [one for one in done if one.min_release > RELEASE]:
+        raise SchemaError(f"the schema needs release {above[-1].min_release} of pgqueue and this is {RELEASE}: update pgqueue")
+    missing = [one for one in migrations() if one.version not in {had.version for had in done}]
+    if missing:
+        raise SchemaError(
+            f"the schema is at version {done[-1].version}, this release needs {missing[-1].version}: run pgqueue migrate"
+        )
+
+
+async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:
+    if await exists(connection, "job_logs"):
+        raise SchemaError(
+            "there is a table job_logs that pgqueue did not make; nothing was changed. If it is the old service's: stop that "
+            "service, then run pgqueue migrate --adopt, which renames it to job_logs_bull and copies what is finished or dead"
+        )

@@ -1,0 +1,108 @@
+"""From NewJob to the parameters of enqueue_job.sql and enqueue_jobs.sql; what cannot be a job is refused with a sentence."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from pgqueue.durations import duration
+from pgqueue.errors import InvalidJob
+from pgqueue.job import NewJob
+from pgqueue.task import Task
+
+_encode = msgspec.json.Encoder().encode
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def parameters(job: NewJob) -> dict[str, Any]:
+    """Raises InvalidJob."""
+    try:
+        return {
+            "job_type": _job_type(job),
+            "payload": _payload(job),
+            "job_id": _text("job_id", job.job_id),
+            "user_id": _text("user_id", job.user_id),
+            "queue": _text("queue", job.queue),
+            "priority": _number("priority", job.priority, 0, 9),
+            "run_after": _moment(job.run_after),
+            "delay": None if job.delay is None or job.run_after is not None else duration(job.delay),
+            "max_attempts": _number("max_attempts", job.max_attempts, 1, 1000),
+            "filled": None if not job.filled else json_text(job.filled),
+        }
+    except ValueError as error:
+        raise InvalidJob(str(error)) from None
+
+
+def bulk_parameters(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """The same for many, as arrays; one that would hold nothing but nulls is null itself. InvalidJob names the index."""
+    columns: dict[str, list[Any]] = {}
+    for index, job in enumerate(jobs):
+        try:
+            one = parameters(job)
+        except InvalidJob as error:
+            raise InvalidJob(f"job {index}: {error}") from None
+        for name, value in one.items():
+            columns.setdefault(name, []).append(value)
+    always = ("job_type", "payload", "run_after")
+    values = {name: None if name not in always and not any(v is not None for v in column) else column
+              for name, column in columns.items()}  # fmt: skip
+    plural = {"job_type": "job_types", "payload": "payloads", "job_id": "job_ids", "user_id": "user_ids", "queue": "queues",
+              "priority": "priorities", "run_after": "run_afters", "delay": "delays"}  # fmt: skip
+    return {plural.get(name, name): value for name, value in values.items()}
+
+
+def _job_type(job: NewJob) -> str:
+    if isinstance(job.task, Task):
+        return job.task.job_type
+    if isinstance(job.task, str):
+        return job.task
+    raise InvalidJob(f"a job needs a Task or the name of a job type, not {type(job.task).__name__}")
+
+
+def _payload(job: NewJob) -> str:
+    if isinstance(job.task, Task) and job.task.payload_type is not Any:
+        wanted = job.task.payload_type
+        if not (isinstance(wanted, type) and isinstance(job.payload, wanted)):
+            try:
+                msgspec.convert(msgspec.to_builtins(job.payload), wanted)
+            except (msgspec.ValidationError, TypeError) as error:
+                raise InvalidJob(f"the payload does not fit {job.task.job_type}: {error}") from None
+    return json_text(job.payload)
+
+
+def json_text(value: Any) -> str:
+    """The value as JSON that Postgres can store. Raises InvalidJob."""
+    try:
+        text = _encode(value).decode()
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidJob(f"the payload cannot be written as JSON: {error}") from None
+    if "\\u0000" in text:
+        raise InvalidJob("the payload contains a NUL character, which Postgres cannot store")
+    return text
+
+
+def _text(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        raise InvalidJob(f"{name} is a text of 1 to 255 characters")
+    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF or ord(character) == 127 for character in value):
+        raise InvalidJob(f"{name} contains a control character")
+    return value
+
+
+def _number(name: str, value: int | None, low: int, high: int) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
+        raise InvalidJob(f"{name} is a whole number from {low} to {high}")
+    return value
+
+
+def _moment(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise InvalidJob("run_after needs a time zone")
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= value < _LATEST:
+        raise InvalidJob("run_after is between the years 1970 and 9998")
+    return value

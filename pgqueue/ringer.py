@@ -1,0 +1,40 @@
+"""The doorbell: a producer rings after its commit, coalesced; only a worker that sleeps costs a NOTIFY."""
+
+import asyncio
+import logging
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from pgqueue.database import LOST, load
+
+log = logging.getLogger("pgqueue.ringer")
+
+
+class Ringer:
+    """Rings in the background. While one ring is under way the next ones gather; a lost ring costs a worker's idle interval."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+        self._waiting: dict[str, int] = {}
+        self._ringing: asyncio.Task[None] | None = None
+
+    def ring(self, queue: str, jobs: int) -> None:
+        self._waiting[queue] = self._waiting.get(queue, 0) + jobs
+        if self._ringing is None or self._ringing.done():
+            self._ringing = asyncio.create_task(self._ring_all(), name="ring the doorbell")
+
+    async def _ring_all(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            try:
+                async with self._pool.connection() as connection:
+                    for queue, jobs in waiting.items():
+                        await connection.execute(load("ring_doorbell"), {"queues": [queue], "jobs": jobs})
+            except (*LOST, PoolTimeout) as error:
+                log.debug("the doorbell was not rung: %s", type(error).__name__)
+
+    async def close(self) -> None:
+        """Lets the last ring go out."""
+        if self._ringing is not None:
+            await self._ringing

@@ -1,0 +1,155 @@
+"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group gathers."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from pgqueue.database import AWAY, REFUSED, Link, Pace
+from pgqueue.job import Outcome, Status
+from pgqueue.policy import plain
+from pgqueue.worker.hand import Hand, Held
+
+log = logging.getLogger("pgqueue.worker")
+
+MOST = 1000
+"""Outcomes in one statement."""
+
+Ended = tuple[Held, Outcome]
+
+
+class Acker:
+    """A statement at a time on a connection of its own. A slot is free when its ack is committed, or proven to be void."""
+
+    def __init__(self, link: Link, hand: Hand, settled: Callable[[Held, Outcome], None]) -> None:
+        self.link = link
+        self.hand = hand
+        self.settled = settled
+        self._done: deque[Ended] = deque()
+        self._failed: deque[Ended] = deque()
+        self._shelved: deque[Ended] = deque()
+        self._wake = asyncio.Event()
+        self._busy = False
+        self._stopping = False
+
+    def put(self, held: Held, outcome: Outcome) -> None:
+        (self._done if outcome.status is Status.COMPLETED else self._failed).append((held, outcome))
+        self._wake.set()
+
+    def shelve(self, held: Held) -> None:
+        """For a job whose type this worker does not know."""
+        self._shelved.append((held, Outcome(Status.ENQUEUED)))
+        self._wake.set()
+
+    @property
+    def empty(self) -> bool:
+        return not (self._busy or self._done or self._failed or self._shelved)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until stopped and empty."""
+        while not (self._stopping and self.empty):
+            self._wake.clear()
+            for statement, queue in (("ack_jobs", self._done), ("fail_jobs", self._failed), ("shelve_jobs", self._shelved)):
+                if queue:
+                    self._busy = True
+                    await self._write(statement, [queue.popleft() for _ in range(min(len(queue), MOST))])
+                    self._busy = False
+            if not (self._done or self._failed or self._shelved or self._stopping):
+                await self._wake.wait()
+
+    async def _write(self, statement: str, group: list[Ended]) -> None:
+        pace = Pace()
+        lost = False
+        while True:
+            try:
+                rows = await self.link.run(statement, _parameters(statement, group))
+                written: set[UUID] = {row[0] for row in rows}
+                if lost and len(written) < len(group):
+                    written |= await self._confirmed(group, written)
+                break
+            except REFUSED as error:
+                await self._split(statement, group, error)
+                return
+            except AWAY as error:
+                lost = True
+                wait = pace.grow()
+                log.warning("%d outcomes wait for the database (%s)", len(group), type(error).__name__)
+                await asyncio.sleep(wait)
+        if statement == "shelve_jobs":
+            self._tell_shelved(group, rows)
+        for held, outcome in group:
+            self._settle(held, outcome, held.claim.id in written)
+
+    async def _confirmed(self, group: list[Ended], written: set[UUID]) -> set[UUID]:
+        """Which of the rest were written before the reply was lost."""
+        rest = [held.claim for held, _ in group if held.claim.id not in written]
+        rows = await self.link.run("confirm_acks", {"ids": [c.id for c in rest], "leases": [c.lease for c in rest]})
+        return {row[0] for row in rows}
+
+    async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
+        """One outcome that the database does not take must not lose the others'."""
+        if len(group) > 1:
+            middle = len(group) // 2
+            await self._write(statement, group[:middle])
+            await self._write(statement, group[middle:])
+            return
+        held, outcome = group[0]
+        if outcome.error is not None and outcome != plain(outcome):
+            await self._write(statement, [(held, plain(outcome))])
+            return
+        log.error(
+            "the outcome of job %s cannot be stored (%s); its lease will run out",
+            held.claim.job_id,
+            type(error).__name__,
+            extra={"event": "ack.refused", "jobId": held.claim.job_id},
+        )
+        self.hand.drop(held)
+
+    def _settle(self, held: Held, outcome: Outcome, written: bool) -> None:
+        self.hand.drop(held)
+        if written:
+            self.settled(held, outcome)
+            return
+        self.hand.counters.stale_writes += 1
+        log.warning(
+            "Job %s: its lease is gone, the outcome (%s) was not written",
+            held.claim.job_id,
+            outcome.status,
+            extra={"event": "lease.lost", "jobId": held.claim.job_id, "status": str(outcome.status)},
+        )
+
+    def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
+        delays = {row[0]: (row[1], row[2]) for row in rows}
+        for held, _ in group:
+            status, delay = delays.get(held.claim.id, (None, None))
+            if status is not None:
+                log.warning(
+                    "no handler here for job %s of type %s: %s",
+                    held.claim.job_id,
+                    held.claim.job_type,
+                    "to the dead-letter queue" if status == "dlq" else f"put back for {delay.total_seconds():.0f} s",
+                    extra={"event": "job.no_handler", "jobId": held.claim.job_id, "status": status},
+                )
+
+
+def _parameters(statement: str, group: list[Ended]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "ids": [held.claim.id for held, _ in group],
+        "leases": [held.claim.lease for held, _ in group],
+    }
+    if statement == "fail_jobs":
+        parameters |= {
+            "statuses": [str(outcome.status) for _, outcome in group],
+            "delays": [outcome.delay for _, outcome in group],
+            "errors": [outcome.error for _, outcome in group],
+            "stack_traces": [outcome.stack_trace for _, outcome in group],
+        }
+    return parameters

@@ -1,0 +1,168 @@
+"""Claims due jobs and hands them on. Polls; a doorbell only makes it look sooner."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from pgqueue.database import AWAY, Link, Pace
+from pgqueue.job import Claim
+from pgqueue.settings import Settings
+from pgqueue.worker.doorbell import Doorbell
+from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.lanes import Lanes, Place, Plan
+
+log = logging.getLogger("pgqueue.worker")
+
+MOST = 500
+"""Jobs in one claim. More costs latency and gains nothing (measured; docs/engine.md)."""
+
+
+class Claimer:
+    """Reads the lanes from their cursors on, and starts what it claims with `start`."""
+
+    def __init__(
+        self,
+        link: Link,
+        lanes: Lanes,
+        hand: Hand,
+        doorbell: Doorbell,
+        start: Callable[[Held], None],
+        settings: Settings,
+        worker: str,
+    ) -> None:
+        self.link = link
+        self.lanes = lanes
+        self.hand = hand
+        self.doorbell = doorbell
+        self.start = start
+        self.settings = settings
+        self.worker = worker
+        self.resting = False
+        """Claims nothing for now: nothing was due at the last look, or there is no room."""
+        self.stopping = False
+        self._epoch = 0
+        self._patience = 0.0
+
+    async def run(self) -> None:
+        pace = Pace()
+        while not self.stopping:
+            try:
+                await self._greet()
+                await self._turn()
+                pace.reset()
+            except AWAY as error:
+                wait = pace.grow()
+                log.warning("no claims: the database is away (%s); trying again in %.1f s", type(error).__name__, wait)
+                await self.doorbell.wait(wait)
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.hand.changed.set()
+        self.doorbell.wake()
+
+    async def _greet(self) -> None:
+        """After a reconnect: what was claimed without our hearing of it goes back, and every lane is read from its start."""
+        await self.link.connect()
+        if self.link.epoch == self._epoch:
+            return
+        if self._epoch:
+            held = list(self.hand.held.values())
+            rows = await self.link.run(
+                "release_orphans",
+                {
+                    "queues": list(self.hand.slots),
+                    "worker": self.worker,
+                    "ids": [one.claim.id for one in held],
+                    "leases": [one.claim.lease for one in held],
+                },
+            )
+            if rows:
+                log.warning("gave back %d jobs whose claim was not answered", len(rows), extra={"event": "orphans.released"})
+        self.lanes.rewind()
+        self._epoch = self.link.epoch
+
+    async def _turn(self) -> None:
+        await self._room()
+        if self.stopping:
+            return
+        again, next_due = await self._claim()
+        if again or self.stopping:
+            self._patience = 0.0
+            return
+        if self.doorbell.working:
+            # Say "asleep", and look once more: whoever commits after this look sees the flag and rings.
+            self.doorbell.clear()
+            await self.link.run("sleep_worker", {"worker": self.worker})
+            again, next_due = await self._claim()
+            if again or self.stopping:
+                return
+        self.resting = True
+        await self.doorbell.wait(self._pause(next_due))
+        self.resting = False
+
+    def _pause(self, next_due: float | None) -> float:
+        if self.doorbell.working:
+            # The sweep looks at everything that is due, every idle interval; here only what is known to come due counts.
+            longest = 60.0
+        else:
+            most = self.settings.poll_interval.total_seconds()
+            self._patience = min(most, max(self._patience * 2, most / 16))
+            longest = self._patience * random.uniform(0.8, 1.0)
+        return longest if next_due is None else min(longest, max(next_due, 0.0))
+
+    async def _room(self) -> None:
+        while not self.stopping and not any(self.hand.free(queue) > 0 for queue in self.hand.slots):
+            self.resting = True
+            self.hand.changed.clear()
+            await self.hand.changed.wait()
+        self.resting = False
+
+    async def _claim(self) -> tuple[bool, float | None]:
+        """One claim. Whether there may be more at once, and in how many seconds something known comes due."""
+        with self.hand.reserved(MOST) as reserved:
+            free = {queue: count for queue, count in reserved.items() if count > 0}
+            if not free:
+                return True, None
+            plan = self.lanes.plan(free)
+            sent_at = time.monotonic()
+            rows = await self.link.run("claim_jobs", self._parameters(plan, free))
+        jobs, clock = _split(rows)
+        taken: dict[int, tuple[int, Place]] = {}
+        for row in jobs:
+            count = taken.get(row[2] - 1, (0, None))[0]
+            taken[row[2] - 1] = (count + 1, (row[10], row[0]))
+        now, next_run_after, paused = clock
+        again = self.lanes.claimed(plan, taken, free, now, paused)
+        for row in jobs:
+            self._begin(row, plan, sent_at)
+        next_due = None if next_run_after is None else (next_run_after - now).total_seconds()
+        return again, next_due
+
+    def _begin(self, row: Any, plan: Plan, sent_at: float) -> None:
+        id, lease, lane, job_id, job_type, user_id, attempt, most, payload, created_at, _, _, _ = row
+        queue = plan.lanes[lane - 1].queue
+        claim = Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue)
+        self.start(self.hand.take(claim, sent_at))
+
+    def _parameters(self, plan: Plan, free: dict[str, int]) -> dict[str, Any]:
+        return {
+            "queues": list(free),
+            "free": list(free.values()),
+            "lane_queues": [lane.queue for lane in plan.lanes],
+            "lane_priorities": [lane.priority for lane in plan.lanes],
+            "lane_run_afters": [lane.cursor[0] for lane in plan.lanes],
+            "lane_ids": [lane.cursor[1] for lane in plan.lanes],
+            "lane_limits": list(plan.limits),
+            "lease": self.settings.lease,
+            "worker": self.worker,
+        }
+
+
+def _split(rows: Sequence[Any]) -> tuple[list[Any], tuple[datetime, datetime | None, list[str]]]:
+    """The jobs in the order of their lanes, and (now, next run_after, paused queues). RETURNING promises no order."""
+    jobs = sorted((row for row in rows if row[0] is not None), key=lambda row: (row[2], row[10], row[0]))
+    clock = next(row for row in rows if row[0] is None)
+    return jobs, (clock[10], clock[11], clock[12])

@@ -1,0 +1,83 @@
+"""The worker's end of the doorbell: a connection that listens. It only shortens a wait; nothing depends on it."""
+
+import asyncio
+import logging
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from pgqueue.database import AWAY, Pace
+from pgqueue.settings import Settings
+
+log = logging.getLogger("pgqueue.worker")
+
+PROOF = 3.0
+"""Seconds in which a trial ring must arrive, or the doorbell counts as not working."""
+
+
+class Doorbell:
+    """Waits that can be cut short: by a ring from the database while `working`, by `wake` always."""
+
+    def __init__(self, settings: Settings, worker: str) -> None:
+        self.working = False
+        self._settings = settings
+        self._channel = f"pgqueue_{worker}"
+        self._rung = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Until it rings, at the longest that many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        except TimeoutError:
+            pass
+        self._rung.clear()
+
+    def wake(self) -> None:
+        self._rung.set()
+
+    def clear(self) -> None:
+        self._rung.clear()
+
+    async def run(self) -> None:
+        """Listens until cancelled, and listens again after any loss. Returns when there is nothing to listen on."""
+        if not self._settings.doorbell:
+            return
+        if self._settings.pgbouncer and not self._settings.direct_url:
+            log.info("no doorbell: PGQUEUE_PGBOUNCER is on and there is no PGQUEUE_DIRECT_URL", extra={"event": "doorbell.off"})
+            return
+        pace = Pace()
+        while True:
+            try:
+                async with await AsyncConnection.connect(
+                    self._settings.direct_conninfo, autocommit=True, application_name="pgqueue doorbell"
+                ) as connection:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+                    if await self._proven(connection):
+                        pace.reset()
+                        await self._listen(connection)
+            except AWAY as error:
+                log.debug("the doorbell lost its connection: %s", type(error).__name__)
+            finally:
+                self.working = False
+                self.wake()
+            await asyncio.sleep(pace.grow())
+
+    async def _proven(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
+        """Rings from the other side, for a pooler takes LISTEN without a word and delivers nothing."""
+        async with await AsyncConnection.connect(self._settings.conninfo, autocommit=True) as ringer:
+            await ringer.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
+        async for _ in connection.notifies(timeout=PROOF, stop_after=1):
+            return True
+        log.warning(
+            "no doorbell: a ring did not arrive; polling instead. With a pooler, set PGQUEUE_DIRECT_URL",
+            extra={"event": "doorbell.off"},
+        )
+        return False
+
+    async def _listen(self, connection: AsyncConnection[tuple[object, ...]]) -> None:
+        self.working = True
+        self.wake()
+        async for _ in connection.notifies():
+            self.wake()
+        raise psycopg.OperationalError("the connection was closed")

@@ -1,0 +1,89 @@
+"""What a worker has in hand: the attempts it claimed and has not yet got rid of, and how many slots that leaves."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from pgqueue.job import Claim
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One attempt in hand. Times are of the monotonic clock, in seconds."""
+
+    claim: Claim
+    extended_at: float
+    """Before the statement was sent that last made the lease longer: it holds at least `lease` from then."""
+    task: "asyncio.Task[None] | None" = None
+    lost: str | None = None
+    """Why the lease is gone; whatever the handler still does counts for nothing."""
+    released: bool = False
+    """The worker stops: the attempt is to be given back."""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+
+
+@dataclass
+class Counters:
+    """What this process has done since it started, as `pgqueue workers` shows it."""
+
+    completed: int = 0
+    failed: int = 0
+    dead: int = 0
+    released: int = 0
+    leases_lost: int = 0
+    stale_writes: int = 0
+    rescued: int = 0
+    repeated: int = 0
+
+
+@dataclass
+class Hand:
+    """The slots of each queue, and who sits in them. A slot is free again only when the attempt's ack is committed."""
+
+    slots: dict[str, int]
+    held: dict[UUID, Held] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever a slot comes free."""
+    _used: dict[str, int] = field(default_factory=dict)
+    _rescued: set[UUID] = field(default_factory=set)
+
+    def free(self, queue: str) -> int:
+        return self.slots[queue] - self._used.get(queue, 0)
+
+    @contextmanager
+    def reserved(self, most: int) -> Iterator[dict[str, int]]:
+        """Up to `most` free slots of each queue, kept from everybody else while a statement is under way that may fill them."""
+        taken = {queue: min(self.free(queue), most) for queue in self.slots}
+        for queue, count in taken.items():
+            self._used[queue] = self._used.get(queue, 0) + count
+        try:
+            yield taken
+        finally:
+            for queue, count in taken.items():
+                self._used[queue] -= count
+            self.changed.set()
+
+    def take(self, claim: Claim, claimed_at: float) -> Held:
+        held = Held(claim, claimed_at)
+        self.held[claim.id] = held
+        self._used[claim.queue] = self._used.get(claim.queue, 0) + 1
+        if claim.rescued:
+            self._rescued.add(claim.id)
+            self.counters.rescued += 1
+        return held
+
+    def drop(self, held: Held) -> None:
+        claim = held.claim
+        if self.held.get(claim.id) is held:
+            del self.held[claim.id]
+        self._used[claim.queue] -= 1
+        self._rescued.discard(claim.id)
+        self.changed.set()
+
+    def may_rescue(self, now: float, survived: float) -> bool:
+        """Whether the last group of rescued jobs has ended, or has at least survived that many seconds."""
+        return all(now - self.held[id].started_at > survived for id in self._rescued if id in self.held)

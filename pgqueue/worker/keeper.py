@@ -1,0 +1,48 @@
+"""Keeps house beside the work: every few minutes one of the workers removes what is past its time."""
+
+import asyncio
+import logging
+import random
+
+from psycopg import AsyncConnection
+
+from pgqueue.database import AWAY, load
+from pgqueue.retention import LOCK, prune
+from pgqueue.settings import Settings
+
+log = logging.getLogger("pgqueue.worker")
+
+INTERVAL = 300.0
+MOST = 20_000
+"""Rows that one turn removes; a longer backlog takes several turns, or `pgqueue prune`."""
+
+
+async def keep_house(settings: Settings) -> None:
+    """Until cancelled. Several workers may; one at a time does."""
+    if not settings.auto_prune:
+        return
+    while True:
+        await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))
+        try:
+            async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as lock:
+                await _turn(lock, settings)
+        except AWAY as error:
+            log.warning("pruning failed (%s); the next turn tries again", type(error).__name__)
+
+
+async def _turn(lock: AsyncConnection[tuple[object, ...]], settings: Settings) -> None:
+    async with lock.transaction():
+        cursor = await lock.execute(load("try_lock"), {"lock": LOCK})
+        row = await cursor.fetchone()
+        if not row or not row[0]:
+            return
+        async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+            done = await prune(connection, settings, whole=False, most=MOST)
+    if done.jobs or done.tombstones or done.buried:
+        log.info(
+            "pruned %d jobs and %d tombstones, buried %d forgotten jobs",
+            done.jobs,
+            done.tombstones,
+            done.buried,
+            extra={"event": "pruned"},
+        )

@@ -1,0 +1,114 @@
+"""Keeps leases alive, from an OS thread with a connection of its own: a handler that blocks the event loop keeps its lease."""
+
+import asyncio
+import logging
+import threading
+import time
+from typing import Any
+
+import psycopg
+
+from pgqueue.database import load
+from pgqueue.settings import Settings
+from pgqueue.worker.hand import Hand, Held
+
+log = logging.getLogger("pgqueue.worker")
+
+
+class LeaseKeeper:
+    """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it has lost its lease on proof, or
+    when nothing could be extended for so long that somebody else may have it by now; not at the first failure."""
+
+    def __init__(self, hand: Hand, settings: Settings, worker: str) -> None:
+        self._hand = hand
+        self._settings = settings
+        self._worker = worker
+        self._lease = settings.lease.total_seconds()
+        self._margin = min(self._lease / 6, 2.0)
+        self._stop = threading.Event()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._lease / 12):
+            now = time.monotonic()
+            held = list(self._hand.held.values())
+            due = [one for one in held if one.lost is None and now - one.extended_at >= self._lease / 3]
+            if due:
+                try:
+                    self._extend(due)
+                except (psycopg.Error, OSError) as error:
+                    self._disconnect()
+                    log.warning("leases could not be extended (%s); trying again", type(error).__name__)
+            self._give_up_on(due)
+        self._disconnect()
+
+    def _extend(self, due: list[Held]) -> None:
+        sent_at = time.monotonic()
+        ids = {one.claim.id: one for one in due}
+        rows = self._ready().execute(
+            load("extend_leases"),
+            {
+                "ids": list(ids),
+                "leases": [one.claim.lease for one in due],
+                "lease": self._settings.lease,
+                "worker": self._worker,
+            },
+        )
+        for id, what in rows:
+            if what == "extended":
+                ids[id].extended_at = sent_at
+            elif id in self._hand.held:
+                self._lose(ids[id], "it was cancelled, or another worker has it")
+
+    def _give_up_on(self, due: list[Held]) -> None:
+        now = time.monotonic()
+        for one in due:
+            if one.lost is None and now - one.extended_at > self._lease - self._margin:
+                self._lose(one, "it could not be extended in time")
+
+    def _lose(self, held: Held, why: str) -> None:
+        def tell() -> None:
+            # An attempt that has ended waits for its ack, which the fence decides.
+            if held.lost is None and held.task is not None and not held.task.done():
+                held.lost = why
+                self._hand.counters.leases_lost += 1
+                held.task.cancel()
+
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(tell)
+
+    def _ready(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            pooled = self._settings.pgbouncer and not self._settings.direct_url
+            connection = psycopg.connect(
+                self._settings.direct_conninfo,
+                autocommit=True,
+                prepare_threshold=None if pooled else 0,
+                application_name="pgqueue leases",
+            )
+            if not pooled:
+                # A third of the lease: an extension that takes longer would come too late for another try.
+                milliseconds = f"{int(self._lease * 1000 / 3)}ms"
+                connection.execute(
+                    "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+                    [milliseconds, milliseconds],
+                )
+            self._connection = connection
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

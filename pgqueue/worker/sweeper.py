@@ -1,0 +1,158 @@
+"""Sweeps behind the claims: stragglers, leases that ran out, the 24-hour rule; and the worker's heartbeat."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from pgqueue.database import AWAY, Link, Pace
+from pgqueue.job import Claim
+from pgqueue.settings import Settings
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
+
+log = logging.getLogger("pgqueue.worker")
+
+SLICE = 1000
+"""Rows of a lane that one statement reads."""
+
+MOST = 100
+"""Jobs that one sweep starts in each queue."""
+
+INTERVAL = 1.0
+SHARE = 0.03
+"""A sweep takes place about once a second, and in no more than this part of the time."""
+
+
+class Sweeper:
+    """Reads every lane from its start to the claims' cursor, in slices, with places of its own."""
+
+    def __init__(
+        self,
+        link: Link,
+        lanes: Lanes,
+        hand: Hand,
+        claimer: Claimer,
+        start: Callable[[Held], None],
+        register: Callable[[Link], Any],
+        settings: Settings,
+        worker: str,
+        types: list[str],
+    ) -> None:
+        self.link = link
+        self.lanes = lanes
+        self.hand = hand
+        self.claimer = claimer
+        self.start = start
+        self.register = register
+        self.settings = settings
+        self.worker = worker
+        self.types = types
+        self.last_beat = time.monotonic()
+        self._places: list[Place] = [START] * len(lanes.all)
+        self._unfinished: set[int] = set(range(len(lanes.all)))
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        pace = Pace()
+        while not self._stop.is_set():
+            try:
+                began = time.monotonic()
+                finished = await self._turn()
+                took = time.monotonic() - began
+                self.last_beat = time.monotonic()
+                pace.reset()
+                wait = max(took / SHARE, self._interval() if finished else 0.0)
+            except AWAY as error:
+                log.debug("no sweep: the database is away (%s)", type(error).__name__)
+                wait = pace.grow()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._stop.wait()
+            except TimeoutError:
+                pass
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _interval(self) -> float:
+        if self.claimer.resting and self.claimer.doorbell.working:
+            return self.settings.idle_interval.total_seconds()
+        return min(INTERVAL, self.settings.lease.total_seconds() / 2)
+
+    async def _turn(self) -> bool:
+        """One slice of every lane. True when that was the end of all of them."""
+        swept = [(index, self.lanes.all[index], self._places[index]) for index in sorted(self._unfinished)]
+        with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:
+            sent_at = time.monotonic()
+            rows = await self.link.run("sweep_jobs", self._parameters(swept, free))
+        seen: dict[int, tuple[int, Place]] = {}
+        for row in rows:
+            match row[11]:
+                case "lane":
+                    seen[row[2] - 1] = (row[6], (row[10], row[0]))
+                    if row[7]:
+                        self._leave(swept[row[2] - 1][1])
+                case "clock" if not row[6]:
+                    await self.register(self.link)
+                case "clock":
+                    pass
+                case action:
+                    self._mend(action, row, swept[row[2] - 1][1], sent_at)
+        return self._advance(swept, seen)
+
+    def _mend(self, action: str, row: Any, lane: Lane, sent_at: float) -> None:
+        id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, _ = row
+        if action in ("claim", "rescue"):
+            claim = Claim(
+                id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, lane.queue, action == "rescue"
+            )
+            self.start(self.hand.take(claim, sent_at))
+        else:
+            what = "goes to the dead-letter queue" if action == "bury" else "goes back to its paused queue"
+            log.warning("Job %s %s: its lease ran out", job_id, what, extra={"event": f"job.{action}", "jobId": job_id})
+
+    def _leave(self, lane: Lane) -> None:
+        # More is due behind the cursor than a sweep may take: the claims fetch it, at their speed.
+        self.lanes.rewind([lane])
+        self.claimer.doorbell.wake()
+
+    def _advance(self, swept: list[tuple[int, Lane, Place]], seen: dict[int, tuple[int, Place]]) -> bool:
+        for position, (index, _, _) in enumerate(swept):
+            count, last = seen.get(position, (0, START))
+            if count >= SLICE:
+                self._places[index] = last
+            else:
+                self._places[index] = START
+                self._unfinished.discard(index)
+        if self._unfinished:
+            return False
+        self._unfinished = set(range(len(self.lanes.all)))
+        return True
+
+    def _parameters(self, swept: list[tuple[int, Lane, Place]], free: dict[str, int]) -> dict[str, Any]:
+        # A resting worker's sweep takes the place of its claims; a starving lane may hold another's expired leases anywhere.
+        whole = self.claimer.resting
+        ends = [None if whole or lane.starving else lane.cursor for _, lane, _ in swept]
+        lease = self.settings.lease.total_seconds()
+        return {
+            "worker": self.worker,
+            "detail": msgspec.json.encode(asdict(self.hand.counters) | {"running": len(self.hand.held)}).decode(),
+            "queues": list(free),
+            "free": list(free.values()),
+            "lane_queues": [lane.queue for _, lane, _ in swept],
+            "lane_priorities": [lane.priority for _, lane, _ in swept],
+            "lane_run_afters": [place[0] for _, _, place in swept],
+            "lane_ids": [place[1] for _, _, place in swept],
+            "lane_ends": [None if end is None else end[0] for end in ends],
+            "lane_end_ids": [LAST_ID if end is None else end[1] for end in ends],
+            "slice": SLICE,
+            "types": self.types,
+            "rescue": not self.claimer.stopping and self.hand.may_rescue(time.monotonic(), lease),
+            "lease": self.settings.lease,
+        }

@@ -1,0 +1,249 @@
+"""A worker: builds its parts, starts them, and takes them down in the right order."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from pgqueue import __version__
+from pgqueue.database import AWAY, Link
+from pgqueue.errors import LeaseLost
+from pgqueue.job import Outcome, Status
+from pgqueue.migrations import check_schema
+from pgqueue.policy import Released, verdict
+from pgqueue.registry import declarations, entry, process_name, publish
+from pgqueue.settings import Settings
+from pgqueue.task import Task
+from pgqueue.worker.acker import Acker
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.doorbell import Doorbell
+from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.keeper import keep_house
+from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.leases import LeaseKeeper
+from pgqueue.worker.performer import Performer
+from pgqueue.worker.sweeper import Sweeper
+
+log = logging.getLogger("pgqueue.worker")
+
+LAST_WORDS = 5.0
+"""Seconds that the release of unfinished jobs may take when the worker stops."""
+
+
+class Worker:
+    """One process's worth of work. `run` returns after `stop` was called and everything is handed back."""
+
+    def __init__(self, settings: Settings, tasks: Mapping[str, Task[Any]], homes: Mapping[str, ModuleType]) -> None:
+        self.settings = settings
+        self.tasks = tasks
+        self.homes = homes
+        self.name = process_name()
+        self.hand = Hand(dict(settings.queues))
+        self.declared = declarations(tasks.values(), settings)
+        self.stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "progress")}
+        self._progress_lock = asyncio.Lock()
+
+    def _link(self, name: str) -> Link:
+        return Link(self.settings.conninfo, self.settings, name=name, sorting=name != "claims")
+
+    def stop(self) -> None:
+        """Asks for an orderly end: no new claims, running jobs finish or go back."""
+        self.stopping.set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it has heard from the database lately."""
+        return self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
+
+    async def run(self) -> None:
+        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start."""
+        await self._prepare()
+        async with AsyncExitStack() as stack:
+            self._build(await self._open_resources(stack))
+            await self._register(self._links["sweeps"])
+            self._banner()
+            background = [asyncio.create_task(self.doorbell.run()), asyncio.create_task(keep_house(self.settings))]
+            loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
+            self.leases.start()
+            self.ready.set()
+            stopped = asyncio.create_task(self.stopping.wait())
+            try:
+                await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+                await self._stop(loops)
+            finally:
+                self.ready.clear()
+                self.leases.stop()
+                for task in (*background, *loops, stopped):
+                    task.cancel()
+                await asyncio.gather(*background, *loops, stopped, return_exceptions=True)
+            for task in loops:
+                if not task.cancelled() and (error := task.exception()):
+                    raise error
+
+    async def _prepare(self) -> None:
+        async with await AsyncConnection.connect(self.settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+            await check_schema(connection)
+            await publish(connection, self.declared)
+
+    async def _open_resources(self, stack: AsyncExitStack) -> dict[str, Any]:
+        """Job type -> what the lifespan of its module yielded; each module's is opened once."""
+        opened: dict[str, Any] = {}
+        for module in {home.__name__: home for home in self.homes.values()}.values():
+            if lifespan := getattr(module, "lifespan", None):
+                opened[module.__name__] = await stack.enter_async_context(lifespan(self.settings))
+        return {job_type: opened.get(home.__name__) for job_type, home in self.homes.items()}
+
+    def _build(self, resources: Mapping[str, Any]) -> None:
+        settings, hand = self.settings, self.hand
+        self.doorbell = Doorbell(settings, self.name)
+        self.acker = Acker(self._links["acks"], hand, self._settled)
+        self.performer = Performer(
+            self.tasks,
+            resources,
+            sum(hand.slots.values()),
+            self.acker.put,
+            self.acker.shelve,
+            hand.drop,
+            self._save_progress,
+        )
+        lanes = Lanes(hand.slots)
+        self.claimer = Claimer(self._links["claims"], lanes, hand, self.doorbell, self._start, settings, self.name)
+        self.sweeper = Sweeper(
+            self._links["sweeps"],
+            lanes,
+            hand,
+            self.claimer,
+            self._start,
+            self._register,
+            settings,
+            self.name,
+            list(self.tasks),
+        )
+        self.leases = LeaseKeeper(hand, settings, self.name)
+
+    def _start(self, held: Held) -> None:
+        if self.stopping.is_set():
+            # A claim that was under way when the worker was told to stop.
+            self._finish(held, verdict(held.claim, Released()))
+        else:
+            self.performer.start(held)
+
+    def _finish(self, held: Held, outcome: Outcome) -> None:
+        self.acker.put(held, outcome)
+
+    async def _register(self, link: Link) -> None:
+        await link.run("register_worker", entry(self.name, "worker", __version__, self.hand.slots, self.declared))
+
+    async def _save_progress(self, held: Held, fraction: float, note: str | None) -> None:
+        async with self._progress_lock:
+            rows = await self._links["progress"].run(
+                "save_progress",
+                {"id": held.claim.id, "lease": held.claim.lease, "fraction": fraction, "note": note},
+            )
+        if not rows:
+            self.hand.counters.stale_writes += 1
+            raise LeaseLost(f"job {held.claim.job_id} is no longer this attempt's")
+
+    async def _stop(self, loops: list[asyncio.Task[None]]) -> None:
+        timeout = self.settings.shutdown_timeout.total_seconds()
+        running = list(self.performer.running)
+        log.info(
+            "stopping: no new claims; %d running jobs have %g s", len(running), timeout, extra={"event": "worker.stopping"}
+        )
+        self.claimer.stop()
+        tasks = [held.task for held in running if held.task]
+        if tasks and not loops[0].done():
+            await asyncio.wait(tasks, timeout=timeout)
+        await self._give_back()
+        self.acker.stop()
+        self.sweeper.stop()
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await asyncio.gather(*loops)
+                self.leases.stop()
+                await self._links["acks"].run("retire_worker", {"worker": self.name})
+        except TimeoutError:
+            log.error("could not hand everything back in time; what is left runs again when its lease has run out")
+        except AWAY as error:
+            log.warning("the database is away (%s); leases run out by themselves", type(error).__name__)
+        for link in self._links.values():
+            await link.close()
+        log.info("stopped", extra={"event": "worker.stopped"})
+
+    async def _give_back(self) -> None:
+        """What still runs is cancelled and goes back to its place. A thread that does not end is left to the end of the process."""
+        left = list(self.performer.running)
+        for held in left:
+            held.released = True
+            if held.task:
+                held.task.cancel()
+        if tasks := [held.task for held in left if held.task]:
+            await asyncio.wait(tasks, timeout=LAST_WORDS / 5)
+        for held in list(self.performer.running):
+            self.performer.running.discard(held)
+            self._finish(held, verdict(held.claim, Released()))
+
+    def _settled(self, held: Held, outcome: Outcome) -> None:
+        counters = self.hand.counters
+        match outcome.status:
+            case Status.COMPLETED:
+                counters.completed += 1
+            case Status.FAILED:
+                counters.failed += 1
+            case Status.DLQ:
+                counters.dead += 1
+            case _:
+                counters.released += 1
+        level = {Status.FAILED: logging.WARNING, Status.DLQ: logging.ERROR}.get(outcome.status, logging.INFO)
+        if log.isEnabledFor(level):
+            self._tell(held, outcome, level)
+
+    def _tell(self, held: Held, outcome: Outcome, level: int) -> None:
+        claim = held.claim
+        milliseconds = max(0, round((held.finished_at - held.started_at) * 1000))
+        match outcome.status:
+            case Status.COMPLETED:
+                text = f"completed in {milliseconds}ms"
+            case Status.FAILED:
+                wait = outcome.delay.total_seconds() if outcome.delay else 0.0
+                text = f"failed (Attempt {claim.attempt}/{claim.max_attempts}), again in {wait:.1f} s: {outcome.error}"
+            case Status.DLQ:
+                text = f"moved to the dead-letter queue: {outcome.error}"
+            case _ if outcome.delay is not None:
+                text = f"snoozed for {outcome.delay.total_seconds():g} s: {outcome.error or 'the handler asked for it'}"
+            case _:
+                text = "given back: the worker stops"
+        log.log(
+            level,
+            "Job %s %s",
+            claim.job_id,
+            text,
+            extra={
+                "event": f"job.{outcome.status}",
+                "jobId": claim.job_id,
+                "jobType": claim.job_type,
+                "status": str(outcome.status),
+                "attemptCount": claim.attempt,
+                "duration": milliseconds,
+            },
+        )
+
+    def _banner(self) -> None:
+        queues = ", ".join(f"{queue} ({count} at once)" for queue, count in self.hand.slots.items())
+        log.info(
+            "pgqueue worker %s started as %s, pid %d: queues %s; job types %s",
+            __version__,
+            self.name,
+            os.getpid(),
+            queues,
+            ", ".join(sorted(self.tasks)),
+            extra={"event": "worker.started", "worker": self.name},
+        )

@@ -1,0 +1,6 @@
+-- For a connection of the engine that no pooler shares: a limit on every statement, and the plans that the claim index was made
+-- for. (Behind a pooler roles.sql sets the same on the role.)
+SELECT set_config('statement_timeout', %(statement_timeout)s, false), set_config('lock_timeout', %(lock_timeout)s, false),
+       set_config('idle_in_transaction_session_timeout', %(statement_timeout)s, false),
+       set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_sort', %(enable_sort)s, false), set_config('jit', 'off', false)
