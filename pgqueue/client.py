@@ -44,6 +44,7 @@ class DeadFilter(msgspec.Struct, frozen=True):
 
 
 EVERYTHING = DeadFilter()
+NOTHING: Parameters = {}
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -175,7 +176,7 @@ class Client:
 
     async def get(self, job_id: str) -> JobView:
         """The job as it stands. Raises JobNotFound."""
-        rows = await self._run("get_job", {"job_id": job_id})
+        rows = await self.run("get_job", {"job_id": job_id})
         if not rows:
             raise JobNotFound(job_id)
         return _view(rows[0])
@@ -205,7 +206,7 @@ class Client:
         if dry_run:
             return Replayed(0, matched, matched, True)
         spacing = timedelta(seconds=1 / rate)
-        rows = await self._run("replay_jobs", which.parameters() | {"limit": most, "spacing": spacing})
+        rows = await self.run("replay_jobs", which.parameters() | {"limit": most, "spacing": spacing})
         retried = int(rows[0]["replay_jobs"])
         return Replayed(retried, max(matched, retried), max(matched - retried, 0), False)
 
@@ -214,14 +215,14 @@ class Client:
     ) -> list[JobView]:
         """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
         dead_at, last = cursor or (None, None)
-        rows = await self._run(
+        rows = await self.run(
             "list_dead_jobs", which.parameters() | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
         )
         return [_view(row) for row in rows]
 
     async def count_dead(self, which: DeadFilter = EVERYTHING) -> int:
         """How many dead jobs pass the filter; counting stops at 100,000."""
-        rows = await self._run("count_dead_jobs", which.parameters())
+        rows = await self.run("count_dead_jobs", which.parameters())
         return int(rows[0]["count"])
 
     async def delete_dead(self, job_id: str) -> None:
@@ -230,11 +231,11 @@ class Client:
 
     async def pause(self, queue: str) -> None:
         """Stops claims from a queue, at once and for all workers; what runs goes on."""
-        await self._run("pause_queue", {"queue": queue, "paused": True})
+        await self.run("pause_queue", {"queue": queue, "paused": True})
 
     async def resume(self, queue: str) -> None:
         """Ends a pause."""
-        await self._run("pause_queue", {"queue": queue, "paused": False})
+        await self.run("pause_queue", {"queue": queue, "paused": False})
         self._ring(queue, MOST_AT_ONCE)
 
     async def stats(self) -> dict[str, Any]:
@@ -247,14 +248,15 @@ class Client:
         return rows
 
     async def _change(self, statement: str, values: Parameters) -> None:
-        row = (await self._run(statement, values))[0]
+        row = (await self.run(statement, values))[0]
         if row["changed"]:
             return
         if row["status"] is None:
             raise JobNotFound(row["job_id"])
         raise WrongState(row["job_id"], row["status"], row["message"])
 
-    async def _run(self, statement: str, values: Parameters) -> list[dict[str, Any]]:
+    async def run(self, statement: str, values: Parameters = NOTHING) -> list[dict[str, Any]]:
+        """The rows of sql/queries/<statement>.sql, as dicts."""
         try:
             rows, _ = await self._repeat(statement, values)
         except psycopg.DataError as error:

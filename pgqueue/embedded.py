@@ -30,8 +30,9 @@ _PASSING = re.compile(r"could not bind|Address already in use|pre-existing share
 class EmbeddedServer:
     """One server process, started as our child and ended by its pid.
 
-    `settings` are lines of postgresql.conf; changes count from the next start. Without `home` everything is temporary; with it,
-    data, password and log stay there for the next time. `binaries` is a folder as `bindir()` gives it.
+    `settings` are lines of postgresql.conf; changes count from the next start. With `home`, data, password and log stay there for
+    the next time; without it everything is temporary, in a new folder `within` that one (TMPDIR). `binaries` is a folder as
+    `bindir()` gives it.
 
         with EmbeddedServer({"fsync": "off"}) as server:
             psycopg.connect(server.url())
@@ -44,13 +45,19 @@ class EmbeddedServer:
     user = "postgres"
 
     def __init__(
-        self, settings: Mapping[str, object] | None = None, *, home: Path | None = None, binaries: Path | None = None
+        self,
+        settings: Mapping[str, object] | None = None,
+        *,
+        home: Path | None = None,
+        within: Path | None = None,
+        binaries: Path | None = None,
     ) -> None:
         self.settings = dict(settings or {})
         self.port = int(str(self.settings.pop("port", 0)))
         self.password = ""
         self.binaries = Path()
         self._home = home
+        self._within = within
         self._temporary = home is None
         self._binaries = binaries
         self._identity: Identity | None = None
@@ -147,7 +154,7 @@ class EmbeddedServer:
 
     def _prepare(self) -> None:
         self._identity = server_identity()
-        home = self._home = self._home.resolve() if self._home else temporary_home(self._identity)
+        home = self._home = self._home.resolve() if self._home else temporary_home(self._identity, self._within)
         claim(home, self._identity)
         self._watcher = Watcher(home, keep=not self._temporary)
         self.binaries = reachable(self._binaries or bindir_for(home / "data"), self._identity, home)

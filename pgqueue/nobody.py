@@ -31,9 +31,9 @@ def server_identity() -> Identity | None:
     return Identity(nobody.pw_uid, nobody.pw_gid)
 
 
-def temporary_home(identity: Identity | None) -> Path:
-    """A new folder for temporary files; where TMPDIR is closed to that user, in the system's."""
-    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108
+def temporary_home(identity: Identity | None, within: Path | None) -> Path:
+    """A new folder for temporary files; where the one asked for or TMPDIR is closed to that user, in the system's."""
+    for parent in (within or tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108
         if os.path.isdir(parent) and (identity is None or _reaches(identity, Path(parent))):
             return Path(tempfile.mkdtemp(prefix="pgqueue-", dir=os.path.realpath(parent)))
     raise ServerUnavailable("there is no folder for temporary files that the user nobody gets into: set TMPDIR to one")

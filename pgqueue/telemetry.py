@@ -15,9 +15,9 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def mask_address(address: str) -> str:
-    """`u***@example.com`; a local part of one or two characters disappears altogether."""
+    """`u***@example.com`; a local part of one or two characters disappears altogether. Masking again changes nothing."""
     local, _, domain = address.rpartition("@")
-    return f"{local[0]}***@{domain}" if len(local) > 2 else f"***@{domain}"
+    return f"{local[0]}***@{domain}" if len(local) > 2 and local != "***" else f"***@{domain}"
 
 
 def mask(text: str) -> str:

@@ -1,28 +1,40 @@
-"""What the commands share: exit codes, settings, running something asynchronous, and printing for people or programs."""
+"""What the commands share: exit codes, settings, a client, and sentences for what goes wrong."""
 
 import asyncio
+import contextlib
+import os
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any, NoReturn
 
 import click
-import msgspec
 import psycopg
+from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
 from pgqueue.client import Client
+from pgqueue.cli.output import safe
 from pgqueue.durations import duration
-from pgqueue.errors import QueueError, SchemaError, SettingsError
+from pgqueue.errors import JobNotFound, QueueError, SettingsError, UnknownType
+from pgqueue.migrations import check_schema
 from pgqueue.settings import Settings, settings_from
+from pgqueue.telemetry import mask
 
 NOT_SO = 1
 WRONG_USAGE = 2
 CANNOT_CONNECT = 3
+INTERRUPTED = 130
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def say(message: str) -> None:
+    """A line on stderr: what is printed on stdout stays data."""
+    click.echo(f"pgqueue: {safe(message)}", err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    click.echo(f"pgqueue: {message}", err=True)
+    say(message)
     sys.exit(code)
 
 
@@ -34,11 +46,17 @@ def read_settings(*, database: bool = True) -> Settings:
             _ = settings.conninfo
     except SettingsError as error:
         for problem in error.problems:
-            click.echo(f"pgqueue: {problem}", err=True)
+            say(problem)
         sys.exit(WRONG_USAGE)
     for warning in settings.warnings:
-        click.echo(f"pgqueue: {warning}", err=True)
+        say(warning)
     return settings
+
+
+def working_directory_on_path() -> None:
+    """A program that pip installed does not look for modules where it is called; people's tasks are there."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def seconds(text: str, name: str) -> float:
@@ -53,7 +71,11 @@ def with_client(action: Callable[[Client, Settings], Awaitable[Any]]) -> Any:
     settings = read_settings()
 
     async def run() -> Any:
-        async with Client.open(settings.with_(pool_size=2)) as client:
+        # One connection before the pool, which would try for half a minute and not say why.
+        async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # a producer may not look
+                await check_schema(connection)
+        async with Client.open(settings.with_(pool_size=1)) as client:
             return await action(client, settings)
 
     return run_async(run)
@@ -67,20 +89,28 @@ def run_async(action: Callable[[], Awaitable[Any]]) -> Any:
         return asyncio.run(main())
     except SettingsError as error:
         fail(str(error), WRONG_USAGE)
+    except UnknownType as error:
+        fail(f"{error}: `pgqueue migrate` publishes the types of PGQUEUE_MODULES, and so does every worker", NOT_SO)
+    except JobNotFound as error:
+        fail(f"{error} (retention may have removed it)", NOT_SO)
     except QueueError as error:
         fail(str(error), NOT_SO)
-    except psycopg.errors.UndefinedTable:
-        fail(str(SchemaError("the database has no schema of pgqueue: run pgqueue migrate")), NOT_SO)
-    except (psycopg.OperationalError, PoolTimeout, OSError) as error:
-        fail(f"cannot reach the database ({type(error).__name__})", CANNOT_CONNECT)
+    except (psycopg.Error, PoolTimeout, OSError) as error:
+        fail(*explain(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
-def print_json(value: Any) -> None:
-    """One JSON document, times as ISO 8601."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def moment(value: datetime | None) -> str:
-    return "" if value is None else f"{value:%Y-%m-%d %H:%M:%S}"
+def explain(error: Exception) -> tuple[str, int]:
+    """What the database did to us, in words with what to do, and the exit code."""
+    said = mask(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+    match error:
+        case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedFunction() | psycopg.errors.UndefinedColumn():
+            return f"the schema is not this release's ({said}): run pgqueue migrate", NOT_SO
+        case psycopg.errors.InsufficientPrivilege():
+            return f"{said}: connect as a role that may do this; sql/roles.sql says which", WRONG_USAGE
+        case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
+            return f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for who is in the way", CANNOT_CONNECT
+        case psycopg.OperationalError() | PoolTimeout() | OSError():
+            return f"cannot reach the database: {said}. Is DATABASE_URL right, and is Postgres running?", CANNOT_CONNECT
+    return f"the database refused: {said}", NOT_SO

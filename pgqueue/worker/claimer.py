@@ -12,7 +12,7 @@ from pgqueue.job import Claim
 from pgqueue.settings import Settings
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
-from pgqueue.worker.lanes import Lanes, Place, Plan
+from pgqueue.worker.lanes import Lanes, Place, Room
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -126,36 +126,34 @@ class Claimer:
             free = {queue: count for queue, count in reserved.items() if count > 0}
             if not free:
                 return True, None
-            plan = self.lanes.plan(free)
+            rooms = self.lanes.plan(free)
             sent_at = time.monotonic()
-            rows = await self.link.run("claim_jobs", self._parameters(plan, free))
-        jobs, clock = _split(rows)
-        taken: dict[int, tuple[int, Place]] = {}
+            rows = await self.link.run("claim_jobs", self._parameters(rooms))
+        lanes = [(number, position) for number, room in enumerate(rooms) for position in range(len(room.lanes))]
+        jobs, (now, next_run_after, paused) = _split(rows)
+        taken: dict[tuple[int, int], tuple[int, Place]] = {}
         for row in jobs:
-            count = taken.get(row[2] - 1, (0, None))[0]
-            taken[row[2] - 1] = (count + 1, (row[10], row[0]))
-        now, next_run_after, paused = clock
-        again = self.lanes.claimed(plan, taken, free, now, paused)
+            lane = lanes[row[2] - 1]
+            taken[lane] = (taken.get(lane, (0, None))[0] + 1, (row[10], row[0]))
+        again = self.lanes.claimed(rooms, taken, now, paused)
         for row in jobs:
-            self._begin(row, plan, sent_at)
-        next_due = None if next_run_after is None else (next_run_after - now).total_seconds()
-        return again, next_due
+            self._begin(row, rooms[lanes[row[2] - 1][0]].queue, sent_at)
+        return again, None if next_run_after is None else (next_run_after - now).total_seconds()
 
-    def _begin(self, row: Any, plan: Plan, sent_at: float) -> None:
-        id, lease, lane, job_id, job_type, user_id, attempt, most, payload, created_at, _, _, _ = row
-        queue = plan.lanes[lane - 1].queue
+    def _begin(self, row: Any, queue: str, sent_at: float) -> None:
+        id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, _, _ = row
         claim = Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue)
         self.start(self.hand.take(claim, sent_at))
 
-    def _parameters(self, plan: Plan, free: dict[str, int]) -> dict[str, Any]:
+    def _parameters(self, rooms: Sequence[Room]) -> dict[str, Any]:
+        lanes = [(number, lane) for number, room in enumerate(rooms, 1) for lane in room.lanes]
         return {
-            "queues": list(free),
-            "free": list(free.values()),
-            "lane_queues": [lane.queue for lane in plan.lanes],
-            "lane_priorities": [lane.priority for lane in plan.lanes],
-            "lane_run_afters": [lane.cursor[0] for lane in plan.lanes],
-            "lane_ids": [lane.cursor[1] for lane in plan.lanes],
-            "lane_limits": list(plan.limits),
+            "queues": [room.queue for room in rooms],
+            "free": [room.free for room in rooms],
+            "lane_rooms": [number for number, _ in lanes],
+            "lane_priorities": [lane.priority for _, lane in lanes],
+            "lane_run_afters": [lane.cursor[0] for _, lane in lanes],
+            "lane_ids": [lane.cursor[1] for _, lane in lanes],
             "lease": self.settings.lease,
             "worker": self.worker,
         }

@@ -4,7 +4,7 @@ A lane is one queue at one priority. Its cursor is the last (run_after, id) that
 walk again over the dead index entries of everything done before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -30,15 +30,22 @@ class Lane:
     priority: int
     cursor: Place = START
     starving: bool = False
-    """The last claims did not reach it: those before it filled them."""
+    """The last claim did not reach it: the lanes before it filled that."""
+    reached: int = 0
+    """The number of the last claim that did."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one claim reads: lanes in order, and at most how many jobs of each."""
+class Room:
+    """Free slots of a queue, and the lanes that may fill them, in order."""
 
+    queue: str
+    free: int
     lanes: Sequence[Lane]
-    limits: Sequence[int]
+
+
+Taken = Mapping[tuple[int, int], tuple[int, Place]]
+"""(room, lane within it), both from 0 -> how many jobs the lane gave, and the last of them."""
 
 
 class Lanes:
@@ -47,23 +54,22 @@ class Lanes:
     def __init__(self, queues: Iterable[str]) -> None:
         self.all = [Lane(queue, priority) for queue in queues for priority in PRIORITIES]
         self._credit: dict[str, float] = {}
+        self._claims = 0
 
-    def plan(self, free: dict[str, int]) -> Plan:
-        """The lanes of the queues that have free slots. One starving lane of each queue goes first with its fixed
-        share; served, it is no longer the one that starves, and the next has its turn."""
-        lanes: list[Lane] = []
-        limits: list[int] = []
+    def plan(self, free: Mapping[str, int]) -> list[Room]:
+        """What one claim reads: a room per queue with free slots; before it, when lanes of the queue starve, a room for those
+        with their fixed share, the one that has waited longest first."""
+        rooms: list[Room] = []
         for queue, count in free.items():
             mine = [lane for lane in self.all if lane.queue == queue]
-            waiting = next((lane for lane in mine if lane.starving), None)
+            waiting = sorted((lane for lane in mine if lane.starving), key=lambda lane: lane.reached)
             share = self._share(queue, count) if waiting else 0
-            if waiting and share:
-                mine.remove(waiting)
-                lanes.append(waiting)
-                limits.append(share)
-            lanes += mine
-            limits += [count] * len(mine)
-        return Plan(lanes, limits)
+            if share:
+                rooms.append(Room(queue, share, waiting))
+                mine = [lane for lane in mine if not lane.starving]
+            if count > share:
+                rooms.append(Room(queue, count - share, mine))
+        return rooms
 
     def _share(self, queue: str, count: int) -> int:
         credit = self._credit.get(queue, 0.0) + count * WAITING_SHARE
@@ -71,23 +77,23 @@ class Lanes:
         self._credit[queue] = min(credit - share, 1.0)
         return share
 
-    def claimed(
-        self, plan: Plan, taken: dict[int, tuple[int, Place]], free: dict[str, int], now: datetime, paused: Sequence[str]
-    ) -> bool:
-        """Moves the cursors after a claim. `taken` maps the index of a lane in the plan to how many jobs it gave and the last of
-        them. True when the claim was full for some queue, so that there may be more at once."""
+    def claimed(self, rooms: Sequence[Room], taken: Taken, now: datetime, paused: Sequence[str]) -> bool:
+        """Moves the cursors after a claim. True when a room was filled, so that there may be more at once."""
         more = False
-        left = {queue: 0 if queue in paused else count for queue, count in free.items()}
-        for index, (lane, most) in enumerate(zip(plan.lanes, plan.limits, strict=True)):
-            count, last = taken.get(index, (0, None))
-            reached = left[lane.queue] > 0
-            if last is not None and (count >= most or count >= left[lane.queue]):
-                lane.cursor = last
-                more = True
-            elif reached:
-                lane.cursor = max(lane.cursor, (now - GRACE, LAST_ID))
-            left[lane.queue] -= count
-            lane.starving = not reached and lane.queue not in paused
+        self._claims += 1
+        for number, room in enumerate(rooms):
+            if room.queue in paused:
+                continue
+            left = room.free
+            for position, lane in enumerate(room.lanes):
+                count, last = taken.get((number, position), (0, START))
+                lane.starving = left == 0
+                if lane.starving:
+                    continue
+                lane.reached = self._claims
+                left -= count
+                lane.cursor = last if left == 0 else max(lane.cursor, (now - GRACE, LAST_ID))
+            more = more or left == 0
         for lane in self.all:
             if lane.cursor[0] > now:
                 lane.cursor = START

@@ -1,26 +1,28 @@
--- Takes due jobs for one worker: lane by lane (a queue at a priority), oldest first, each lane from its cursor on.
+-- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a priority of that queue), oldest
+-- first, each lane from its cursor on.
 -- One row per job, and one last row with id null that tells the database's clock, the earliest time at which more is due (null
 -- when the claim was full) and which queues are paused. Must run in autocommit and outside a pipeline: now() is the bound.
 WITH room AS (
-    SELECT r.queue, r.free, coalesce(q.paused, false) AS paused
-      FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS r(queue, free) LEFT JOIN job_queues q ON q.queue = r.queue
+    SELECT r.ord, r.queue, r.free, coalesce(q.paused, false) AS paused
+      FROM unnest(%(queues)s::text[], %(free)s::integer[]) WITH ORDINALITY AS r(queue, free, ord)
+      LEFT JOIN job_queues q ON q.queue = r.queue
 ), lane AS (
     SELECT l.*
-      FROM unnest(%(lane_queues)s::text[], %(lane_priorities)s::smallint[], %(lane_run_afters)s::timestamptz[],
-                  %(lane_ids)s::uuid[], %(lane_limits)s::integer[])
-           WITH ORDINALITY AS l(queue, priority, run_after, id, most, ord)
+      FROM unnest(%(lane_rooms)s::integer[], %(lane_priorities)s::smallint[], %(lane_run_afters)s::timestamptz[],
+                  %(lane_ids)s::uuid[])
+           WITH ORDINALITY AS l(room, priority, run_after, id, ord)
 ), picked AS MATERIALIZED (
     SELECT taken.id, taken.ord
       FROM room CROSS JOIN LATERAL (
           SELECT due.id, lane.ord
             FROM lane CROSS JOIN LATERAL (
                 SELECT j.id FROM job_logs j
-                 WHERE j.queue = lane.queue AND j.priority = lane.priority AND j.processed_at IS NULL
+                 WHERE j.queue = room.queue AND j.priority = lane.priority AND j.processed_at IS NULL
                    AND j.status IN ('enqueued', 'failed')
                    AND (j.run_after, j.id) > (lane.run_after, lane.id) AND j.run_after <= now()
-                 ORDER BY j.run_after, j.id LIMIT lane.most FOR NO KEY UPDATE SKIP LOCKED
+                 ORDER BY j.run_after, j.id LIMIT room.free FOR NO KEY UPDATE SKIP LOCKED
             ) AS due
-           WHERE lane.queue = room.queue
+           WHERE lane.room = room.ord
            LIMIT room.free
       ) AS taken
      WHERE NOT room.paused
@@ -39,10 +41,10 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, now(),
        CASE WHEN (SELECT count(*) FROM picked) < (SELECT sum(room.free) FROM room) THEN
            (SELECT min(later.run_after)
-              FROM lane JOIN room ON room.queue = lane.queue AND NOT room.paused
+              FROM lane JOIN room ON room.ord = lane.room AND NOT room.paused
              CROSS JOIN LATERAL (
                 SELECT j.run_after FROM job_logs j
-                 WHERE j.queue = lane.queue AND j.priority = lane.priority AND j.processed_at IS NULL
+                 WHERE j.queue = room.queue AND j.priority = lane.priority AND j.processed_at IS NULL
                    AND j.run_after > now()
                  ORDER BY j.run_after LIMIT 1
              ) AS later)

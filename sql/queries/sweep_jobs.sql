@@ -4,7 +4,7 @@
 --            so that a job that kills its worker does not take its neighbours with it
 --   release  the same in a paused queue: back to waiting
 --   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
--- It is also the worker's heartbeat. Types that the worker does not know are left alone, but for burying.
+-- It is also the worker's heartbeat. A lease of a type that the worker does not know is left to one that does, but for burying.
 -- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw and
 -- max_attempts how many due ones it left behind), and one with
 -- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers).
@@ -40,7 +40,8 @@ WITH beat AS (
     SELECT f.id, f.ord, f.lease, f.lease_until, f.action, f.free, f.queue, f.run_after
       FROM found f
      WHERE f.action = 'bury'
-        OR f.known AND (f.action = 'release' OR f.action = 'claim' AND NOT f.paused)
+        OR f.action = 'claim' AND NOT f.paused
+        OR f.action = 'release' AND f.known
         OR f.known AND f.action = 'rescue' AND %(rescue)s::boolean
            AND f.attempt_count = (SELECT min(m.attempt_count) FROM found m WHERE m.known AND m.action = 'rescue')
 ), chosen AS (

@@ -1,0 +1,5 @@
+"""`python -m pgqueue.cli`."""
+
+from pgqueue.cli import main
+
+main(prog_name="pgqueue")

@@ -1,0 +1,141 @@
+"""`pgqueue enqueue`, `job` and `cancel`: one job."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import msgspec
+
+from pgqueue.cli.common import NOT_SO, fail, json_option, seconds, with_client
+from pgqueue.cli.output import cell, facts, job_document, masked, moment, print_json, safe
+from pgqueue.cli.timeline import timeline
+from pgqueue.client import Client
+from pgqueue.job import JobView, Status, Ticket
+from pgqueue.settings import Settings
+
+
+def read_payload(text: str) -> msgspec.Raw:
+    """JSON from the command line, from stdin (`-`) or from a file (`@name`), letter by letter as it was written."""
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise click.BadParameter(f"{text[1:]} cannot be read: {error}", param_hint="--payload") from None
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        hint = """write it in single quotes, as in '{"image": "a.png"}'"""
+        raise click.BadParameter(f"not JSON ({error}): {hint}", param_hint="--payload") from None
+    return msgspec.Raw(text.encode())
+
+
+@click.command()
+@click.argument("job_type", metavar="TYPE")
+@click.option("--payload", required=True, metavar="JSON", help="JSON; - reads it from stdin, @FILE from a file.")
+@click.option("--job-id", help="Makes the job unique: the same id again is the same job.")
+@click.option("--in", "delay", metavar="DURATION", help='Not before: "30s", "10m", "1h", "7d".')
+@click.option("--user-id", help="Whose job it is; needed by types with a limit, unless the payload says it.")
+@click.option("--queue", help="Instead of the type's own.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 (first) to 9; else 5.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="Instead of the type's own.")
+@json_option
+def enqueue(
+    job_type: str,
+    payload: str,
+    job_id: str | None,
+    delay: str | None,
+    user_id: str | None,
+    queue: str | None,
+    priority: int | None,
+    max_attempts: int | None,
+    as_json: bool,
+) -> None:
+    """Enqueues one job of TYPE. Exits 1 when it is refused, or was ended before."""
+    content = read_payload(payload)
+    wait = None if delay is None else timedelta(seconds=seconds(delay, "--in"))
+
+    async def run(client: Client, _: Settings) -> Ticket:
+        return await client.enqueue(
+            job_type,
+            content,
+            job_id=job_id,
+            user_id=user_id,
+            queue=queue,
+            priority=priority,
+            delay=wait,
+            max_attempts=max_attempts,
+        )
+
+    ticket: Ticket = with_client(run)
+    if as_json:
+        print_json({"jobId": ticket.job_id, "status": ticket.status, "created": ticket.created})
+    elif ticket.created:
+        click.echo(f"Job {safe(ticket.job_id)} enqueued")
+    else:
+        click.echo(f"Job {safe(ticket.job_id)} was there before: {ticket.status}")
+    if ticket.status is not None and ticket.status.ended:
+        again = "" if ticket.status is Status.COMPLETED else f": pgqueue dlq retry {ticket.job_id} sends it back to its queue"
+        fail(f"the job has ended ({ticket.status}){again}", NOT_SO)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--payload", is_flag=True, help="Show the payload as it is; else e-mail addresses in it are masked.")
+@json_option
+def job(job_id: str, payload: bool, as_json: bool) -> None:
+    """Shows everything about the job ID, its history as a timeline."""
+
+    async def run(client: Client, _: Settings) -> JobView:
+        return await client.get(job_id)
+
+    show(with_client(run), payload=payload, as_json=as_json)
+
+
+def show(view: JobView, *, payload: bool, as_json: bool) -> None:
+    """Prints one job."""
+    if as_json:
+        print_json(job_document(view, payload=payload))
+        return
+    progress = None if view.progress is None else f"{view.progress:.0%} {view.progress_note or ''}".strip()
+    facts(
+        [
+            ("job", view.job_id),
+            ("type", view.job_type),
+            ("user", view.user_id),
+            ("status", view.status),
+            ("attempts", f"{view.attempt_count} of {view.max_attempts}"),
+            ("queue", f"{view.queue}, priority {view.priority}"),
+            *([("progress", progress)] if progress else []),
+            *([("error", view.error)] if view.error else []),
+            ("row", view.id),
+        ]
+    )
+    click.echo("\nTimeline (UTC)")
+    for when, what in timeline(view):
+        click.echo(f"  {moment(when)}  {safe(what)}")
+    click.echo(f"\nPayload{'' if payload else ' (e-mail addresses masked; --payload shows them)'}")
+    text = msgspec.json.format(msgspec.json.encode(view.payload if payload else masked(view.payload)), indent=2).decode()
+    click.echo(safe(text, lines=True))
+    if view.stack_trace:
+        click.echo("\nStack trace of the last failure")
+        click.echo(safe(view.stack_trace, lines=True))
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+def cancel(job_id: str, as_json: bool) -> None:
+    """Cancels the job ID. One that runs loses its lease at once, and its handler is stopped within seconds."""
+
+    async def run(client: Client, _: Settings) -> None:
+        await client.cancel(job_id)
+
+    with_client(run)
+    if as_json:
+        print_json({"jobId": job_id, "status": Status.CANCELLED})
+    else:
+        click.echo(f"Job {cell(job_id)} cancelled")
+

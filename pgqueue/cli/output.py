@@ -1,0 +1,175 @@
+"""Printing: tables for people on a terminal, aligned text for pipes, JSON for programs. Nothing here lets a stored text move
+the cursor."""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+
+from pgqueue.job import JobView
+from pgqueue.telemetry import mask
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What controls a terminal rather than being shown, the directions of bidirectional text among them."""
+
+
+def safe(text: object, *, lines: bool = False) -> str:
+    """The text with control characters written as escapes; with `lines` it may have several lines."""
+
+    def escape(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        if lines and found[0] in "\n\t":
+            return found[0]
+        return {10: "\\n", 13: "\\r", 9: "\\t"}.get(code, f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+    return _UNPRINTABLE.sub(escape, str(text))
+
+
+def moment(value: datetime | None) -> str:
+    """A time for people: UTC, to the second."""
+    return "" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def span(seconds: float | Decimal | None) -> str:
+    """A length of time for people: 12ms, 3.4s, 5m, 2.0h, 3.1d."""
+    if seconds is None:
+        return "-"
+    value = float(seconds)
+    if value < 1:
+        return f"{value * 1000:.0f}ms"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if value >= size:
+            return f"{value / size:.1f}{unit}"
+    return f"{value:.1f}s"
+
+
+def cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return moment(value)
+        case timedelta():
+            return span(value.total_seconds())
+        case float() | Decimal():
+            return f"{value:g}"
+        case list() | tuple():
+            return ", ".join(cell(one) for one in value) or "-"
+        case dict():
+            return ", ".join(f"{key}:{cell(one)}" for key, one in value.items()) or "-"
+    return safe(value)
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], nothing: str, *, long: Iterable[str] = ()) -> None:
+    """Prints rows; `columns` maps a key of the row to its heading. `long` columns may break over lines, where there are lines."""
+    if not rows:
+        click.echo(nothing)
+        return
+    cells = [[cell(row.get(key)) for key in columns] for row in rows]
+    if on_terminal():
+        _rich_table(list(columns.values()), cells, [key in set(long) for key in columns])
+        return
+    _aligned([list(columns.values()), *cells])
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Prints names with their values."""
+    rows = [[name, cell(value)] for name, value in pairs]
+    if on_terminal():
+        _rich_table(None, rows, [False, True])
+    else:
+        _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> None:
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(headings: list[str] | None, rows: list[list[str]], long: list[bool]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=SIMPLE_HEAD if headings else None, show_header=headings is not None, pad_edge=False, header_style="bold")
+    for index, breaks in enumerate(long):
+        grid.add_column(headings[index] if headings else "", overflow="fold", ratio=None, no_wrap=False if breaks else None)
+    for row in rows:
+        # Text, and not str: what is stored is no markup.
+        grid.add_row(*(Text(text) for text in row))
+    Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(grid)
+
+
+def camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+def public(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its members named as the HTTP interface names them."""
+    return {camel(key): value for key, value in row.items()}
+
+
+def job_document(view: JobView, *, payload: bool) -> dict[str, Any]:
+    """A job for a program. Without `payload` the addresses in it, and in those of its history, are masked."""
+    document = public(msgspec.structs.asdict(view))
+    if not payload:
+        document["payload"] = masked(document["payload"])
+        document["history"] = masked(document["history"])
+    return document
+
+
+def masked(value: Any) -> Any:
+    """The same JSON value without a whole e-mail address."""
+    match value:
+        case str():
+            return mask(value)
+        case list():
+            return [masked(one) for one in value]
+        case dict():
+            return {mask(key): masked(one) for key, one in value.items()}
+    return value
+
+
+def as_json(value: Any) -> bytes:
+    """One line of JSON; times as YYYY-MM-DDTHH:MM:SS.mmmZ, lengths of time in seconds."""
+    text = msgspec.json.encode(_plain(value)).decode()
+    # JSON may hold these as they are; a terminal that shows it had better not.
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(msgspec.json.format(as_json(value), indent=2).decode())
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case UUID():
+            return str(value)
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+    return value
+

@@ -1,0 +1,79 @@
+"""Which part of the dead-letter queue: ids, or filters, or all of it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from pgqueue.client import Client, DeadFilter
+from pgqueue.durations import duration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class When(click.ParamType):
+    """A moment (ISO 8601, UTC unless it says otherwise), or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime | timedelta:
+        if isinstance(value, datetime | timedelta):
+            return value
+        try:
+            return duration(value)
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f'{value!r} is neither a time ("2026-11-23T10:00Z") nor a duration ("2h": two hours ago)', param, context)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Which(msgspec.Struct, frozen=True):
+    """What the command line said. Moments may still be durations: only the database knows what time it is."""
+
+    job_ids: tuple[str, ...] = ()
+    job_type: str | None = None
+    user_id: str | None = None
+    error: str | None = None
+    since: datetime | timedelta | None = None
+    until: datetime | timedelta | None = None
+
+    @property
+    def filtered(self) -> bool:
+        return any(value is not None for value in (self.job_type, self.user_id, self.error, self.since, self.until))
+
+    def require(self, everything: bool) -> None:
+        """Exits 2 unless it was said which jobs are meant."""
+        if everything and (self.job_ids or self.filtered):
+            raise click.UsageError("--all goes with neither ids nor filters")
+        if not (everything or self.job_ids or self.filtered):
+            raise click.UsageError("say which: ids, or filters (--type, --user, --error, --since, --until), or --all")
+
+    async def resolve(self, client: Client) -> DeadFilter:
+        now: datetime | None = None
+        if isinstance(self.since, timedelta) or isinstance(self.until, timedelta):
+            now = (await client.report("read_clock", "queries"))[0]["now"]
+
+        def at(value: datetime | timedelta | None) -> datetime | None:
+            return now - value if isinstance(value, timedelta) and now is not None else value  # type: ignore[return-value]
+
+        ids = list(self.job_ids) or None
+        return DeadFilter(self.job_type, self.user_id, self.error, at(self.since), at(self.until), ids)
+
+
+def filters(command: F) -> F:
+    """Adds the filter options; the command gets them as job_type, user_id, error, since and until."""
+    options = [
+        click.option("--type", "job_type", help="Of this job type."),
+        click.option("--user", "user_id", help="Of this user."),
+        click.option("--error", help="With this text in their error, in any case."),
+        click.option("--since", type=When(), help='Dead since then: "2026-11-23T10:00Z", or "2h" for two hours ago.'),
+        click.option("--until", type=When(), help="Dead before then."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

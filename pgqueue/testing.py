@@ -1,0 +1,120 @@
+"""For the tests of people who write tasks: run a handler alone, work off a queue, move time.
+
+outcome = await run(resize, Resize("a.png", 200))            # no database
+assert outcome.status == "completed"
+
+await client.enqueue(resize, Resize("a.png", 200), job_id="img-1")
+await drain(client, resize)                                  # a real worker, until nothing is due
+await advance(client, "img-1")                               # a retry or a scheduled job is due now
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from pgqueue.client import Client
+from pgqueue.errors import JobNotFound
+from pgqueue.job import Claim, Outcome
+from pgqueue.settings import Settings, settings_from
+from pgqueue.task import Task, load_tasks
+from pgqueue.worker.hand import Held
+from pgqueue.worker.performer import Performer
+from pgqueue.worker.worker import Worker
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def run(
+    task: Task[Any],
+    payload: Any,
+    attempt: int = 1,
+    *,
+    job_id: str = "test-job",
+    user_id: str = "test-user",
+    resources: Any = None,
+) -> Outcome:
+    """One attempt of a task on a payload (a value of its type, or what JSON would give), without a database: decoding, timeout
+    and verdict are the worker's own."""
+    ended: list[Outcome] = []
+
+    async def no_report(held: Held, fraction: float, note: str | None) -> None:
+        return None
+
+    performer = Performer(
+        {task.job_type: task},
+        {task.job_type: resources},
+        1,
+        lambda held, outcome: ended.append(outcome),
+        lambda held: None,
+        lambda held: None,
+        no_report,
+    )
+    claim = Claim(
+        uuid4(),
+        attempt,
+        job_id,
+        task.job_type,
+        user_id,
+        attempt,
+        task.max_attempts,
+        msgspec.json.encode(payload),
+        EPOCH,
+        task.queue,
+    )
+    held = Held(claim, 0.0)
+    performer.start(held)
+    assert held.task is not None
+    await held.task
+    return ended[0]
+
+
+@asynccontextmanager
+async def working(settings: Settings, *tasks: Task[Any], lifespan: Any = None) -> AsyncIterator[Worker]:
+    """A worker beside the test, in the same process, for the length of the block; it is stopped in an orderly way after it."""
+    named = {task.job_type: task for task in tasks}
+    home = ModuleType("tasks_of_a_test")
+    home.lifespan = lifespan  # type: ignore[attr-defined]  # that is how a task module looks
+    queues = settings.queues | {task.queue: 50 for task in tasks if task.queue not in settings.queues}
+    worker = Worker(replace(settings, queues=queues), named, {name: home for name in named})
+    running = asyncio.create_task(worker.run())
+    ready = asyncio.create_task(worker.ready.wait())
+    await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not running.done():
+            yield worker
+    finally:
+        ready.cancel()
+        worker.stop()
+        await running
+
+
+async def drain(client: Client, *tasks: Task[Any], timeout: float = 30.0) -> None:
+    """Performs what is due until nothing is due or running; what is scheduled for later stays. Without tasks, those of
+    PGQUEUE_MODULES. Raises TimeoutError after `timeout` seconds."""
+    settings = replace(
+        settings_from(),
+        database_url=str(client.pool.conninfo),
+        poll_interval=timedelta(milliseconds=20),
+        idle_interval=timedelta(milliseconds=20),
+    )
+    wanted = tasks or tuple(load_tasks(settings.modules)[0].values())
+    async with working(settings, *wanted), asyncio.timeout(timeout):
+        while await _due(client):
+            await asyncio.sleep(0.02)
+
+
+async def _due(client: Client) -> bool:
+    return bool((await client.run("count_due"))[0]["count"])
+
+
+async def advance(client: Client, job_id: str) -> None:
+    """The job's next attempt is due now. Raises JobNotFound when no such job waits."""
+    if not await client.run("advance_job", {"job_id": job_id}):
+        raise JobNotFound(job_id)

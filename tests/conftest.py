@@ -1,0 +1,168 @@
+"""The Postgres of the tests: one server per test process and major version, a fresh database for every test.
+
+A test that takes `database_url`, `connection` or `settings` gets a clone of a migrated template (20 ms), removed
+afterwards; end your own processes before. `@pytest.mark.postgres(15, 18)` runs a test on these versions of the server, and
+skips those that are not installed; without it a test runs on the embedded one. Tests that harm the server take one of their
+own: `with EmbeddedServer() as server`, and `migrate(server.url())`.
+"""
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql.factories import postgresql_noproc
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from pgqueue.binaries import bindir, bindirs, version_of
+from pgqueue.embedded import EmbeddedServer
+from pgqueue.migrations import migrate
+from pgqueue.settings import Settings
+
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": 200,
+    "max_wal_size": "256MB",
+}
+"""What a crash of the machine would take is no matter here. Durability tests start a server without these."""
+
+
+class Server(EmbeddedServer):
+    """With what else pytest-postgresql reads from the fixture that it depends on."""
+
+    options = ""
+    maintenance_dbname = "postgres"
+    template_dbname = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "postgres(*majors): run on these major versions of Postgres, where they are installed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("postgres")
+    if marker and "postgres_major" in metafunc.fixturenames:
+        metafunc.parametrize("postgres_major", marker.args, ids=[f"pg{major}" for major in marker.args])
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def newest_major() -> int:
+    """The version that tests run on when they say nothing: the embedded server's, as a rule."""
+    return version_of(bindir()) or 0
+
+
+@pytest.fixture(scope="session")
+def installed() -> dict[int, Path]:
+    """Major version -> its programs."""
+    return bindirs()
+
+
+@pytest.fixture
+def postgres_major(newest_major: int) -> int:
+    return newest_major
+
+
+def a_server(major: int) -> Any:
+    @pytest.fixture(scope="session", name=f"pg_server_{major}")
+    def server(installed: dict[int, Path]) -> Iterator[Server]:
+        if major not in installed:
+            pytest.skip(f"Postgres {major} is not installed here")
+        name = f"pgqueue-tests-{major}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+        with Server({**FAST, "cluster_name": name}, binaries=installed[major], within=in_memory()) as running:
+            yield running
+
+    return server
+
+
+def in_memory() -> Path | None:
+    """Where a database is cloned in 20 ms instead of 100 to 300, if there is such a place with room to run programs in."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < 2 << 30 or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        return None
+    return memory
+
+
+def run_migrations(*, autocommit: bool, **where: Any) -> None:
+    asyncio.run(migrate(make_conninfo(**where)))
+
+
+def a_template(major: int) -> Callable[..., Any]:
+    return postgresql_noproc(depends_on=f"pg_server_{major}", load=[run_migrations])
+
+
+pg_server_15, template_15 = a_server(15), a_template(15)
+pg_server_16, template_16 = a_server(16), a_template(16)
+pg_server_17, template_17 = a_server(17), a_template(17)
+pg_server_18, template_18 = a_server(18), a_template(18)
+
+
+@pytest.fixture
+def pg_server(request: pytest.FixtureRequest, postgres_major: int) -> Server:
+    """The server of this test. Shared with others: leave it running, and its settings as they are."""
+    server: Server = request.getfixturevalue(f"pg_server_{postgres_major}")
+    return server
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, pg_server: Server, postgres_major: int) -> Iterator[str]:
+    """A database of this test's own, migrated."""
+    template = request.getfixturevalue(f"template_{postgres_major}").template_dbname
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    where: dict[str, Any] = {
+        "host": pg_server.host,
+        "port": pg_server.port,
+        "user": pg_server.user,
+        "password": pg_server.password,
+    }
+    with DatabaseJanitor(dbname=name, template_dbname=template, **where):
+        yield pg_server.url(name)
+
+
+@pytest.fixture
+def empty_database_url(pg_server: Server) -> Iterator[str]:
+    """A database that was never migrated."""
+    name = f"empty_{uuid.uuid4().hex[:12]}"
+    where: dict[str, Any] = {
+        "host": pg_server.host,
+        "port": pg_server.port,
+        "user": pg_server.user,
+        "password": pg_server.password,
+    }
+    with DatabaseJanitor(dbname=name, **where):
+        yield pg_server.url(name)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """To look from outside, and to set the scene: each statement commits."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as open_connection:
+        yield open_connection
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """For that database, and impatient."""
+    return Settings(
+        database_url=database_url,
+        poll_interval=timedelta(milliseconds=20),
+        idle_interval=timedelta(milliseconds=100),
+        shutdown_timeout=timedelta(seconds=2),
+        drain=timedelta(),
+        host="127.0.0.1",
+        port=0,
+    )
