@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Everything that a developer types, on a machine with nothing but Python 3.11 or newer.
+
+  python3 dev.py demo             the main job from start to finish, on a Postgres of its own
+  python3 dev.py test [ARGS]      all tests; ARGS go to pytest
+  python3 dev.py up               the whole system, until Ctrl-C
+  python3 dev.py run ARGS         pgqueue ARGS, for instance: run status
+  python3 dev.py check            style and types
+  python3 dev.py constraints      remake constraints.txt (needs uv)
+
+The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+OLDEST = (3, 11)
+
+
+def too_old(version: "tuple[int, ...]") -> bool:  # quoted: Python 3.6 must get past this line
+    return tuple(version[:2]) < OLDEST
+
+
+if too_old(sys.version_info[:2]):
+    sys.exit("pgqueue needs Python 3.11 or newer, and this is {}.{}: try python3.13 dev.py".format(*sys.version_info))
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "pgqueue-installed"
+UNFINISHED = VENV / "pgqueue-unfinished"
+
+
+class Trouble(Exception):
+    """What keeps us from going on, in words for the person at the terminal."""
+
+
+def wanted_stamp(root: Path) -> str:
+    """What an installation is made from: a change asks for another. The folder too, an editable installation points at it."""
+    sources = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join([os.fsencode(root), *sources])).hexdigest()
+
+
+def is_current(stamp: Path, wanted: str) -> bool:
+    try:
+        return stamp.read_text().strip() == wanted
+    except OSError:
+        return False
+
+
+def usable(venv: Path) -> bool:
+    """Whether a .venv that is there was finished once, and its Python is still the one it was made with."""
+    code = (
+        "import os, sys, sysconfig; packages = sysconfig.get_path('purelib');"
+        "sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix or not os.path.isdir(packages))"
+    )
+    try:
+        done = subprocess.run([str(venv / "bin" / "python"), "-c", code], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0 and not (venv / UNFINISHED.name).exists()
+
+
+def pytest_arguments(given: list[str], cores: int) -> list[str]:
+    """`given`, on all cores unless something in it speaks against: a debugger, output as it comes, a list, a single test."""
+    against = re.compile(
+        r"-n.*|--numprocesses.*|--dist.*|(-p)?no:xdist|--pdb|--trace|-[vqxl]*s[vqxl]*|--capture=no"
+        r"|--co|--collect-only|--fixtures|--markers|-h|--help|-V|--version"
+    )
+    single = sum("::" in word for word in given) == 1
+    if cores < 2 or single or any(against.fullmatch(word) for word in given):
+        return given
+    return ["-n", str(min(cores, 8)), "--dist", "worksteal", *given]
+
+
+def say(text: str) -> None:
+    # To stderr: what `run` prints with --json stays clean.
+    print(f"dev.py: {text}", file=sys.stderr, flush=True)
+
+
+def quietly(*command: str) -> None:
+    """Runs a command whose output is of interest only when it fails."""
+    nothing, together = subprocess.DEVNULL, subprocess.STDOUT
+    done = subprocess.run(command, cwd=ROOT, stdin=nothing, stdout=subprocess.PIPE, stderr=together, check=False)
+    if done.returncode != 0:
+        raise Trouble(f"{' '.join(command)}\n{done.stdout.decode(errors='replace').strip()}")
+
+
+def fresh_venv(*make: str) -> None:
+    """Makes .venv, unless one is there that can be used. Until it is finished once, it counts as none."""
+    if usable(VENV):
+        return
+    if VENV.is_symlink():
+        VENV.unlink()
+    elif VENV.exists():
+        shutil.rmtree(VENV)
+    quietly(*make, str(VENV))
+    UNFINISHED.touch()
+
+
+def install_with_uv(uv: str) -> None:
+    fresh_venv(uv, "venv", "--quiet", "--python", sys.executable)
+    quietly(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-c", "constraints.txt", "-e", ".[dev]")
+
+
+def install_with_pip() -> None:
+    pip = (str(PYTHON), "-m", "pip")
+    try:
+        fresh_venv(sys.executable, "-m", "venv")
+        if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode != 0:
+            quietly(str(PYTHON), "-m", "ensurepip")
+    except Trouble as trouble:
+        if "ensurepip" not in str(trouble):
+            raise
+        advice = "this Python makes no virtual environments: apt install python3-venv, or install uv"
+        raise Trouble(f"{trouble}\n{advice}") from None
+    quietly(*pip, "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "-e", ".[dev]")
+
+
+def install() -> None:
+    """Installs with uv where it is; with pip where it is not, or fails (it does not read pip's configuration)."""
+    ways = {"pip": install_with_pip}
+    uv = shutil.which("uv")
+    if uv:
+        ways = {"uv": lambda: install_with_uv(str(uv)), **ways}
+    STAMP.unlink(missing_ok=True)
+    for name, way in ways.items():
+        say(f"installing into .venv with {name}{' (half a minute)' if name == 'pip' else ''} ...")
+        started = time.monotonic()
+        try:
+            way()
+        except Trouble as trouble:
+            if name == "pip":
+                raise
+            say(f"uv failed, trying pip:\n{trouble}")
+            continue
+        STAMP.write_text(wanted_stamp(ROOT))
+        UNFINISHED.unlink(missing_ok=True)
+        say(f"installed in {time.monotonic() - started:.1f} s")
+        return
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Over all terminals. Locks the project's folder, where the system can."""
+    import fcntl
+
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def ensure_installed() -> None:
+    wanted = wanted_stamp(ROOT)
+    if is_current(STAMP, wanted) and usable(VENV):
+        return
+    if not os.access(ROOT, os.W_OK):
+        raise Trouble(f"{ROOT} is not yours to write in and has no .venv that you can use: work in a copy of your own")
+    with one_at_a_time():
+        if not (is_current(STAMP, wanted) and usable(VENV)):
+            install()
+
+
+def check() -> int:
+    """Both, whatever the first says."""
+    commands = ([str(PYTHON), "-m", "ruff", "check", "."], [str(PYTHON), "-m", "mypy"])
+    return max([subprocess.run(command, cwd=ROOT, check=False).returncode for command in commands])
+
+
+def remake_constraints() -> int:
+    uv = shutil.which("uv")
+    if not uv:
+        raise Trouble("constraints.txt is made with uv, which is not on PATH")
+    command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--all-extras", "--no-header"]
+    command += ["--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "pyproject.toml"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 0:
+        text = f"# The versions that the tests ran with. Made by: python3 dev.py constraints\n{done.stdout}"
+        (ROOT / "constraints.txt").write_text(text)
+    return done.returncode
+
+
+def become(*command: str) -> None:
+    # exec, so that signals and exit codes are the program's own.
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def main(arguments: list[str]) -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    if verb in ("help", "-h", "--help"):
+        print((__doc__ or "").strip())
+        return 0
+    if verb == "constraints":
+        return remake_constraints()
+    if verb not in ("demo", "test", "up", "run", "check"):
+        print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
+        return 2
+    ensure_installed()
+    if verb == "check":
+        return check()
+    if verb == "run":
+        become(str(VENV / "bin" / "pgqueue"), *rest)
+    os.chdir(ROOT)
+    if verb == "demo":
+        become(str(PYTHON), "-m", "service.demo", *rest)
+    if verb == "up":
+        become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    become(str(PYTHON), "-m", "pytest", *pytest_arguments(rest, cores))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Trouble as trouble:
+        say(str(trouble))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
