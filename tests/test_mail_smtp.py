@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -81,11 +82,21 @@ async def test_mails_at_once_use_no_more_connections_than_allowed() -> None:
         assert box.opened == box.most_open == 3
 
 
-async def test_lines_that_begin_with_a_dot_arrive() -> None:
-    text = ".\n..\n.hidden\n\n.\n"
+@pytest.mark.parametrize("text", [".\n..\n.hidden\n\n.\n", ".", "no line end", "\n.\nMAIL FROM:<x@example.com>\n"])
+async def test_lines_that_begin_with_a_dot_arrive_and_end_nothing(text: str) -> None:
     async with inbox() as box, transport_to(box.port) as transport:
         await transport.send(a_mail(text=text, html=None))
-    assert box.mails[0].get_content().replace("\r\n", "\n") == text
+        await transport.send(a_mail(text=text))
+    assert box.opened == 1
+    assert box.mails[0].get_content().replace("\r\n", "\n").removesuffix("\n") == text.removesuffix("\n")
+    assert len(box.mails) == 2
+
+
+async def test_the_server_is_told_a_full_name_or_an_address_and_no_more_of_the_sender_than_the_address() -> None:
+    async with scripted() as server, transport_to(server.port) as transport:
+        await transport.send(a_mail())
+    assert re.fullmatch(r"EHLO ([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|\[127\.0\.0\.1\])", server.lines[0])
+    assert server.lines[1:4] == ["MAIL FROM:<no-reply@example.org>", "RCPT TO:<user.name@example.com>", "DATA"]
 
 
 async def test_closing_says_goodbye_on_every_idle_connection() -> None:

@@ -1,0 +1,126 @@
+"""From a host name to an SMTP connection that takes mail: greeting, EHLO, TLS, login."""
+
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
+
+from pgqueue.errors import Discard, Ending, Retry, SettingsError
+from pgqueue.settings import Settings
+from service.mail.text import has_control
+from service.mail.transports.endings import broken, network_ending, quoted
+from service.mail.transports.secrecy import may_send_secret
+
+CLOSING = 421
+
+# RFC 4954, section 6: whatever it was that we asked for, the server wants another login first.
+_NOT_LOGGED_IN = frozenset((530, 534, 535, 538))
+_UNKNOWN_METHOD = frozenset((500, 501, 502, 503, 504))
+_HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+_METHODS: tuple[tuple[str, Callable[[SMTP, str, str], Awaitable[Any]]], ...] = (
+    ("plain", SMTP.auth_plain),
+    ("login", SMTP.auth_login),
+    ("cram-md5", SMTP.auth_crammd5),
+)
+
+
+class Dialler:
+    """Opens connections to the server of the settings. Raises SettingsError when its name or the CA file is not usable."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._host = settings.smtp_host or ""
+        self._port = settings.smtp_port
+        self._secure = settings.smtp_secure
+        self._user = settings.smtp_user
+        self._password = settings.smtp_password or ""
+        # A step may not outlast the lease: a worker that hangs in one would lose the job and not know whether the mail left.
+        self.timeout = min(settings.mail_timeout, settings.lease / 3).total_seconds()
+        if has_control(self._host) or " " in self._host:
+            raise SettingsError([f"SMTP_HOST: not a host name: {self._host!r}"])
+        try:
+            self._host.encode("idna")
+            self._tls = ssl.create_default_context(cafile=settings.smtp_ca)
+        except UnicodeError:
+            raise SettingsError([f"SMTP_HOST: not a host name: {self._host!r}"]) from None
+        except OSError as error:
+            raise SettingsError([f"PGQUEUE_SMTP_CA: cannot be read: {error.strerror or error}"]) from None
+
+    @property
+    def where(self) -> str:
+        return f"smtp {self._host}:{self._port}"
+
+    async def dial(self) -> SMTP:
+        """A connection that is ready for MAIL FROM. Raises Retry or DependencyDown("mail")."""
+        client = SMTP(
+            hostname=self._host,
+            port=self._port,
+            local_hostname="localhost",
+            timeout=self.timeout,
+            use_tls=self._secure,
+            start_tls=False,
+            tls_context=self._tls,
+        )
+        step = "greeting"
+        try:
+            await client.connect()
+            step = "EHLO"
+            await client.ehlo(hostname=own_name(client))
+            if not self._secure and client.supports_extension("starttls"):
+                step = "STARTTLS"
+                await client.starttls()
+                await client.ehlo(hostname=own_name(client))
+            step = "login"
+            await self._log_in(client)
+        except SMTPResponseException as error:
+            client.close()
+            raise refusal(self.where, step, error.code, error.message) from None
+        except (SMTPException, OSError) as error:
+            client.close()
+            raise network_ending(f"{self.where}, {step}", error) from error
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _log_in(self, client: SMTP) -> None:
+        if not self._user:
+            return
+        if not may_send_secret(self._host, encrypted=client.get_transport_info("sslcontext") is not None):
+            raise broken(
+                f"{self.where}: the password is not sent without TLS, and the server offers no STARTTLS: "
+                "set SMTP_SECURE=true, or SMTP_PORT to one with STARTTLS"
+            )
+        offered = [(name, method) for name, method in _METHODS if name in client.server_auth_methods]
+        if not offered:
+            raise broken(f"{self.where}: SMTP_USER is set, but the server offers no login by PLAIN, LOGIN or CRAM-MD5")
+        for number, (_, method) in enumerate(offered, 1):
+            try:
+                await method(client, self._user, self._password)
+                return
+            except SMTPAuthenticationError as error:
+                # A refused password is not offered again in other words: that looks like guessing, and locks accounts.
+                if error.code not in _UNKNOWN_METHOD or number == len(offered):
+                    raise
+
+
+def own_name(client: SMTP) -> str:
+    """What we call ourselves: our full host name, or the address we speak from (RFC 5321, 4.1.3)."""
+    name = socket.gethostname()
+    if _HOST_NAME.fullmatch(name):
+        return name
+    address = str(client.get_transport_info("sockname")[0]).partition("%")[0]
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def refusal(where: str, step: str, code: int, reply: str, address: str = "") -> Ending:
+    """What a server's answer other than yes means for the job."""
+    said = f"{where}, {step}: {code} {quoted(reply, address)}".rstrip()
+    if code in _NOT_LOGGED_IN:
+        return broken(said)
+    if 500 <= code < 600:
+        return Discard(said) if step in ("RCPT TO", "DATA") else broken(said)
+    return Retry(said)
