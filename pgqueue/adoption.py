@@ -10,10 +10,10 @@ from pgqueue.errors import SchemaError
 NEEDED = {"id", "job_id", "job_type", "user_id", "status", "payload", "attempt_count", "created_at"}
 
 
-async def adopt_old_table(connection: AsyncConnection[Any]) -> None:
-    """Renames job_logs and everything that hangs on its name. Nothing happens when it is ours or there is none."""
+async def adopt_old_table(connection: AsyncConnection[Any]) -> bool:
+    """Renames job_logs and everything that hangs on its name. False, and nothing happens, when it is ours or there is none."""
     if await exists(connection, "job_migrations") or not await exists(connection, "job_logs"):
-        return
+        return False
     if await exists(connection, "job_logs_bull"):
         raise SchemaError("there is a job_logs_bull already; nothing was changed. Rename or drop it, then try again")
     missing = NEEDED - await _columns(connection, "job_logs")
@@ -23,6 +23,7 @@ async def adopt_old_table(connection: AsyncConnection[Any]) -> None:
         await _rename(connection)
     except psycopg.errors.LockNotAvailable:
         raise SchemaError("job_logs is in use; nothing was changed. Stop the old service, then try again") from None
+    return True
 
 
 async def _rename(connection: AsyncConnection[Any]) -> None:
@@ -37,11 +38,9 @@ async def _rename(connection: AsyncConnection[Any]) -> None:
     await connection.execute("ALTER TABLE job_logs RENAME TO job_logs_bull")
 
 
-async def copy_old_rows(connection: AsyncConnection[Any]) -> int:
-    """Copies the completed and dead rows of job_logs_bull that job_logs does not have; times without a zone are UTC. Returns
-    how many. What was waiting or running lives in the old queue and is drained there."""
-    if not await exists(connection, "job_logs_bull"):
-        return 0
+async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
+    """Copies the completed and dead rows of job_logs_bull; times without a zone are UTC. Returns how many, and how many it left.
+    What was waiting or running lives in the old queue and is drained there."""
     columns = await _columns(connection, "job_logs_bull")
     created = await _utc(connection, "created_at")
     ended = f"coalesce({await _utc(connection, 'processed_at')}, {created})" if "processed_at" in columns else created
@@ -52,15 +51,20 @@ async def copy_old_rows(connection: AsyncConnection[Any]) -> int:
                               max_attempts, queue, created_at, run_after, started_at, processed_at, dead_at)
         SELECT CASE WHEN b.id::text ~ '^[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$'
                     THEN b.id::text::uuid ELSE job_uuid() END,
-               b.job_id::text, b.job_type::text, b.user_id::text, b.payload::jsonb,
-               job_digest(b.job_type::text, b.user_id::text, b.payload::jsonb), b.status::text, {error}, {stack_trace},
+               b.job_id::text, b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb,
+               job_digest(b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb), b.status::text,
+               {error}, {stack_trace},
                least(greatest(b.attempt_count, 0), 1000), least(greatest(b.attempt_count, 5), 1000),
                'default', {created}, {created}, {ended}, {ended}, CASE WHEN b.status::text = 'dlq' THEN {ended} END
           FROM job_logs_bull b
-         WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL
+         WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL AND char_length(b.job_id::text) BETWEEN 1 AND 255
+           AND position('\\u0000' IN b.payload::text) = 0
         ON CONFLICT DO NOTHING"""  # noqa: S608
     cursor = await connection.execute(statement)
-    return cursor.rowcount
+    copied = cursor.rowcount
+    cursor = await connection.execute("SELECT count(*) FROM job_logs_bull")
+    row = await cursor.fetchone()
+    return copied, (row[0] if row else 0) - copied
 
 
 async def exists(connection: AsyncConnection[Any], table: str) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -303,7 +303,8 @@ def _ticket(row: dict[str, Any], job_type: str) -> Ticket:
 
 
 def _view(row: dict[str, Any]) -> JobView:
-    return JobView(**{**row, "status": Status(row["status"])})
+    times = {key: value.astimezone(UTC) for key, value in row.items() if isinstance(value, datetime)}
+    return JobView(**{**row, **times, "status": Status(row["status"]), "history": row["history"] or []})
 
 
 def _refusal(error: psycopg.Error) -> str:

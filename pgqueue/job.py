@@ -104,7 +104,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     locked_by: str | None
     progress: float | None
     progress_note: str | None
-    history: list[dict[str, Any]] | None
+    history: list[dict[str, Any]]
+    """What went wrong before, oldest first: failed attempts with time, worker, error and stack; replays."""
 
 
 class Job(Generic[P]):

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -86,9 +87,17 @@ async def pending(connection: AsyncConnection[Any], to: int | None = None) -> li
     return [one for one in migrations() if one.version not in done and (to is None or one.version <= to)]
 
 
-async def migrate(conninfo: str, *, to: int | None = None, adopt: bool = False, lock_timeout: str = "10s") -> list[Migration]:
+async def migrate(
+    conninfo: str,
+    *,
+    to: int | None = None,
+    adopt: bool = False,
+    lock_timeout: str = "10s",
+    told: Callable[[str], None] = lambda _: None,
+) -> list[Migration]:
     """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe to run twice, and from two
-    machines at once. With `adopt`, an old service's table is taken over first. SchemaError when that is not possible."""
+    machines at once. With `adopt`, an old service's table is taken over first. `told` hears of each step before it is taken.
+    SchemaError when that is not possible; nothing was changed then."""
     async with await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
@@ -96,23 +105,47 @@ async def migrate(conninfo: str, *, to: int | None = None, adopt: bool = False, 
         ahead = [one for one in await applied(connection) if to is not None and one.version > to]
         if ahead:
             raise SchemaError(f"the database is at version {ahead[-1].version} already; migrations only go forward")
-        async with connection.transaction():
-            await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
-            await _lock(connection, lock_timeout)
-            if adopt:
-                await adopt_old_table(connection)
-            steps = await pending(connection, to)
-            if steps:
-                await connection.execute(LEDGER)
-            for one in steps:
-                await connection.execute(one.statements)
-                await connection.execute(
-                    "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, %s, %s)",
-                    [one.version, one.name, one.checksum, one.min_release],
-                )
-            if adopt:
-                await copy_old_rows(connection)
-        return steps
+        try:
+            async with connection.transaction():
+                await _settle(connection, lock_timeout)
+                return await _apply(connection, to, adopt, told)
+        except psycopg.errors.LockNotAvailable:
+            raise SchemaError(
+                f"a table of pgqueue is in use; nothing was changed (waited {lock_timeout}). Try again, or see "
+                "sql/monitoring/locks.sql for who holds it"
+            ) from None
+
+
+async def _apply(connection: AsyncConnection[Any], to: int | None, adopt: bool, told: Callable[[str], None]) -> list[Migration]:
+    adopted = adopt and await adopt_old_table(connection)
+    if adopted:
+        told("renamed job_logs to job_logs_bull")
+    steps = await pending(connection, to)
+    if steps:
+        await connection.execute(LEDGER)
+    for one in steps:
+        told(f"applying {one.version:04d}_{one.name}")
+        await connection.execute(one.statements)
+        await connection.execute(
+            "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, %s, %s)",
+            [one.version, one.name, one.checksum, one.min_release],
+        )
+    if adopted:
+        copied, left = await copy_old_rows(connection)
+        told(f"copied {copied} jobs that had ended; {left} that were waiting or running stay in job_logs_bull only")
+    return steps
+
+
+async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
+    """A transaction for the one who migrates, in one schema. Functions that run with their owner's rights keep its search path:
+    without pg_temp at its end, a caller's temporary table called job_logs would come before ours."""
+    await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
+    cursor = await connection.execute("SELECT quote_ident(current_schema())")
+    row = await cursor.fetchone()
+    if not row or not row[0]:
+        raise SchemaError("the schema that DATABASE_URL names is not there: CREATE SCHEMA first, then run pgqueue migrate")
+    await connection.execute("SELECT set_config('search_path', %s, true)", [f"{row[0]}, pg_temp"])
+    await _lock(connection, lock_timeout)
 
 
 async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:

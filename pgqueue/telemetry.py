@@ -7,10 +7,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-ADDRESS = re.compile(r"""([^\s<>"'(),:;\[\]@=/\\]+)@((?:[^\s<>"'(),:;\[\]@=/\\]+\.)+[^\s<>"'(),:;\[\]@=/\\.]+)""")
+ADDRESS = re.compile(r"""[^\s<>"(),:;\[\]@\\]+@(?:[^\s<>"'(),:;\[\]@=/\\]+\.)+[^\s<>"'(),:;\[\]@=/\\.]+""")
+_BEFORE_ADDRESS = re.compile(r"""^(.*[='/])(?=[^='/]+@)""")
 _ENCODED_ADDRESS = re.compile(r"([\w.+-]+)%40((?:[\w-]+\.)+\w+)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s@]*@(?=[^\s/@])")
-_SECRET = re.compile(r"(?i)\b(password|passwd|secret|token|api[-_]?key|bearer)(\s*[=:]?\s*)(['\"]?)[^\s'\",;&]+")
+_SECRET = re.compile(r"""(?i)\b(password|passwd|secret|token|api[-_]?key)(['"]?\s*[=:]\s*)(['"]?)[^\s'",;&]+""")
+_BEARER = re.compile(r"(?i)\b(bearer)\s+[^\s'\",;&]+")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -25,10 +28,17 @@ def mask(text: str) -> str:
     if "://" in text:
         text = _URL_PASSWORD.sub(r"\1:***@", text)
     if "@" in text:
-        text = ADDRESS.sub(lambda found: mask_address(found[0]), text)
+        text = ADDRESS.sub(_masked, text)
     if "%40" in text:
         text = _ENCODED_ADDRESS.sub(r"***%40\2", text)
-    return _SECRET.sub(r"\1\2\3***", text)
+    return _BEARER.sub(r"\1 ***", _SECRET.sub(r"\1\2\3***", text))
+
+
+def _masked(found: re.Match[str]) -> str:
+    # What stands before the address as in "to=ana@example.com" is kept; a local part may itself hold or end in such a character.
+    lead = _BEFORE_ADDRESS.match(found[0])
+    before = lead[1] if lead else ""
+    return before + mask_address(found[0][len(before) :])
 
 
 def clean(text: str, length: int, *, keep: Literal["start", "end"] = "start") -> str:
@@ -74,7 +84,11 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        text = f"{moment} {level}{mask(record.getMessage())}"
+        message = record.getMessage()
+        if (job_id := getattr(record, "jobId", None)) and not job_id.isprintable():
+            # An id that came by SQL may hold a line break, and must not forge a line.
+            message = message.replace(job_id, repr(job_id))
+        text = f"{moment} {level}{_CONTROL.sub(chr(0xFFFD), mask(message))}"
         if record.exc_info:
             text += "\n" + mask(self.formatException(record.exc_info))
         return text

@@ -226,7 +226,7 @@ async def test_an_extension_skips_a_locked_row_and_does_not_call_it_lost(connect
     await a_job(connection, job_id="j")
     async with link(settings) as one, connection.transaction():
         (row,) = await claim(one)
-        await sql(connection, "SELECT FROM job_logs FOR UPDATE")
+        await sql(connection, "SELECT 1 FROM job_logs FOR UPDATE")
         rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "worker": "w-1"})
         assert list(rows) == []
 

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
-from pgqueue.client import Client
 from pgqueue.cli.output import safe
+from pgqueue.client import Client
 from pgqueue.durations import duration
 from pgqueue.errors import JobNotFound, QueueError, SettingsError, UnknownType
 from pgqueue.migrations import check_schema
@@ -110,7 +110,10 @@ def explain(error: Exception) -> tuple[str, int]:
         case psycopg.errors.InsufficientPrivilege():
             return f"{said}: connect as a role that may do this; sql/roles.sql says which", WRONG_USAGE
         case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
-            return f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for who is in the way", CANNOT_CONNECT
+            return (
+                f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for who is in the way",
+                CANNOT_CONNECT,
+            )
         case psycopg.OperationalError() | PoolTimeout() | OSError():
             return f"cannot reach the database: {said}. Is DATABASE_URL right, and is Postgres running?", CANNOT_CONNECT
     return f"the database refused: {said}", NOT_SO

@@ -48,7 +48,7 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
         {"job": view.job_id, "type": view.job_type, "dead": view.dead_at, "tries": view.attempt_count, "error": view.error}
         for view in views
     ]
-    table(rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs", long=("error",))
+    table(rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs", long=("job", "error"))
     if total > len(views):
         say(f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq retry sends them back")
 
@@ -88,7 +88,9 @@ def show_(job_id: str, payload: bool, as_json: bool) -> None:
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @filters
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=10_000, show_default=True, help="At most so many, longest dead first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=10_000, show_default=True, help="At most so many, longest dead first."
+)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=50.0, show_default=True, help="So many a second.")
 @click.option("--payload", metavar="JSON", help="Replaces the payload of the one job; - is stdin, @FILE a file.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
@@ -115,8 +117,6 @@ def retry(
         if not dry_run:
             ask("send back", min(await client.count_dead(chosen), limit), yes)
         done = await client.replay_many(chosen, rate=rate, limit=limit, dry_run=dry_run)
-        if done.retried:
-            client.ring(jobs=done.retried)
         return {"retried": done.retried, "matched": done.matched, "remaining": done.remaining, "dryRun": done.dry_run}
 
     answer = with_client(run)
@@ -128,7 +128,7 @@ def retry(
         pace = f", {rate:g} a second, the last in {span((answer['retried'] - 1) / rate)}" if answer["retried"] > 1 else ""
         click.echo(f"{answer['retried']} jobs sent back{pace}")
         if answer["remaining"]:
-            say(f"{answer['remaining']} that matched are still dead: run it again for them")
+            say(f"{answer['remaining']} that matched are still dead: run it again in {span(answer['retried'] / rate)}")
     missed = len(set(which.job_ids)) - answer["matched"] if which.job_ids and not which.filtered else 0
     if missed > 0:
         fail(f"{missed} of the {len(set(which.job_ids))} jobs are not in the dead-letter queue", NOT_SO)
@@ -188,8 +188,11 @@ async def delete_each(client: Client, ids: list[str]) -> tuple[int, list[str]]:
 
 @dlq.command()
 @filters
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, readable by you alone; else stdout.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, readable by you alone; else stdout."
+)
 @click.option("--limit", type=click.IntRange(1), default=1_000_000_000, help="At most so many.")
+@click.option("--json", is_flag=True, expose_value=False, help="JSON lines are what it writes anyway.")
 def export(output: Path | None, limit: int, **which: Any) -> None:
     """Writes dead jobs as JSON lines, newest first, with their payloads as they are: personal data."""
     if output is None:

@@ -138,4 +138,3 @@ def cancel(job_id: str, as_json: bool) -> None:
         print_json({"jobId": job_id, "status": Status.CANCELLED})
     else:
         click.echo(f"Job {cell(job_id)} cancelled")
-

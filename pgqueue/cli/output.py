@@ -107,7 +107,8 @@ def _rich_table(headings: list[str] | None, rows: list[list[str]], long: list[bo
 
     grid = Table(box=SIMPLE_HEAD if headings else None, show_header=headings is not None, pad_edge=False, header_style="bold")
     for index, breaks in enumerate(long):
-        grid.add_column(headings[index] if headings else "", overflow="fold", ratio=None, no_wrap=False if breaks else None)
+        heading = headings[index] if headings else ""
+        grid.add_column(heading, overflow="fold" if breaks else "ellipsis", no_wrap=not breaks)
     for row in rows:
         # Text, and not str: what is stored is no markup.
         grid.add_row(*(Text(text) for text in row))
@@ -172,4 +173,3 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(one) for one in value]
     return value
-

@@ -14,7 +14,9 @@ def timeline(view: JobView) -> list[Moment]:
     moments: list[Moment] = [(view.created_at, f"enqueued into {view.queue}, priority {view.priority}")]
     moments += [_entry(entry) for entry in view.history or []]
     if view.started_at is not None and view.attempt_count > 0:
-        moments.append((view.started_at, f"attempt {view.attempt_count}/{view.max_attempts} claimed by {view.locked_by or '?'}"))
+        moments.append(
+            (view.started_at, f"attempt {view.attempt_count}/{view.max_attempts} claimed by {view.locked_by or '?'}")
+        )
     if view.processed_at is not None:
         moments.append((view.processed_at, _end(view)))
     moments.sort(key=lambda one: one[0])

@@ -13,23 +13,20 @@ from pgqueue.durations import duration
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class When(click.ParamType):
+def when(context: click.Context, param: click.Parameter, value: str | None) -> datetime | timedelta | None:
     """A moment (ISO 8601, UTC unless it says otherwise), or how long ago."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime | timedelta:
-        if isinstance(value, datetime | timedelta):
-            return value
-        try:
-            return duration(value)
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f'{value!r} is neither a time ("2026-11-23T10:00Z") nor a duration ("2h": two hours ago)', param, context)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if value is None:
+        return None
+    try:
+        return duration(value)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        hint = 'neither a time ("2026-11-23T10:00Z") nor a duration ("2h": two hours ago)'
+        raise click.BadParameter(f"{value!r} is {hint}", context, param) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class Which(msgspec.Struct, frozen=True):
@@ -71,8 +68,8 @@ def filters(command: F) -> F:
         click.option("--type", "job_type", help="Of this job type."),
         click.option("--user", "user_id", help="Of this user."),
         click.option("--error", help="With this text in their error, in any case."),
-        click.option("--since", type=When(), help='Dead since then: "2026-11-23T10:00Z", or "2h" for two hours ago.'),
-        click.option("--until", type=When(), help="Dead before then."),
+        click.option("--since", callback=when, metavar="TIME", help='Dead since "2026-11-23T10:00Z", or for less than "2h".'),
+        click.option("--until", callback=when, metavar="TIME", help="Dead before then."),
     ]
     for option in reversed(options):
         command = option(command)

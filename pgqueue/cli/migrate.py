@@ -1,0 +1,101 @@
+"""`pgqueue migrate`: the schema, and the job types in it."""
+
+import click
+import psycopg
+from psycopg import AsyncConnection
+
+from pgqueue.cli.common import json_option, read_settings, run_async, say, working_directory_on_path
+from pgqueue.cli.output import print_json, safe
+from pgqueue.errors import SchemaError
+from pgqueue.migrations import Migration, applied, pending
+from pgqueue.migrations import migrate as bring_up
+from pgqueue.registry import declarations, publish
+from pgqueue.settings import Settings
+from pgqueue.task import load_tasks
+
+
+@click.command()
+@click.option("--to", type=click.IntRange(1), metavar="N", help="No further than version N.")
+@click.option("--plan", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--adopt", is_flag=True, help="Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied."
+)
+@json_option
+def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
+    """Brings the schema up to date, forward only; then publishes the job types of PGQUEUE_MODULES.
+
+    Safe to run twice, and from two machines at once. On a table job_logs that is not pgqueue's nothing is changed, unless --adopt.
+    """
+    settings = read_settings()
+    if plan:
+        steps, version = run_async(lambda: _plan(settings, to, adopt))
+        _tell_plan(steps, version, as_json)
+        return
+
+    def told(step: str) -> None:
+        click.echo(step, err=as_json)
+
+    async def run() -> tuple[list[Migration], list[str], str | None]:
+        steps = await bring_up(settings.direct_conninfo, to=to, adopt=adopt, told=told)
+        return steps, *await _publish(settings)
+
+    steps, changed, note = run_async(run)
+    if note:
+        say(note)
+    if as_json:
+        print_json({"applied": [_name(one) for one in steps], "published": changed, "note": note})
+        return
+    if not steps:
+        click.echo("the schema is up to date" if to is None else f"the schema is at version {to}")
+    for job_type in changed:
+        click.echo(f"published job type {safe(job_type)}")
+
+
+def _name(one: Migration) -> str:
+    return f"{one.version:04d}_{one.name}"
+
+
+async def _plan(settings: Settings, to: int | None, adopt: bool) -> tuple[list[str], int]:
+    async with await AsyncConnection.connect(settings.direct_conninfo, autocommit=True, prepare_threshold=None) as connection:
+        done = await applied(connection)
+        try:
+            steps = [_name(one) for one in await pending(connection, to)]
+        except SchemaError:
+            # The only thing in the way of a database that was never migrated is a stranger's table.
+            if done or not adopt:
+                raise
+            from pgqueue.migrations import migrations
+
+            steps = ["rename job_logs to job_logs_bull"]
+            steps += [_name(one) for one in migrations() if to is None or one.version <= to]
+            steps += ["copy what had ended from job_logs_bull"]
+    return steps, done[-1].version if done else 0
+
+
+def _tell_plan(steps: list[str], version: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"version": version, "pending": steps})
+        return
+    click.echo(f"the schema is at version {version}" if version else "the database has no schema of pgqueue")
+    for step in steps:
+        click.echo(f"would apply {step}" if step[0].isdigit() else f"would {step}")
+    if not steps:
+        click.echo("nothing to do")
+
+
+async def _publish(settings: Settings) -> tuple[list[str], str | None]:
+    """The job types that were new or changed; or why there are none. The schema is good without them, so this fails nothing."""
+    working_directory_on_path()
+    later = "API and workers publish them when they start; or set PGQUEUE_MODULES and migrate again"
+    try:
+        tasks, _ = load_tasks(settings.modules)
+    except Exception as error:  # noqa: BLE001 - whatever people's modules raise when they are imported
+        return [], f"job types are not published: {error}. {later}"
+    try:
+        async with await AsyncConnection.connect(
+            settings.direct_conninfo, autocommit=True, prepare_threshold=None
+        ) as connection:
+            changes = await publish(connection, declarations(tasks.values(), settings))
+    except psycopg.errors.InsufficientPrivilege as error:
+        return [], f"job types are not published: {error.diag.message_primary}. {later}"
+    return [change["job_type"] for change in changes], None

@@ -1,0 +1,51 @@
+"""`pgqueue prune`: retention, by hand or from cron."""
+
+from pathlib import Path
+
+import click
+from psycopg import AsyncConnection
+
+from pgqueue.cli.common import json_option, read_settings, run_async
+from pgqueue.cli.output import print_json, public
+from pgqueue.cli.progress import progress
+from pgqueue.durations import spoken
+from pgqueue.migrations import check_schema
+from pgqueue.retention import Pruned
+from pgqueue.retention import prune as remove
+from pgqueue.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder where each row is written first, as JSON lines, one file a month.",
+)
+@json_option
+def prune(archive: Path | None, as_json: bool) -> None:
+    """Removes jobs and ids that are past their time, in small batches that hold nothing up.
+
+    Times are PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ and PGQUEUE_KEEP_IDS. Can be stopped at any time, and run beside workers.
+    """
+    settings = read_settings()
+    if archive is not None:
+        try:
+            archive.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"{archive}: {error.strerror}", param_hint="--archive") from None
+    done: Pruned = run_async(lambda: _prune(settings, archive))
+    if as_json:
+        print_json(public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried}))
+        return
+    kept = f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for {spoken(settings.keep_dlq)}"
+    click.echo(f"{done.jobs} jobs removed ({kept}), {done.tombstones} ids forgotten")
+    if done.buried:
+        click.echo(f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue")
+
+
+async def _prune(settings: Settings, archive: Path | None) -> Pruned:
+    async with await AsyncConnection.connect(settings.direct_conninfo, autocommit=True, prepare_threshold=None) as connection:
+        await check_schema(connection)
+        with progress("removed") as tell:
+            return await remove(connection, settings, archive=archive, told=lambda so_far: tell(so_far.jobs))

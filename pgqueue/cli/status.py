@@ -1,0 +1,144 @@
+"""`pgqueue status`: what this machine would work with, and what the database says to it."""
+
+import sys
+from typing import Any
+
+import click
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+
+from pgqueue import __version__
+from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, explain, json_option, read_settings, run_async, say
+from pgqueue.cli.output import facts, on_terminal, print_json, public, table
+from pgqueue.database import load
+from pgqueue.errors import SchemaError
+from pgqueue.migrations import applied, check_schema, migrations
+from pgqueue.settings import Settings, shown, transport_problems
+
+
+class Server(msgspec.Struct, frozen=True):
+    """What the database said. `problem` is None when this release can work with it, else what to do."""
+
+    version: str | None = None
+    schema: int | None = None
+    connections: str | None = None
+    problem: str | None = None
+    code: int = 0
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Shows schema, server, mail, pooler, connections and every setting, secrets masked.
+
+    Exits 1 when the schema is not this release's, and 3 when the database cannot be reached, having shown the rest.
+    """
+    settings = read_settings()
+    server: Server = run_async(lambda: _ask(settings))
+    if as_json:
+        print_json(_document(settings, server))
+    else:
+        _print(settings, server)
+    if server.problem:
+        say(server.problem)
+    sys.exit(server.code)
+
+
+async def _ask(settings: Settings) -> Server:
+    try:
+        connection = await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None)
+    except (psycopg.Error, OSError) as error:
+        said, code = explain(error)
+        return Server(problem=said, code=code or CANNOT_CONNECT)
+    async with connection:
+        numbers = await _numbers(connection)
+        version = connection.info.parameter_status("server_version")
+        try:
+            done = await applied(connection)
+            await check_schema(connection)
+        except SchemaError as error:
+            return Server(version, done[-1].version if done else None, numbers, str(error), NOT_SO)
+        except psycopg.errors.InsufficientPrivilege as error:
+            return Server(version, None, numbers, *explain(error))
+        return Server(version, done[-1].version, numbers)
+
+
+async def _numbers(connection: AsyncConnection[Any]) -> str:
+    cursor = await connection.execute(load("count_connections"))
+    here, everywhere, most = await cursor.fetchone() or (0, 0, 0)
+    return f"{here} to this database, {everywhere} of max_connections {most} in all"
+
+
+def connections(settings: Settings) -> list[dict[str, Any]]:
+    """How many connections each kind of process takes, at most."""
+    direct = bool(settings.direct_url)
+    bell = 1 if _doorbell(settings) == "on" else 0
+    return [
+        {"process": "api", "usual": settings.pool_size, "direct": 0, "note": "PGQUEUE_POOL_SIZE for each process"},
+        {
+            "process": "worker",
+            "usual": 4 if direct else 5 + bell,
+            "direct": 1 + bell if direct else 0,
+            "note": "and two more for a moment when it prunes",
+        },
+        {"process": "client", "usual": settings.pool_size, "direct": 0, "note": "PGQUEUE_POOL_SIZE"},
+        {"process": "command", "usual": 1, "direct": 0, "note": "migrate and prune: past the pooler"},
+    ]
+
+
+def _doorbell(settings: Settings) -> str:
+    if not settings.doorbell:
+        return "off"
+    if settings.pgbouncer and not settings.direct_url:
+        return "off: PGQUEUE_PGBOUNCER is on and there is no PGQUEUE_DIRECT_URL"
+    return "on"
+
+
+def _pooler(settings: Settings) -> str:
+    if not settings.pgbouncer:
+        return "none"
+    past = "past it by PGQUEUE_DIRECT_URL" if settings.direct_url else "nothing goes past it (PGQUEUE_DIRECT_URL is not set)"
+    return f"PgBouncer, no prepared statements; {past}; timeouts by ALTER ROLE, see sql/roles.sql"
+
+
+def _overview(settings: Settings, server: Server) -> dict[str, Any]:
+    newest = migrations()[-1].version
+    return {
+        "release": __version__,
+        "schema_version": server.schema,
+        "newest_schema_version": newest,
+        "postgres": server.version,
+        "connections": server.connections,
+        "mail_transport": settings.mail_transport or "log",
+        "pooler": _pooler(settings),
+        "doorbell": _doorbell(settings),
+    }
+
+
+def _document(settings: Settings, server: Server) -> dict[str, Any]:
+    return {
+        **public(_overview(settings, server)),
+        "problem": server.problem,
+        "mailProblems": transport_problems(settings),
+        "processes": connections(settings),
+        "settings": [{"name": name, "value": value, "about": about} for name, value, about in shown(settings)],
+    }
+
+
+def _print(settings: Settings, server: Server) -> None:
+    facts((name.replace("_", " "), value) for name, value in _overview(settings, server).items())
+    for problem in transport_problems(settings):
+        say(problem)
+    click.echo("\nConnections that a process takes, through DATABASE_URL and past the pooler")
+    table(
+        connections(settings),
+        {"process": "process", "usual": "DATABASE_URL", "direct": "DIRECT_URL", "note": ""},
+        "",
+        long=("note",),
+    )
+    click.echo("\nSettings")
+    columns = (
+        {"name": "name", "value": "value", "about": "what it is"} if not on_terminal() else {"name": "name", "value": "value"}
+    )
+    table([{"name": name, "value": value, "about": about} for name, value, about in shown(settings)], columns, "")

@@ -1,0 +1,103 @@
+"""Logs and stored texts: no whole address, no secret, no forged line; JSON for programs, lines for people."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgqueue.telemetry import HumanFormatter, JsonFormatter, clean, mask, mask_address
+
+
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [("user@example.com", "u***@example.com"), ("ab@example.com", "***@example.com"), ("a@b.mn", "***@b.mn"),
+     ("***@b.mn", "***@b.mn"), ("u***@b.mn", "u***@b.mn")],
+)  # fmt: skip
+def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: str) -> None:
+    assert mask_address(address) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("to <ana.maria@example.com>, cc bob@example.org", "to <a***@example.com>, cc b***@example.org"),
+        ("email=ana.maria@example.com&x=1", "email=a***@example.com&x=1"),
+        ('{"email": "ana.maria@example.com"}', '{"email": "a***@example.com"}'),
+        ("mailto:ana.maria@example.com", "mailto:a***@example.com"),
+        ("/users/ana.maria@example.com/mail", "/users/a***@example.com/mail"),
+        ("ana=@example.com", "a***@example.com"),
+        ("o'brien@example.com", "o'b***@example.com"),
+        ("ana%2Bx%40example.com", "ana%***%40example.com"),
+        ("postgresql://bob:hunter2@db.internal:5432/x", "postgresql://bob:***@db.internal:5432/x"),
+        ("password=hunter2 sslmode=require", "password=*** sslmode=require"),
+        ('{"api_key": "SG.abc"}', '{"api_key": "***"}'),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("the token has expired", "the token has expired"),
+        ("nothing to hide @ home", "nothing to hide @ home"),
+    ],
+)
+def test_what_is_masked_in_a_text(text: str, masked: str) -> None:
+    assert mask(text) == masked
+    assert mask(masked) == masked
+
+
+LOCAL = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'*+-/=?^_`{|}~", min_size=3, max_size=30)
+
+
+@given(LOCAL.filter(lambda local: "***" not in local), st.sampled_from(["", "to=", "<", '"', "(", "user ", "x:"]))
+def test_no_valid_address_survives_whole(local: str, before: str) -> None:
+    assert f"{local}@example.com" not in mask(f"{before}{local}@example.com and more")
+
+
+def test_a_cut_text_says_so_and_keeps_the_wanted_end() -> None:
+    assert clean("abcdef", 4) == "abc…"
+    assert clean("abcdef", 4, keep="end") == "…def"
+    assert clean("abcd", 4) == "abcd"
+
+
+def record(message: str, *arguments: Any, **extra: Any) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": "pgqueue.worker", "levelno": logging.INFO, "levelname": "INFO", "msg": message})
+    made.args = arguments
+    vars(made).update(extra)
+    return made
+
+
+def test_json_lines_have_the_names_that_programs_read() -> None:
+    line = JsonFormatter().format(
+        record("Job %s completed in 12ms", "j-ana.maria@example.com", event="job.completed", jobId="j-ana.maria@example.com",
+               status="completed", attemptCount=1, duration=12)
+    )  # fmt: skip
+    entry = json.loads(line)
+    assert "\n" not in line
+    assert entry["message"] == "Job j***@example.com completed in 12ms"
+    assert {key: entry[key] for key in ("level", "event", "jobId", "status", "attemptCount", "duration")} == {
+        "level": "info",
+        "event": "job.completed",
+        "jobId": "j***@example.com",
+        "status": "completed",
+        "attemptCount": 1,
+        "duration": 12,
+    }
+    assert entry["timestamp"].endswith("Z")
+
+
+def test_an_id_with_a_line_break_forges_no_line() -> None:
+    job_id = "j\n12:00:00 Job admin completed\x1b[2J"
+    line = HumanFormatter().format(record("Job %s failed", job_id, jobId=job_id))
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+
+
+def test_an_exception_is_logged_masked() -> None:
+    try:
+        raise ValueError("no mailbox ana.maria@example.com")
+    except ValueError as error:
+        made = record("it failed")
+        made.exc_info = (type(error), error, error.__traceback__)
+    for formatter in (JsonFormatter(), HumanFormatter()):
+        text = formatter.format(made)
+        assert "ana.maria" not in text
+        assert "a***@example.com" in text
