@@ -152,7 +152,9 @@ async def test_an_enqueue_that_races_with_retention_finds_the_tombstone(
 ) -> None:
     """Retention has deleted the row but not committed: the insert waits for it, succeeds, and must then be undone."""
     old = timedelta(days=-40)
-    await a_job(connection, job_id="j", user_id="system", payload={"a": 1}, status="completed", created_at=old, processed_at=old)
+    await a_job(
+        connection, job_id="j", user_id="system", payload={"a": 1}, status="completed", created_at=old, processed_at=old
+    )
     async with await AsyncConnection.connect(settings.conninfo) as retention:
         rows = await sql(retention, "SELECT id FROM job_logs")
         from pgqueue.database import load

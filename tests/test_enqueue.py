@@ -84,7 +84,9 @@ async def test_with_a_connection_the_job_is_part_of_the_caller_s_transaction(
     assert [row["job_id"] for row in await sql(connection, "SELECT job_id FROM job_logs")] == ["kept"]
 
 
-async def test_refusals_leave_the_caller_s_transaction_usable(client: Client, connection: Connection, settings: Settings) -> None:
+async def test_refusals_leave_the_caller_s_transaction_usable(
+    client: Client, connection: Connection, settings: Settings
+) -> None:
     async with await AsyncConnection.connect(settings.conninfo) as own:
         await client.enqueue(resize, Resize("a", 1), job_id="j", connection=own)
         with pytest.raises(DuplicatePayload):
@@ -172,7 +174,9 @@ async def test_many_jobs_are_one_commit_and_answered_in_order(client: Client, co
     assert [type(ticket.error) for ticket in tickets] == [
         type(None), type(None), DuplicatePayload, type(None), type(None), DuplicatePayload, type(None),
     ]  # fmt: skip
-    (row,) = await sql(connection, "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS commits FROM job_logs WHERE job_id <> 'known'")
+    (row,) = await sql(
+        connection, "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS commits FROM job_logs WHERE job_id <> 'known'"
+    )
     assert row == {"rows": 3, "commits": 1}
     last = await the_job(connection, tickets[6].job_id)
     assert (last["priority"], last["run_after"] > last["created_at"] + timedelta(seconds=59)) == (1, True)

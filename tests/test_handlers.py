@@ -77,7 +77,9 @@ async def test_an_exception_is_a_failed_attempt_to_be_tried_again(connection: Co
     assert entry["stack"] == row["stack_trace"]
 
 
-async def test_five_attempts_with_growing_waits_and_then_the_dead_letter_queue(connection: Connection, settings: Settings) -> None:
+async def test_five_attempts_with_growing_waits_and_then_the_dead_letter_queue(
+    connection: Connection, settings: Settings
+) -> None:
     """Time is moved by moving the row; the waits are read from it."""
 
     @task("test.job")

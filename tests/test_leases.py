@@ -103,7 +103,9 @@ async def test_whoever_takes_a_running_job_away_ends_the_lease_first(
     assert await the_job(connection, "j") == before
 
 
-async def test_a_replayed_job_has_a_new_lease_and_the_old_attempt_does_not_count(connection: Connection, settings: Settings) -> None:
+async def test_a_replayed_job_has_a_new_lease_and_the_old_attempt_does_not_count(
+    connection: Connection, settings: Settings
+) -> None:
     """attempt_count is no fence: a replay resets it, and the new attempt has the number of the old."""
     await a_job(connection, job_id="j")
     async with link(settings) as one:

@@ -56,7 +56,13 @@ async def test_40_producers_in_four_processes_get_exactly_the_limit(
     """4 processes with 10 connections each, one by one and in bulk, for 5 users: 10 each and no more."""
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PRODUCER, str(settings.database_url), str(number), stdout=subprocess.PIPE, env=os.environ.copy()
+            sys.executable,
+            "-c",
+            PRODUCER,
+            str(settings.database_url),
+            str(number),
+            stdout=subprocess.PIPE,
+            env=os.environ.copy(),
         )
         for number in range(4)
     ]

@@ -32,7 +32,9 @@ async def test_a_lease_that_holds_is_left_alone(connection: Connection, settings
         assert await sweep(one) == {}
 
 
-async def test_an_expired_job_without_attempts_left_is_buried_and_not_started(connection: Connection, settings: Settings) -> None:
+async def test_an_expired_job_without_attempts_left_is_buried_and_not_started(
+    connection: Connection, settings: Settings
+) -> None:
     """One row that a CHECK refuses would stop the rescue of all others; so it never gets a sixth attempt."""
     await a_job(connection, job_id="dead", status="processing", attempt_count=5, lease_until=OVER)
     await a_job(connection, job_id="alive", status="processing", lease_until=OVER)
@@ -62,7 +64,9 @@ async def test_in_a_paused_queue_an_expired_job_goes_back_to_waiting(connection:
     assert (row["status"], row["attempt_count"], row["lease_until"]) == ("failed", 1, None)
 
 
-async def test_an_expired_lease_of_an_unknown_type_is_left_to_a_worker_that_knows_it(connection: Connection, settings: Settings) -> None:
+async def test_an_expired_lease_of_an_unknown_type_is_left_to_a_worker_that_knows_it(
+    connection: Connection, settings: Settings
+) -> None:
     await a_job(connection, job_id="waiting", job_type="test.stranger")
     await a_job(connection, job_id="expired", job_type="test.stranger", status="processing", lease_until=OVER)
     await a_job(connection, job_id="over", job_type="test.stranger", status="processing", attempt_count=5, lease_until=OVER)

@@ -12,7 +12,7 @@ import click
 from pgqueue.cli.common import NOT_SO, WRONG_USAGE, fail, json_option, say, with_client
 from pgqueue.cli.jobs import read_payload, show
 from pgqueue.cli.output import as_json as line_of_json
-from pgqueue.cli.output import cell, job_document, print_json, span, table
+from pgqueue.cli.output import cell, job_document, print_json, public, span, table
 from pgqueue.cli.progress import progress
 from pgqueue.cli.which import Which, filters
 from pgqueue.client import Client, DeadFilter
@@ -184,6 +184,22 @@ async def delete_each(client: Client, ids: list[str]) -> tuple[int, list[str]]:
                 refused.append(str(error))
             tell(number)
     return deleted, refused
+
+
+@dlq.command()
+@json_option
+def errors(as_json: bool) -> None:
+    """Groups dead jobs by what they died of, the biggest groups first."""
+
+    async def run(client: Client, _: Settings) -> list[dict[str, Any]]:
+        return await client.report("dead_letter_errors")
+
+    rows = with_client(run)
+    if as_json:
+        print_json([public(row) for row in rows])
+        return
+    columns = {"count": "jobs", "last": "last", "sample_job_id": "for instance", "fingerprint": "error"}
+    table(rows, columns, "no dead jobs", long=("sample_job_id", "fingerprint"))
 
 
 @dlq.command()

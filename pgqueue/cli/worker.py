@@ -78,7 +78,9 @@ async def _run(one: Worker) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        async with health_server(one.settings.health_port, lambda: one.healthy):
+        async with health_server(one.settings.health_port, lambda: one.healthy) as port:
+            if port:
+                log.info("health on port %d: /healthz, /readyz", port, extra={"event": "health.started", "port": port})
             await _patiently(one.run, one)
     except (SettingsError, SchemaError, TaskError) as error:
         return _complain(error)
