@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,10 +14,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from pgqueue.answers import refusal, ticket_from, view_from
 from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
 from pgqueue.durations import Duration
-from pgqueue.errors import DuplicatePayload, InvalidJob, JobNotFound, QueueError, RateLimited, UnknownType, WrongState
-from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.errors import InvalidJob, JobNotFound, QueueError, UnknownType, WrongState
+from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
 from pgqueue.offers import bulk_parameters, json_text, parameters
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
@@ -29,31 +30,8 @@ MOST_AT_ONCE = 10_000
 """Jobs in one enqueue_many or replay_many."""
 
 
-class DeadFilter(msgspec.Struct, frozen=True):
-    """Which part of the dead-letter queue. `error` is a part of the error text, in any case; None lets everything pass."""
-
-    job_type: str | None = None
-    user_id: str | None = None
-    error: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    job_ids: list[str] | None = None
-
-    def parameters(self) -> dict[str, Any]:
-        return msgspec.structs.asdict(self)
-
-
 EVERYTHING = DeadFilter()
 NOTHING: Parameters = {}
-
-
-class Replayed(msgspec.Struct, frozen=True):
-    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still dead."""
-
-    retried: int
-    matched: int
-    remaining: int
-    dry_run: bool
 
 
 class Client:
@@ -125,7 +103,7 @@ class Client:
             # An id made here makes it safe to send the statement again when its reply was lost.
             values["job_id"] = f"{values['job_type']}-{uuid4()}"
         rows, repeated = await self._enqueue("enqueue_job", values, connection)
-        ticket = _ticket(rows[0], values["job_type"])
+        ticket = ticket_from(rows[0], values["job_type"])
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
         if ticket.created and connection is None:
@@ -141,7 +119,7 @@ class Client:
             return []
         values = bulk_parameters(jobs)
         rows, _ = await self._enqueue("enqueue_jobs", values, connection)
-        tickets = [_ticket(row, job_type) for row, job_type in zip(rows, values["job_types"], strict=True)]
+        tickets = [ticket_from(row, job_type) for row, job_type in zip(rows, values["job_types"], strict=True)]
         if connection is None:
             created: dict[str, int] = {}
             for row in rows:
@@ -162,7 +140,7 @@ class Client:
             message = error.diag.message_primary or str(error)
             raise (UnknownType if message.startswith("unknown job type") else InvalidJob)(message) from None
         except (psycopg.DataError, psycopg.IntegrityError) as error:
-            raise InvalidJob(_refusal(error)) from None
+            raise InvalidJob(refusal(error)) from None
 
     def ring(self, queue: str = "default", jobs: int = 1) -> None:
         """Wakes sleeping workers, for callers that committed jobs in a transaction of their own. Returns at once."""
@@ -179,7 +157,7 @@ class Client:
         rows = await self.run("get_job", {"job_id": job_id})
         if not rows:
             raise JobNotFound(job_id)
-        return _view(rows[0])
+        return view_from(rows[0])
 
     async def cancel(self, job_id: str) -> None:
         """Ends a job that waits at once, and the lease of one that runs. Raises JobNotFound, WrongState when it has ended."""
@@ -206,7 +184,7 @@ class Client:
         if dry_run:
             return Replayed(0, matched, matched, True)
         spacing = timedelta(seconds=1 / rate)
-        rows = await self.run("replay_jobs", which.parameters() | {"limit": most, "spacing": spacing})
+        rows = await self.run("replay_jobs", msgspec.structs.asdict(which) | {"limit": most, "spacing": spacing})
         retried = int(rows[0]["replay_jobs"])
         return Replayed(retried, max(matched, retried), max(matched - retried, 0), False)
 
@@ -216,13 +194,13 @@ class Client:
         """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
         dead_at, last = cursor or (None, None)
         rows = await self.run(
-            "list_dead_jobs", which.parameters() | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
+            "list_dead_jobs", msgspec.structs.asdict(which) | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
         )
-        return [_view(row) for row in rows]
+        return [view_from(row) for row in rows]
 
     async def count_dead(self, which: DeadFilter = EVERYTHING) -> int:
         """How many dead jobs pass the filter; counting stops at 100,000."""
-        rows = await self.run("count_dead_jobs", which.parameters())
+        rows = await self.run("count_dead_jobs", msgspec.structs.asdict(which))
         return int(rows[0]["count"])
 
     async def delete_dead(self, job_id: str) -> None:
@@ -260,7 +238,7 @@ class Client:
         try:
             rows, _ = await self._repeat(statement, values)
         except psycopg.DataError as error:
-            raise InvalidJob(_refusal(error)) from None
+            raise InvalidJob(refusal(error)) from None
         return rows
 
     async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:
@@ -290,28 +268,3 @@ class Client:
         async with connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(load(statement, folder), values or None)
             return await cursor.fetchall() if cursor.description else []
-
-
-def _ticket(row: dict[str, Any], job_type: str) -> Ticket:
-    error: Exception | None = None
-    if row["refusal"] == "rate_limited":
-        error = RateLimited(job_type, max(row["retry_after"], timedelta()))
-    elif row["refusal"] == "duplicate_payload":
-        error = DuplicatePayload(row["job_id"])
-    status = Status(row["status"]) if row["status"] and error is None else None
-    return Ticket(row["job_id"], status, row["created"], error)
-
-
-def _view(row: dict[str, Any]) -> JobView:
-    times = {key: value.astimezone(UTC) for key, value in row.items() if isinstance(value, datetime)}
-    return JobView(**{**row, **times, "status": Status(row["status"]), "history": row["history"] or []})
-
-
-def _refusal(error: psycopg.Error) -> str:
-    """Names the rule that the database enforces, and repeats nothing of what was sent."""
-    constraint = error.diag.constraint_name
-    if constraint:
-        return f"refused by the rule {constraint.replace('_', ' ')}"
-    if isinstance(error, psycopg.errors.UntranslatableCharacter | psycopg.errors.CharacterNotInRepertoire):
-        return "a text contains a character that cannot be stored (NUL)"
-    return f"a value is not valid ({type(error).__name__})"

@@ -95,6 +95,7 @@ class Link:
     def __init__(self, conninfo: str, settings: Settings, *, name: str, sorting: bool = True) -> None:
         self.epoch = 0
         self.repeats = 0
+        self.statements = 0
         self._conninfo = psycopg.conninfo.make_conninfo(conninfo, application_name=f"pgqueue {name}"[:63])
         self._limit = settings.statement_timeout.total_seconds()
         self._pooled = settings.pgbouncer
@@ -137,6 +138,7 @@ class Link:
         try:
             cursor = await self._ready()
             for _ in range(20):
+                self.statements += 1
                 try:
                     # The client's own patience too: a dead peer behind a live proxy never answers.
                     async with asyncio.timeout(self._limit + 1):

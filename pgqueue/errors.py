@@ -48,7 +48,12 @@ class LeaseLost(QueueError):
 
 
 class InvalidJob(QueueError):
-    """The job cannot be enqueued as it is: unknown type, a payload that does not fit, a value out of range."""
+    """The job cannot be enqueued as it is: unknown type, a payload that does not fit, a value out of range. `index` says which
+    of several it is."""
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class UnknownType(InvalidJob):

@@ -108,6 +108,26 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong before, oldest first: failed attempts with time, worker, error and stack; replays."""
 
 
+class DeadFilter(msgspec.Struct, frozen=True):
+    """Which part of the dead-letter queue. `error` is a part of the error text, in any case; None lets everything pass."""
+
+    job_type: str | None = None
+    user_id: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    job_ids: list[str] | None = None
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still dead."""
+
+    retried: int
+    matched: int
+    remaining: int
+    dry_run: bool
+
+
 class Job(Generic[P]):
     """What a handler gets. `attempt` counts from 1 to `max_attempts`; `resources` is what the module's `lifespan` yielded."""
 

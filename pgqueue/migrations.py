@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row
 
 from pgqueue.adoption import adopt_old_table, copy_old_rows, exists
@@ -102,9 +102,8 @@ async def migrate(
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
             raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
-        ahead = [one for one in await applied(connection) if to is not None and one.version > to]
-        if ahead:
-            raise SchemaError(f"the database is at version {ahead[-1].version} already; migrations only go forward")
+        # Whoever waited for the lock has to see what was done meanwhile, whatever the database's default is.
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         try:
             async with connection.transaction():
                 await _settle(connection, lock_timeout)
@@ -117,6 +116,8 @@ async def migrate(
 
 
 async def _apply(connection: AsyncConnection[Any], to: int | None, adopt: bool, told: Callable[[str], None]) -> list[Migration]:
+    if ahead := [one for one in await applied(connection) if to is not None and one.version > to]:
+        raise SchemaError(f"the database is at version {ahead[-1].version} already; migrations only go forward")
     adopted = adopt and await adopt_old_table(connection)
     if adopted:
         told("renamed job_logs to job_logs_bull")
@@ -137,15 +138,21 @@ async def _apply(connection: AsyncConnection[Any], to: int | None, adopt: bool, 
 
 
 async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
-    """A transaction for the one who migrates, in one schema. Functions that run with their owner's rights keep its search path:
-    without pg_temp at its end, a caller's temporary table called job_logs would come before ours."""
+    """A transaction for the one who migrates, in one schema: where our tables are, else the first of the search path."""
     await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
-    cursor = await connection.execute("SELECT quote_ident(current_schema())")
+    # Before anything else: a session that had looked for our tables would go on believing that there are none.
+    await _lock(connection, lock_timeout)
+    cursor = await connection.execute(
+        """SELECT coalesce((SELECT c.relnamespace::regnamespace::text FROM pg_class c
+                             WHERE c.oid = coalesce(to_regclass('job_migrations'), to_regclass('job_logs'))),
+                           quote_ident(current_schema()))"""
+    )
     row = await cursor.fetchone()
     if not row or not row[0]:
         raise SchemaError("the schema that DATABASE_URL names is not there: CREATE SCHEMA first, then run pgqueue migrate")
+    # Functions that run with their owner's rights keep this search path: without pg_temp at its end, a caller's temporary table
+    # called job_logs would come before ours.
     await connection.execute("SELECT set_config('search_path', %s, true)", [f"{row[0]}, pg_temp"])
-    await _lock(connection, lock_timeout)
 
 
 async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:

@@ -41,7 +41,7 @@ def bulk_parameters(jobs: Sequence[NewJob]) -> dict[str, Any]:
         try:
             one = parameters(job)
         except InvalidJob as error:
-            raise InvalidJob(f"job {index}: {error}") from None
+            raise InvalidJob(f"job {index}: {error}", index) from None
         for name, value in one.items():
             columns.setdefault(name, []).append(value)
     always = ("job_type", "payload", "run_after")

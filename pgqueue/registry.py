@@ -5,14 +5,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from pgqueue.database import load
+from pgqueue.database import Parameters, load
 from pgqueue.durations import duration
 from pgqueue.settings import Settings
 from pgqueue.task import Declaration, Task
@@ -71,10 +71,24 @@ def _columns(declared: list[Declaration]) -> dict[str, list[Any]]:
     }
 
 
+Run = Callable[[str, Parameters], Awaitable[object]]
+"""Runs a statement of sql/queries/ by its name."""
+
+
+async def register(run: Run, entered: Parameters) -> None:
+    """Enters a process into the registry; again, it is a sign of life."""
+    await run("register_worker", entered)
+
+
+async def retire(run: Run, name: str) -> None:
+    """Takes a process out of it, and those that have been silent for a day."""
+    await run("retire_worker", {"worker": name})
+
+
 def entry(
     name: str, kind: str, release: str, queues: Mapping[str, int], declared: list[Declaration], **detail: Any
 ) -> dict[str, Any]:
-    """The parameters of register_worker.sql."""
+    """What `register` is given."""
     return {
         "worker": name,
         "kind": kind,

@@ -17,7 +17,9 @@ SIGN_IN = "user.signin.notification"
 
 @pytest.fixture
 async def sign_in_type(connection: AsyncConnection[Any]) -> None:
-    await a_type(connection, job_type=SIGN_IN, limit_count=2, limit_window="1 h", user_from="userId", queue="mails", max_attempts=7)
+    await a_type(
+        connection, job_type=SIGN_IN, limit_count=2, limit_window="1 h", user_from="userId", queue="mails", max_attempts=7
+    )
 
 
 async def enqueue(connection: AsyncConnection[Any], job_id: str | None, **payload: Any) -> dict[str, Any]:
@@ -251,7 +253,9 @@ class TestQueriesThatPeopleHave:
             await a_job(connection, job_type=SIGN_IN, user_id="user-123", job_id=f"new-{number}")
         await a_job(connection, status="failed", job_id="failed-1")
         await a_job(connection, status="failed", job_id="failed-2")
-        await a_job(connection, status="dlq", job_id="dead-1", created_at=timedelta(hours=-2), job_type=SIGN_IN, user_id="user-123")
+        await a_job(
+            connection, status="dlq", job_id="dead-1", created_at=timedelta(hours=-2), job_type=SIGN_IN, user_id="user-123"
+        )
 
         newest = await sql(connection, "SELECT * FROM job_logs ORDER BY created_at DESC LIMIT 10;")
         assert [row["job_id"] for row in newest][:3] == ["failed-2", "failed-1", "new-11"]

@@ -15,9 +15,9 @@ from pgqueue.cli.output import as_json as line_of_json
 from pgqueue.cli.output import cell, job_document, print_json, public, span, table
 from pgqueue.cli.progress import progress
 from pgqueue.cli.which import Which, filters
-from pgqueue.client import Client, DeadFilter
+from pgqueue.client import Client
 from pgqueue.errors import QueueError, WrongState
-from pgqueue.job import JobView, Status
+from pgqueue.job import DeadFilter, JobView, Status
 from pgqueue.settings import Settings
 
 PAGE = 500

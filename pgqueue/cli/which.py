@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from pgqueue.client import Client, DeadFilter
+from pgqueue.client import Client
 from pgqueue.durations import duration
+from pgqueue.job import DeadFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,8 +13,9 @@ import click
 
 from pgqueue.cli.common import CANNOT_CONNECT, WRONG_USAGE, read_settings, seconds
 from pgqueue.database import AWAY
+from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
-from pgqueue.settings import Settings, parse_queues
+from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
 from pgqueue.telemetry import configure_logging
 from pgqueue.worker.health import health_server
@@ -34,7 +35,7 @@ PATIENCE = 30.0
 def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str | None, health_port: int | None) -> None:
     """Performs jobs until SIGTERM or SIGINT; a second signal ends it at once."""
     settings = read_settings()
-    configure_logging(settings.log_level, settings.log_format)  # type: ignore[arg-type]  # validated by Settings
+    configure_logging(settings.log_level, settings.log_format)
     changes: dict[str, Any] = {}
     try:
         if queues:

@@ -54,6 +54,7 @@ class Sweeper:
         self.worker = worker
         self.types = types
         self.last_beat = time.monotonic()
+        self.turns = 0
         self._places: list[Place] = [START] * len(lanes.all)
         self._unfinished: set[int] = set(range(len(lanes.all)))
         self._stop = asyncio.Event()
@@ -64,6 +65,7 @@ class Sweeper:
             try:
                 began = time.monotonic()
                 finished = await self._turn()
+                self.turns += 1
                 took = time.monotonic() - began
                 self.last_beat = time.monotonic()
                 pace.reset()

@@ -17,7 +17,7 @@ from pgqueue.errors import LeaseLost
 from pgqueue.job import Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
-from pgqueue.registry import declarations, entry, process_name, publish
+from pgqueue.registry import declarations, entry, process_name, publish, register, retire
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.acker import Acker
@@ -62,6 +62,11 @@ class Worker:
     def healthy(self) -> bool:
         """Whether it has heard from the database lately."""
         return self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
+
+    @property
+    def statements(self) -> int:
+        """How many statements its links have sent."""
+        return sum(link.statements for link in self._links.values())
 
     async def run(self) -> None:
         """Works until stopped. Raises SchemaError or one of AWAY when it cannot start."""
@@ -140,7 +145,7 @@ class Worker:
         self.acker.put(held, outcome)
 
     async def _register(self, link: Link) -> None:
-        await link.run("register_worker", entry(self.name, "worker", __version__, self.hand.slots, self.declared))
+        await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
 
     async def _save_progress(self, held: Held, fraction: float, note: str | None) -> None:
         async with self._progress_lock:
@@ -169,7 +174,7 @@ class Worker:
             async with asyncio.timeout(LAST_WORDS):
                 await asyncio.gather(*loops)
                 self.leases.stop()
-                await self._links["acks"].run("retire_worker", {"worker": self.name})
+                await retire(self._links["acks"].run, self.name)
         except TimeoutError:
             log.error("could not hand everything back in time; what is left runs again when its lease has run out")
         except AWAY as error:

@@ -1,5 +1,5 @@
--- Why jobs died: the newest 100,000 dead ones, grouped by their error with what varies taken out (numbers, ids, quoted texts,
--- addresses). The biggest groups first, 100 of them.
+-- Why jobs died: the newest 100,000 dead ones, grouped by their error with what varies taken out: quoted texts, and words that
+-- hold a digit or an @ (numbers, ids, hosts, addresses). The biggest groups first, 100 of them.
 --
 -- One group that is big and recent is an outage or a bug: mend that, then replay the group; by HTTP that is
 -- POST /api/admin/dlq/retry-batch with a part of the error. Many small groups are bad input: look at the samples, fix the
@@ -13,9 +13,7 @@ WITH newest AS (
            (array_agg(n.job_id ORDER BY n.dead_at DESC))[1] AS sample
       FROM newest n GROUP BY n.error, n.job_type
 ), printed AS (
-    SELECT regexp_replace(g.error,
-               '"[^"]*"|''[^'']*''|[^\s<>()]+@[^\s<>()]+|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\m[0-9a-f]*[0-9][0-9a-f]*\M|[0-9]+',
-               '?', 'gi') AS fingerprint,
+    SELECT regexp_replace(g.error, '"[^"]*"|''[^'']*''|\S*[0-9@]\S*', '?', 'g') AS fingerprint,
            g.*
       FROM grouped g
 )

@@ -37,8 +37,20 @@ WITH RECURSIVE lanes AS (
                AS oldest_ready_s
       FROM live v
 ), dead AS (
-    SELECT count(*) AS dlq
-      FROM (SELECT FROM job_logs j WHERE j.dead_at IS NOT NULL ORDER BY j.dead_at, j.id LIMIT 100000) AS d
+    -- In steps of 1,000 along the index of the dead; counted in one go, Postgres would rather read the whole table.
+    SELECT 0 AS count, '-infinity'::timestamptz AS dead_at, '00000000-0000-0000-0000-000000000000'::uuid AS id
+    UNION ALL
+    SELECT d.count + 1000, n.dead_at, n.id
+      FROM dead d CROSS JOIN LATERAL (
+           SELECT j.dead_at, j.id FROM job_logs j
+            WHERE j.dead_at IS NOT NULL AND (j.dead_at, j.id) > (d.dead_at, d.id)
+            ORDER BY j.dead_at, j.id OFFSET 999 LIMIT 1) AS n
+     WHERE d.count < 100000
+), died AS (
+    SELECT least(100000, d.count + (SELECT count(*)
+                        FROM (SELECT FROM job_logs j WHERE j.dead_at IS NOT NULL AND (j.dead_at, j.id) > (d.dead_at, d.id)
+                               ORDER BY j.dead_at, j.id LIMIT 999) AS rest)) AS dlq
+      FROM dead d ORDER BY d.count DESC LIMIT 1
 ), size AS MATERIALIZED (
     SELECT pg_relation_size('job_logs') > 64 * 1024 * 1024 AS big
 ), counted AS (
@@ -74,4 +86,4 @@ SELECT w.enqueued, w.processing, w.failed, d.dlq,
        w.ready, w.scheduled, round(w.oldest_ready_s, 3)::float8 AS oldest_ready_s,
        r.recent_finished, round(r.recent_failed_share::numeric, 4)::float8 AS recent_failed_share,
        round(r.took[1]::numeric, 3)::float8 AS recent_p50_s, round(r.took[2]::numeric, 3)::float8 AS recent_p99_s
-  FROM waiting w, dead d, size s, counted c, guessed g, recent r
+  FROM waiting w, died d, size s, counted c, guessed g, recent r

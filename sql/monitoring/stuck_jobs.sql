@@ -2,7 +2,7 @@
 --
 -- why = 'lease ran out': its worker died or lost the database. Workers of that queue pick it up within seconds; if it stays
 --   here, nobody serves the queue: start a worker.
--- why = 'worker is silent': not heard of for 15 seconds. Wait for the lease to run out; then as above.
+-- why = 'worker is silent': not heard of for 30 seconds. Wait for the lease to run out; then as above.
 -- why = 'beyond its timeout': the handler was told to stop and did not (a plain def in a thread cannot be interrupted). It holds a
 --   slot until it returns. Look at the worker's log; SELECT * FROM cancel_job('ID') gives the job up.
 -- A job that was claimed 24 hours ago goes to the dead-letter queue by itself.
@@ -11,7 +11,7 @@ SELECT j.job_id, j.job_type, j.queue, j.attempt_count, j.started_at, now() - j.s
             WHEN w.id IS NULL THEN 'worker is silent'
             ELSE 'beyond its timeout' END AS why
   FROM job_logs j
-  LEFT JOIN job_workers w ON w.id = j.locked_by AND w.seen_at > now() - interval '15 s'
+  LEFT JOIN job_workers w ON w.id = j.locked_by AND w.seen_at > now() - interval '30 s'
   LEFT JOIN job_types t ON t.job_type = j.job_type
  WHERE j.processed_at IS NULL AND j.status = 'processing'
    AND (j.lease_until < now() OR w.id IS NULL OR j.started_at + coalesce(t.timeout, '60 s') + interval '10 s' < now())

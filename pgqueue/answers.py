@@ -1,0 +1,34 @@
+"""From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a sentence."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from pgqueue.errors import DuplicatePayload, RateLimited
+from pgqueue.job import JobView, Status, Ticket
+
+
+def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
+    error: Exception | None = None
+    if row["refusal"] == "rate_limited":
+        error = RateLimited(job_type, max(row["retry_after"], timedelta()))
+    elif row["refusal"] == "duplicate_payload":
+        error = DuplicatePayload(row["job_id"])
+    status = Status(row["status"]) if row["status"] and error is None else None
+    return Ticket(row["job_id"], status, row["created"], error)
+
+
+def view_from(row: dict[str, Any]) -> JobView:
+    times = {key: value.astimezone(UTC) for key, value in row.items() if isinstance(value, datetime)}
+    return JobView(**{**row, **times, "status": Status(row["status"]), "history": row["history"] or []})
+
+
+def refusal(error: psycopg.Error) -> str:
+    """Names the rule that the database enforces, and repeats nothing of what was sent."""
+    constraint = error.diag.constraint_name
+    if constraint:
+        return f"refused by the rule {constraint.replace('_', ' ')}"
+    if isinstance(error, psycopg.errors.UntranslatableCharacter | psycopg.errors.CharacterNotInRepertoire):
+        return "a text contains a character that cannot be stored (NUL)"
+    return f"a value is not valid ({type(error).__name__})"

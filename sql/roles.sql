@@ -1,0 +1,138 @@
+-- Who may do what: five group roles, to be granted to the roles that people and programs log in as. Run it after every
+-- `pgqueue migrate`, as the superuser or as the owner of the tables with CREATEROLE:
+--
+--   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/roles.sql
+--
+-- As often as you like: it states what is, and runs in one transaction. When the tables are in a schema of their own, that schema
+-- has to be first on the search path (PGOPTIONS="-c search_path=NAME"). Roles belong to the whole server, rights to this database.
+--
+-- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the functions lend. Nobody works as it
+-- pgqueue_producer   enqueues (enqueue_job, offer_job, offer_jobs) and rings the doorbell; no right on any table, so that it can
+--                    neither read other people's payloads nor go round a limit by a bare INSERT
+-- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes (never payload, user or id),
+--                    publishes job types, keeps its place among the processes, prunes; and enqueues, for handlers that do
+-- pgqueue_reader     looks at everything and changes nothing. It sees payloads too, or SELECT * would not work: they are personal
+--                    data, so this is for operators, and not for a dashboard that anybody opens
+-- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, cancel, replay, delete, pause, publishing job
+--                    types, and a place among the processes. No UPDATE on any job but by the functions
+--
+-- The role that owned the tables so far becomes a member of pgqueue_migrator, so that what works goes on working; take that away
+-- (REVOKE pgqueue_migrator FROM ...) when every program has a role of its own.
+--
+-- Roles to log in with, for example:
+--
+--   CREATE ROLE queue_deploy LOGIN IN ROLE pgqueue_migrator;
+--   ALTER ROLE queue_deploy SET role = 'pgqueue_migrator';
+--   CREATE ROLE queue_shop LOGIN IN ROLE pgqueue_producer;
+--   CREATE ROLE queue_worker LOGIN IN ROLE pgqueue_worker;
+--   CREATE ROLE queue_api LOGIN IN ROLE pgqueue_operator;
+--   CREATE ROLE queue_look LOGIN IN ROLE pgqueue_reader;
+--   ALTER ROLE queue_look SET default_transaction_read_only = on;
+--
+-- Give each a password, or a line in pg_hba.conf. What a deployer creates belongs to pgqueue_migrator because of its SET role.
+--
+-- Behind a pooler in transaction mode (PGQUEUE_PGBOUNCER=on) a process cannot set anything for its connections, so that it has to
+-- be said here, for the roles that log in (a group's settings are not inherited). Without these a lost worker's statement holds its
+-- locks for as long as it likes, and a claim may choose a plan that reads all live rows:
+--
+--   ALTER ROLE queue_worker SET statement_timeout = '30s';
+--   ALTER ROLE queue_worker SET lock_timeout = '30s';
+--   ALTER ROLE queue_worker SET idle_in_transaction_session_timeout = '30s';
+--   ALTER ROLE queue_worker SET enable_seqscan = off;
+--   ALTER ROLE queue_worker SET enable_bitmapscan = off;
+--   ALTER ROLE queue_worker SET jit = off;
+--   ALTER ROLE queue_api SET statement_timeout = '30s';
+--   ALTER ROLE queue_api SET idle_in_transaction_session_timeout = '30s';
+--
+-- (enable_sort stays on: a worker switches it off on the connection of its claims alone.) If DATABASE_URL had a ?schema=:
+--   ALTER ROLE queue_worker SET search_path = ...; and so for every role that logs in.
+
+BEGIN;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    IF to_regclass('job_logs') IS NULL OR to_regclass('job_migrations') IS NULL THEN
+        RAISE EXCEPTION 'the tables of pgqueue are not on the search path (%)', current_setting('search_path')
+            USING HINT = 'Run "pgqueue migrate" first; or name their schema: PGOPTIONS="-c search_path=NAME".';
+    END IF;
+    FOREACH name IN ARRAY ARRAY['pgqueue_migrator', 'pgqueue_producer', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_operator'] LOOP
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = name) THEN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- somebody ran this for another database at the same moment
+        END;
+    END LOOP;
+    IF NOT pg_has_role('pgqueue_operator', 'pgqueue_reader', 'MEMBER')
+       OR NOT pg_has_role('pgqueue_operator', 'pgqueue_producer', 'MEMBER')
+       OR NOT pg_has_role('pgqueue_worker', 'pgqueue_producer', 'MEMBER') THEN
+        GRANT pgqueue_reader, pgqueue_producer TO pgqueue_operator;
+        GRANT pgqueue_producer TO pgqueue_worker;
+    END IF;
+END
+$$;
+
+DO $$
+-- Owner, and rights to functions: everything that runs with its owner's rights is for those alone who are named below.
+DECLARE
+    home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
+    was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
+    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_migrations'];
+    types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change'];
+    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
+                              'replay_job', 'replay_jobs', 'pause_queue'];
+    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_history', 'job_defaults', 'known_job',
+                              'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs'];
+    who       record;
+    what      text;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA %s TO pgqueue_producer, pgqueue_worker, pgqueue_reader, pgqueue_operator', home);
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %s TO pgqueue_migrator', home);
+    FOR who IN SELECT r.rolname FROM pg_roles r
+                WHERE NOT r.rolsuper AND r.rolname <> 'pgqueue_migrator' AND NOT pg_has_role(r.oid, 'pgqueue_migrator', 'USAGE')
+                  AND (r.rolname = current_user OR r.oid = was_owner::regrole) LOOP
+        EXECUTE format('GRANT pgqueue_migrator TO %I', who.rolname);
+    END LOOP;
+    FOREACH what IN ARRAY tables LOOP
+        EXECUTE format('ALTER TABLE IF EXISTS %s.%I OWNER TO pgqueue_migrator', home, what);
+    END LOOP;
+    FOREACH what IN ARRAY types LOOP
+        EXECUTE format('ALTER TYPE %s.%I OWNER TO pgqueue_migrator', home, what);
+    END LOOP;
+    FOR who IN SELECT p.oid::regprocedure AS signature, p.prosecdef FROM pg_proc p
+                WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending || others) LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO pgqueue_migrator', who.signature);
+        IF who.prosecdef THEN
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', who.signature);
+            -- pg_temp last: else a caller's temporary table called job_logs would come before ours.
+            EXECUTE format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
+        END IF;
+    END LOOP;
+    FOR who IN SELECT p.oid::regprocedure AS signature, p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell') AS enqueues
+                 FROM pg_proc p WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending) LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', who.signature,
+                       CASE WHEN who.enqueues THEN 'pgqueue_producer' ELSE 'pgqueue_operator' END);
+    END LOOP;
+END
+$$;
+
+GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_migrations TO pgqueue_reader, pgqueue_worker;
+
+GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at, dead_at, locked_by, error,
+              stack_trace, progress, progress_note, history) ON job_logs TO pgqueue_worker;
+GRANT DELETE ON job_logs TO pgqueue_worker;  -- retention; with PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go
+GRANT INSERT, DELETE, UPDATE (ended_at) ON job_tombstones TO pgqueue_worker;
+
+GRANT INSERT, UPDATE ON job_types TO pgqueue_worker, pgqueue_operator;
+GRANT INSERT, UPDATE, DELETE ON job_workers TO pgqueue_worker, pgqueue_operator;
+
+COMMENT ON ROLE pgqueue_migrator IS 'pgqueue: owns the tables and functions; for migrations.';
+COMMENT ON ROLE pgqueue_producer IS 'pgqueue: may enqueue jobs, and nothing else.';
+COMMENT ON ROLE pgqueue_worker IS 'pgqueue: may perform jobs.';
+COMMENT ON ROLE pgqueue_reader IS 'pgqueue: may look at everything, payloads included.';
+COMMENT ON ROLE pgqueue_operator IS 'pgqueue: the API and the command line: looks, enqueues, cancels, replays, pauses.';
+
+COMMIT;

@@ -1,0 +1,133 @@
+"""The doorbell: only a sleeper costs a NOTIFY, one worker per job, and polling alone is enough."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from pgqueue.client import Client
+from pgqueue.job import Job
+from pgqueue.settings import Settings
+from pgqueue.task import task
+from pgqueue.testing import working
+from tests.factories import sql
+from tests.scene import link, published, registered, until
+
+Connection = AsyncConnection[Any]
+
+
+@task("test.job")
+async def handler(job: Job[Any]) -> None: ...
+
+
+async def rung(connection: Connection, queue: str = "default", jobs: int = 1) -> int:
+    (row,) = await sql(connection, "SELECT ring_doorbell(ARRAY[%s], %s) AS n", [queue, jobs])
+    return int(row["n"])
+
+
+@pytest.mark.postgres(15, 18)
+async def test_a_ring_wakes_as_many_sleepers_as_there_are_jobs(connection: Connection, settings: Settings) -> None:
+    async with link(settings) as one:
+        for name in ("w-1", "w-2", "w-3"):
+            await registered(one, name)
+            await one.run("sleep_worker", {"worker": name})
+        await registered(one, "w-4", {"other": 1})
+        await one.run("sleep_worker", {"worker": "w-4"})
+    assert await rung(connection, jobs=2) == 2
+    assert await rung(connection, jobs=9) == 1
+    assert await rung(connection, jobs=9) == 0, "nobody sleeps any more: nothing is notified"
+    assert await rung(connection, "other") == 1
+
+
+@pytest.mark.postgres(15, 18)
+async def test_a_sleeper_that_has_fallen_silent_is_not_rung_for(connection: Connection, settings: Settings) -> None:
+    async with link(settings) as one:
+        await registered(one, "w-1")
+        await one.run("sleep_worker", {"worker": "w-1"})
+    await sql(connection, "UPDATE job_workers SET seen_at = now() - interval '1 min'")
+    assert await rung(connection) == 0
+
+
+async def started_at_once(settings: Settings, **changes: Any) -> float:
+    """Seconds from the enqueue to the start of the handler, with a worker that would otherwise look once a minute."""
+    going = asyncio.Event()
+
+    @task("test.job")
+    async def waiting(job: Job[Any]) -> None:
+        going.set()
+
+    lazy = settings.with_(idle_interval=timedelta(minutes=1), poll_interval=timedelta(minutes=1), **changes)
+    async with Client.open(lazy) as client, working(lazy, waiting) as worker:
+        await until(lambda: worker.claimer.resting and (worker.doorbell.working or not lazy.doorbell))
+        begun = asyncio.get_running_loop().time()
+        await client.enqueue(waiting, {})
+        await asyncio.wait_for(going.wait(), 20)
+        return asyncio.get_running_loop().time() - begun
+
+
+async def test_a_sleeping_worker_starts_at_once_when_it_is_rung_for(connection: Connection, settings: Settings) -> None:
+    await published(connection, settings, handler)
+    assert await started_at_once(settings) < 15
+
+
+async def test_polling_alone_is_enough(connection: Connection, settings: Settings) -> None:
+    await published(connection, settings, handler)
+    done = asyncio.Event()
+
+    @task("test.job")
+    async def waiting(job: Job[Any]) -> None:
+        done.set()
+
+    silent = settings.with_(doorbell=False)
+    async with Client.open(silent) as client, working(silent, waiting) as worker:
+        assert not worker.doorbell.working
+        await client.enqueue(waiting, {})
+        await asyncio.wait_for(done.wait(), 10)
+    assert not worker.doorbell.working
+
+
+async def test_a_lost_ring_costs_an_idle_interval_and_no_more(connection: Connection, settings: Settings) -> None:
+    """The job comes from plain SQL: nobody rings."""
+    done = asyncio.Event()
+
+    @task("test.job")
+    async def waiting(job: Job[Any]) -> None:
+        done.set()
+
+    await published(connection, settings, waiting)
+    async with working(settings, waiting) as worker:
+        await until(lambda: worker.claimer.resting and worker.doorbell.working)
+        await sql(connection, "SELECT enqueue_job('test.job', '{}')")
+        await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_behind_a_transaction_pooler_there_is_no_doorbell(connection: Connection, settings: Settings) -> None:
+    async with working(settings.with_(pgbouncer=True), handler) as worker:
+        await until(lambda: worker.claimer.resting)
+        assert not worker.doorbell.working
+
+
+async def test_the_doorbell_listens_again_after_its_connection_died(connection: Connection, settings: Settings) -> None:
+    async with working(settings, handler) as worker:
+        await until(lambda: worker.doorbell.working)
+        await sql(
+            connection, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgqueue doorbell'"
+        )
+        await until(lambda: not worker.doorbell.working)
+        await until(lambda: worker.doorbell.working)
+
+
+async def test_an_idle_worker_with_a_doorbell_asks_at_most_60_times_a_minute(
+    connection: Connection, settings: Settings
+) -> None:
+    """Counted by the database, over five idle intervals."""
+    patient = settings.with_(idle_interval=timedelta(milliseconds=400))
+    async with working(patient, handler) as worker:
+        await until(lambda: worker.claimer.resting and worker.doorbell.working)
+        sweeps = worker.sweeper.turns
+        await until(lambda: worker.sweeper.turns >= sweeps + 1)
+        before, turns = worker.statements, worker.sweeper.turns
+        await until(lambda: worker.sweeper.turns >= turns + 5)
+        assert worker.statements - before <= 6, "one statement in an interval: the sweep"
