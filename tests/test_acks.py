@@ -27,7 +27,7 @@ class Scene:
     def __init__(self, one: Link) -> None:
         self.hand = Hand({"default": 1000})
         self.settled: list[str] = []
-        self.acker = Acker(one, self.hand, lambda held, outcome: self.settled.append(held.claim.job_id))
+        self.acker = Acker(one, self.hand, lambda held, outcome: self.settled.append(held.claim.job_id), lambda delay: None)
         self.running = asyncio.create_task(self.acker.run())
 
     def take(self, row: Any) -> Held:

@@ -45,7 +45,7 @@ def test_the_library_knows_no_http_and_no_mail() -> None:
 def test_only_the_command_line_and_the_tests_know_the_embedded_server() -> None:
     users = importing("", "pgqueue.embedded", "pgqueue.binaries")
     assert [
-        line for line in users if not line.startswith(("pgqueue/cli/", "pgqueue/embedded", "pgqueue/nobody", "service/demo"))
+        line for line in users if not line.startswith(("pgqueue/cli/", "pgqueue/embedded", "pgqueue/nobody", "service/demo/"))
     ] == []
 
 

@@ -15,7 +15,7 @@ from pgqueue.client import Client
 from pgqueue.errors import DependencyDown, Discard, Retry, Snooze
 from pgqueue.job import Job
 from pgqueue.settings import Settings
-from pgqueue.task import Task, task
+from pgqueue.task import Backoff, Task, task
 from pgqueue.testing import advance, working
 from tests.factories import a_job, sql, the_job
 from tests.scene import published, until
@@ -102,6 +102,27 @@ async def test_five_attempts_with_growing_waits_and_then_the_dead_letter_queue(
     row = await the_job(connection, "j")
     assert [entry["error"] for entry in row["history"]] == [f"RuntimeError: attempt {n}" for n in range(1, 6)]
     assert row["dead_at"] == row["processed_at"] is not None
+
+
+async def test_a_retry_starts_when_it_is_due_though_the_worker_looks_only_once_a_minute(
+    connection: Connection, settings: Settings
+) -> None:
+    attempts: list[float] = []
+
+    @task("test.job", backoff=Backoff(0.3))
+    async def handler(job: Job[Any]) -> None:
+        attempts.append(time.monotonic())
+        if job.attempt < 3:
+            raise RuntimeError("not yet")
+
+    await published(connection, settings, handler)
+    lazy = settings.with_(idle_interval=timedelta(minutes=1), poll_interval=timedelta(minutes=1))
+    async with Client.open(lazy) as client, working(lazy, handler):
+        await client.enqueue(handler, {}, job_id="j")
+        await until(lambda: _has(connection, status="completed"))
+    first, second, third = attempts
+    assert second - first >= 0.3
+    assert third - second >= 0.6
 
 
 async def test_retry_burns_an_attempt_and_waits_at_least_as_long_as_asked(connection: Connection, settings: Settings) -> None:

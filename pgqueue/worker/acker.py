@@ -25,10 +25,13 @@ Ended = tuple[Held, Outcome]
 class Acker:
     """A statement at a time on a connection of its own. A slot is free when its ack is committed, or proven to be void."""
 
-    def __init__(self, link: Link, hand: Hand, settled: Callable[[Held, Outcome], None]) -> None:
+    def __init__(
+        self, link: Link, hand: Hand, settled: Callable[[Held, Outcome], None], expect: Callable[[float], None]
+    ) -> None:
         self.link = link
         self.hand = hand
         self.settled = settled
+        self.expect = expect
         self._done: deque[Ended] = deque()
         self._failed: deque[Ended] = deque()
         self._shelved: deque[Ended] = deque()
@@ -116,6 +119,8 @@ class Acker:
     def _settle(self, held: Held, outcome: Outcome, written: bool) -> None:
         self.hand.drop(held)
         if written:
+            if outcome.delay is not None:
+                self.expect(outcome.delay.total_seconds())
             self.settled(held, outcome)
             return
         self.hand.counters.stale_writes += 1
@@ -131,6 +136,7 @@ class Acker:
         for held, _ in group:
             status, delay = delays.get(held.claim.id, (None, None))
             if status is not None:
+                self.expect(delay.total_seconds())
                 log.warning(
                     "no handler here for job %s of type %s: %s",
                     held.claim.job_id,

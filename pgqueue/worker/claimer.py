@@ -1,5 +1,6 @@
 """Claims due jobs and hands them on. Polls; a doorbell only makes it look sooner."""
 
+import asyncio
 import logging
 import random
 import time
@@ -45,6 +46,7 @@ class Claimer:
         self.stopping = False
         self._epoch = 0
         self._patience = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         pace = Pace()
@@ -57,6 +59,17 @@ class Claimer:
                 wait = pace.grow()
                 log.warning("no claims: the database is away (%s); trying again in %.1f s", type(error).__name__, wait)
                 await self.doorbell.wait(wait)
+
+    def expect(self, delay: float) -> None:
+        """Something that this worker put back comes due in so many seconds: looks then, if it would not look earlier."""
+        loop = asyncio.get_running_loop()
+        moment = loop.time() + delay
+        if self._alarm is not None and loop.time() < self._alarm.when() <= moment:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        # What comes due after this one, the claim that follows it will tell.
+        self._alarm = loop.call_at(moment, self.doorbell.wake)
 
     def stop(self) -> None:
         self.stopping = True

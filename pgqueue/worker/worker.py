@@ -109,7 +109,7 @@ class Worker:
     def _build(self, resources: Mapping[str, Any]) -> None:
         settings, hand = self.settings, self.hand
         self.doorbell = Doorbell(settings, self.name)
-        self.acker = Acker(self._links["acks"], hand, self._settled)
+        self.acker = Acker(self._links["acks"], hand, self._settled, self._expect)
         self.performer = Performer(
             self.tasks,
             resources,
@@ -140,6 +140,9 @@ class Worker:
             self._finish(held, verdict(held.claim, Released()))
         else:
             self.performer.start(held)
+
+    def _expect(self, delay: float) -> None:
+        self.claimer.expect(delay)
 
     def _finish(self, held: Held, outcome: Outcome) -> None:
         self.acker.put(held, outcome)

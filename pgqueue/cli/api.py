@@ -1,0 +1,90 @@
+"""`pgqueue api`: the application of PGQUEUE_APP behind uvicorn, in one process or several."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from pgqueue import __version__
+from pgqueue.cli.common import WRONG_USAGE, fail, read_settings, say, working_directory_on_path
+from pgqueue.cli.family import Family
+from pgqueue.cli.server import BACKLOG, serve
+from pgqueue.errors import SettingsError, TaskError
+from pgqueue.settings import Settings
+from pgqueue.telemetry import configure_logging
+
+log = logging.getLogger("pgqueue.api")
+
+
+@click.command()
+@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="How many share the port.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on, instead of HOST.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port, instead of PORT; 0 takes a free one.")
+@click.option("--fd", type=int, hidden=True, help="For the processes of a family: the socket that they share.")
+@click.option("--parent", type=int, hidden=True, help="And the process at whose end they end.")
+def api(processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None) -> None:
+    """Serves the HTTP API until SIGTERM or SIGINT; a second signal ends it at once."""
+    working_directory_on_path()
+    settings = read_settings()
+    settings = settings.with_(host=host or settings.host, port=settings.port if port is None else port)
+    configure_logging(settings.log_level, settings.log_format)
+    app = _application(settings)
+    if fd is not None:
+        sys.exit(serve(app, settings, socket.socket(fileno=fd), parent))
+    listener = _listen(settings)
+    _announce(app, settings, listener, processes)
+    if processes == 1:
+        sys.exit(serve(app, settings, listener))
+    sys.exit(_raise_family(settings, listener, processes))
+
+
+def _application(settings: Settings) -> Any:
+    module, _, function = settings.app.partition(":")
+    try:
+        create = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        fail(f"PGQUEUE_APP={settings.app} cannot be loaded: {error}", WRONG_USAGE)
+    try:
+        return create(settings)
+    except SettingsError as error:
+        for problem in error.problems:
+            say(problem)
+        sys.exit(WRONG_USAGE)
+    except TaskError as error:
+        fail(str(error), WRONG_USAGE)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        fail(f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}", WRONG_USAGE)
+
+
+def _announce(app: Any, settings: Settings, listener: socket.socket, processes: int) -> None:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    log.info(
+        "pgqueue api %s listens on http://%s:%d%s",
+        __version__,
+        host,
+        port,
+        f" with {processes} processes" if processes > 1 else "",
+        extra={"event": "api.started", "host": settings.host, "port": port, "processes": processes},
+    )
+    for note in getattr(getattr(app, "state", None), "notes", ()):
+        log.warning("%s", note, extra={"event": "api.note"})
+
+
+def _raise_family(settings: Settings, listener: socket.socket, processes: int) -> int:
+    # By -c and not -m: the command's module is then imported once, under its own name.
+    command = [sys.executable, "-c", "from pgqueue.cli.api import api; api()"]
+    command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid())]
+    command += ["--host", settings.host, "--port", str(settings.port)]
+    return asyncio.run(Family(command, processes, listener, settings.drain.total_seconds()).run())
