@@ -259,3 +259,42 @@ async def _is(connection: Connection, job_id: str, status: str) -> bool:
 async def _all(connection: Connection, status: str, count: int) -> bool:
     (row,) = await sql(connection, "SELECT count(*) AS n FROM job_logs WHERE status = %s", [status])
     return bool(row["n"] == count)
+
+
+@pytest.mark.parametrize("statement", ["claim_jobs", "sweep_jobs"])
+async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connection, settings: Settings, statement: str) -> None:
+    """The rows are processing, and nobody performs them: the worker gives them back when it notices, and claims them again."""
+    import psycopg
+
+    seen: list[int] = []
+
+    @task("test.job")
+    async def handler(job: Job[Any]) -> None:
+        seen.append(job.attempt)
+
+    await published(connection, settings, handler)
+    patient = settings.with_(lease=timedelta(minutes=10), doorbell=False, poll_interval=timedelta(seconds=60))
+    async with working(patient, handler) as worker:
+        await until(lambda: worker.claimer.resting)
+        one = worker.claimer.link if statement == "claim_jobs" else worker.sweeper.link
+        run, lost = one.run, []
+
+        async def lossy(name: str, values: Any) -> Any:
+            rows = await run(name, values)
+            if name == statement and not lost and any(row[3] for row in rows):
+                lost.append(len(rows))
+                await one.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            return rows
+
+        one.run = lossy  # type: ignore[method-assign]
+        if statement == "claim_jobs":
+            worker.sweeper.stop()
+        await a_job(connection, job_id="j", run_after=minutes(0 if statement == "claim_jobs" else -1))
+        if statement == "claim_jobs":
+            worker.doorbell.wake()
+        await until(lambda: _is(connection, "j", "completed"))
+        assert lost
+    row = await the_job(connection, "j")
+    assert (row["attempt_count"], row["lease"], row["history"]) == (1, 2, None)
+    assert seen == [1]

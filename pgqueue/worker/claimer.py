@@ -44,6 +44,9 @@ class Claimer:
         self.resting = False
         """Claims nothing for now: nothing was due at the last look, or there is no room."""
         self.stopping = False
+        self.quiet = asyncio.Lock()
+        """Held by a sweep from its statement until what it claimed is in hand: what is not in hand then was never heard of."""
+        self._suspicious = False
         self._epoch = 0
         self._patience = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -79,9 +82,21 @@ class Claimer:
     async def _greet(self) -> None:
         """After a reconnect: what was claimed without our hearing of it goes back, and every lane is read from its start."""
         await self.link.connect()
-        if self.link.epoch == self._epoch:
+        if self.link.epoch == self._epoch and not self._suspicious:
             return
         if self._epoch:
+            await self._release_orphans()
+        self.lanes.rewind()
+        self._suspicious = False
+        self._epoch = self.link.epoch
+
+    def suspect(self) -> None:
+        """A sweep's reply was lost, and with it perhaps some claims."""
+        self._suspicious = True
+        self.doorbell.wake()
+
+    async def _release_orphans(self) -> None:
+        async with self.quiet:
             held = list(self.hand.held.values())
             rows = await self.link.run(
                 "release_orphans",
@@ -92,10 +107,8 @@ class Claimer:
                     "leases": [one.claim.lease for one in held],
                 },
             )
-            if rows:
-                log.warning("gave back %d jobs whose claim was not answered", len(rows), extra={"event": "orphans.released"})
-        self.lanes.rewind()
-        self._epoch = self.link.epoch
+        if rows:
+            log.warning("gave back %d jobs whose claim was not answered", len(rows), extra={"event": "orphans.released"})
 
     async def _turn(self) -> None:
         await self._room()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -90,9 +90,11 @@ class Sweeper:
     async def _turn(self) -> bool:
         """One slice of every lane. True when that was the end of all of them."""
         swept = [(index, self.lanes.all[index], self._places[index]) for index in sorted(self._unfinished)]
-        with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:
-            sent_at = time.monotonic()
-            rows = await self.link.run("sweep_jobs", self._parameters(swept, free))
+        async with self.claimer.quiet:
+            rows, sent_at = await self._sweep(swept)
+            for row in rows:
+                if row[11] not in ("lane", "clock"):
+                    self._mend(row[11], row, swept[row[2] - 1][1], sent_at)
         seen: dict[int, tuple[int, Place]] = {}
         for row in rows:
             match row[11]:
@@ -102,11 +104,16 @@ class Sweeper:
                         self._leave(swept[row[2] - 1][1])
                 case "clock" if not row[6]:
                     await self.register(self.link)
-                case "clock":
-                    pass
-                case action:
-                    self._mend(action, row, swept[row[2] - 1][1], sent_at)
         return self._advance(swept, seen)
+
+    async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[Sequence[Any], float]:
+        with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:
+            sent_at = time.monotonic()
+            try:
+                return await self.link.run("sweep_jobs", self._parameters(swept, free)), sent_at
+            except AWAY:
+                self.claimer.suspect()
+                raise
 
     def _mend(self, action: str, row: Any, lane: Lane, sent_at: float) -> None:
         id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, _ = row
