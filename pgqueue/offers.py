@@ -1,5 +1,6 @@
 """From NewJob to the parameters of enqueue_job.sql and enqueue_jobs.sql; what cannot be a job is refused with a sentence."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,8 @@ from pgqueue.job import NewJob
 from pgqueue.task import Task
 
 _encode = msgspec.json.Encoder().encode
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape itself, and not an escaped backslash before the word u0000."""
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -77,7 +80,7 @@ def json_text(value: Any) -> str:
         text = _encode(value).decode()
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidJob(f"the payload cannot be written as JSON: {error}") from None
-    if "\\u0000" in text:
+    if "\\u0000" in text and _NUL.search(text):
         raise InvalidJob("the payload contains a NUL character, which Postgres cannot store")
     return text
 

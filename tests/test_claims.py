@@ -246,6 +246,10 @@ async def test_a_job_without_a_handler_is_dead_after_24_hours(connection: Connec
     assert (row["error"], row["attempt_count"]) == ("no handler for test.job", 0)
 
 
+async def _no_sweep() -> bool:
+    return True
+
+
 async def _shelved(connection: Connection, job_id: str, times: int) -> bool:
     history = (await the_job(connection, job_id))["history"] or [{}]
     return bool(history[-1].get("times", 0) >= times)
@@ -289,7 +293,9 @@ async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connecti
 
         one.run = lossy  # type: ignore[method-assign]
         if statement == "claim_jobs":
-            worker.sweeper.stop()
+            worker.sweeper._turn = _no_sweep  # type: ignore[method-assign]
+            turns = worker.sweeper.turns
+            await until(lambda: worker.sweeper.turns > turns + 1)
         await a_job(connection, job_id="j", run_after=minutes(0 if statement == "claim_jobs" else -1))
         if statement == "claim_jobs":
             worker.doorbell.wake()

@@ -24,8 +24,8 @@ class Check(msgspec.Struct, frozen=True):
 
 ADVICE = {
     "dead": "pgqueue dlq list says why; mend the cause, then pgqueue dlq retry",
-    "failures": "sql/monitoring/retrying_jobs.sql says what goes wrong now",
-    "p99": "sql/monitoring/slow_jobs.sql; more workers, or more slots in PGQUEUE_QUEUES",
+    "failures": "pgqueue dlq errors and sql/monitoring/retrying_jobs.sql say what goes wrong",
+    "p99": "sql/monitoring/slow_jobs.sql says where the time goes; more workers or slots",
     "depth": "pgqueue queues says where; more workers, or more slots in PGQUEUE_QUEUES",
     "unserved": "pgqueue queues says which queue; start pgqueue worker --queue NAME:50",
     "disagreements": "processes with different declarations of a type: finish the rollout; pgqueue workers lists them",

@@ -97,6 +97,8 @@ def run_async(action: Callable[[], Awaitable[Any]]) -> Any:
         fail(str(error), NOT_SO)
     except (psycopg.Error, PoolTimeout, OSError) as error:
         fail(*explain(error))
+    except UnicodeEncodeError:
+        fail("an argument is not valid UTF-8", WRONG_USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -12,7 +12,7 @@ import click
 from pgqueue.cli.common import NOT_SO, WRONG_USAGE, fail, json_option, say, with_client
 from pgqueue.cli.jobs import read_payload, show
 from pgqueue.cli.output import as_json as line_of_json
-from pgqueue.cli.output import cell, job_document, print_json, public, span, table
+from pgqueue.cli.output import cell, entries, job_document, on_terminal, print_json, public, span, table
 from pgqueue.cli.progress import progress
 from pgqueue.cli.which import Which, filters
 from pgqueue.client import Client
@@ -48,7 +48,10 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
         {"job": view.job_id, "type": view.job_type, "dead": view.dead_at, "tries": view.attempt_count, "error": view.error}
         for view in views
     ]
-    table(rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs", long=("job", "error"))
+    if on_terminal():
+        entries(rows, "job", ("dead", "type", "tries", "error"), "no dead jobs")
+    else:
+        table(rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs")
     if total > len(views):
         say(f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq retry sends them back")
 

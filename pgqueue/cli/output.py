@@ -2,6 +2,7 @@
 the cursor."""
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,17 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], nothing
         _rich_table(list(columns.values()), cells, [key in set(long) for key in columns])
         return
     _aligned([list(columns.values()), *cells])
+
+
+def entries(rows: Sequence[Mapping[str, Any]], title: str, details: Sequence[str], nothing: str) -> None:
+    """Prints rows whose titles are as long as a line, on a terminal: the title alone, to be copied, and a line of details."""
+    width = shutil.get_terminal_size().columns
+    for row in rows:
+        click.secho(cell(row[title]), bold=True)
+        text = "  " + "  ".join(cell(row[key]) for key in details)
+        click.echo(text if len(text) <= width else text[: width - 1] + "…")
+    if not rows:
+        click.echo(nothing)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:

@@ -1,6 +1,7 @@
 """`pgqueue queues`, `pause`, `resume`, `workers` and `stats`: seeing and steering."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ import click
 
 from pgqueue.cli.common import json_option, say, seconds, with_client
 from pgqueue.cli.output import as_json as line_of_json
-from pgqueue.cli.output import facts, moment, on_terminal, print_json, public, safe, span, table
+from pgqueue.cli.output import facts, on_terminal, print_json, public, safe, span, table
 from pgqueue.client import Client
 from pgqueue.settings import Settings
 
@@ -103,12 +104,13 @@ def stats(watch: bool, every: str, as_json: bool) -> None:
     pause = seconds(every, "--every")
 
     async def run(client: Client, _: Settings) -> None:
-        while True:
-            row = await client.stats()
-            _print_stats(row, watch=watch, as_json=as_json)
-            if not watch:
-                return
-            await asyncio.sleep(max(pause, 0.1))
+        if not watch:
+            _print_stats(await client.stats(), watch=False, as_json=as_json)
+            return
+        with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C, which is how this ends
+            while True:
+                _print_stats(await client.stats(), watch=True, as_json=as_json)
+                await asyncio.sleep(max(pause, 0.1))
 
     with_client(run)
 
@@ -123,7 +125,6 @@ def _print_stats(row: Row, *, watch: bool, as_json: bool) -> None:
     else:
         if watch:
             click.clear()
-            click.echo(f"{moment(row['now']) if 'now' in row else ''}")
         facts(_spoken(row))
     sys.stdout.flush()
 
@@ -135,7 +136,7 @@ def _spoken(row: Row) -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for name, value in row.items():
         match name:
-            case "estimated" | "now":
+            case "estimated":
                 continue
             case "completed" | "cancelled":
                 pairs.append((name, f"{estimated}{value}"))

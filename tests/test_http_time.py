@@ -1,0 +1,158 @@
+"""Every enqueue route answers within PGQUEUE_REQUEST_TIMEOUT, whatever the database does."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from pgqueue.embedded import EmbeddedServer
+from pgqueue.migrations import migrate
+from pgqueue.settings import Settings
+from tests.api import ADMIN, SIGN_IN, SIGNIN, open_api, problem
+from tests.factories import value
+
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]
+
+Connection = AsyncConnection[Any]
+LIMIT = 0.6
+"""Seconds; the tests' PGQUEUE_REQUEST_TIMEOUT."""
+
+JOB = {"type": "user.signin.notification", "payload": SIGN_IN}
+ROUTES = [
+    (SIGNIN, SIGN_IN),
+    ("/api/jobs", JOB),
+    ("/api/jobs/bulk", {"jobs": [JOB, JOB]}),
+    ("/api/admin/send-email", {"to": "someone@example.com", "subject": "s", "body": "b"}),
+]
+
+
+@asynccontextmanager
+async def an_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_api(settings, request_timeout=timedelta(seconds=LIMIT), **changes) as api:
+        api.headers.update(ADMIN)
+        yield api
+
+
+async def unavailable(api: httpx.AsyncClient, path: str, body: Any) -> None:
+    started = time.monotonic()
+    response = await api.post(path, json=body)
+    assert time.monotonic() - started < LIMIT
+    assert problem(response, 503)["error"] == "Failed to enqueue job"
+    assert response.headers["retry-after"] == "1"
+
+
+async def until(condition: Any, *, within: float = 20) -> None:
+    async with asyncio.timeout(within):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES[:3])
+async def test_a_lock_that_somebody_holds(
+    settings: Settings, database_url: str, connection: Connection, path: str, body: Any
+) -> None:
+    async with an_api(settings) as api, await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("SELECT pg_advisory_xact_lock(limit_lock('user.signin.notification', 'u1'))")
+        await unavailable(api, path, body)
+
+        async def nobody_waits() -> bool:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            return bool(await value(connection, waiting) == 0)
+
+        # What was given up does not stand in line any longer, and is not stored later.
+        await until(nobody_waits)
+        await holder.rollback()
+        assert await value(connection, "SELECT count(*) FROM job_logs") == 0
+        assert (await api.post(path, json=body)).status_code == 202
+
+
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+async def test_a_table_that_somebody_locked(settings: Settings, database_url: str, path: str, body: Any) -> None:
+    async with an_api(settings) as api, await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("LOCK TABLE job_logs")
+        await unavailable(api, path, body)
+        await holder.rollback()
+
+
+async def test_a_pool_that_is_exhausted(settings: Settings, database_url: str) -> None:
+    async with an_api(settings, pool_size=1) as api, await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("SELECT pg_advisory_xact_lock(limit_lock('user.signin.notification', 'u1'))")
+        await asyncio.gather(*(unavailable(api, SIGNIN, SIGN_IN | {"userId": user}) for user in ("u1", "u1", "u2", "u3")))
+        await holder.rollback()
+        assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
+
+
+class TestADatabaseOfItsOwn:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[EmbeddedServer]:
+        with EmbeddedServer({"fsync": "off", "restart_after_crash": "on"}) as server:
+            await migrate(server.url())
+            yield server
+
+    async def test_that_is_stopped_and_comes_back(self, settings: Settings, server: EmbeddedServer) -> None:
+        async with an_api(settings, database_url=server.url()) as api:
+            assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
+            server.stop()
+            for path, body in ROUTES:
+                await unavailable(api, path, body)
+            assert problem(await api.get("/api/jobs/x"), 503)["error"] == "The database is not available"
+            assert (await api.get("/readyz")).status_code == 503
+            assert (await api.get("/healthz")).status_code == 200
+            server.start()
+
+            async def recovered() -> bool:
+                ready = (await api.get("/readyz")).status_code == 200
+                return ready and (await api.post(SIGNIN, json=SIGN_IN | {"jobId": "after"})).status_code == 202
+
+            await until(recovered)
+
+    async def test_that_is_frozen(self, settings: Settings, server: EmbeddedServer) -> None:
+        async with an_api(settings, database_url=server.url()) as api:
+            assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
+            async with await psycopg.AsyncConnection.connect(server.url(), autocommit=True) as connection:
+                pids = await (await connection.execute("SELECT pid FROM pg_stat_activity")).fetchall()
+            postmaster = int((server.home / "data" / "postmaster.pid").read_text().splitlines()[0])
+            frozen = [postmaster]
+            for (pid,) in pids:
+                frozen.append(pid)
+            try:
+                for pid in frozen:
+                    with_kill(pid, signal.SIGSTOP)
+                await unavailable(api, SIGNIN, SIGN_IN)
+                await unavailable(api, SIGNIN, SIGN_IN)
+            finally:
+                for pid in frozen:
+                    with_kill(pid, signal.SIGCONT)
+
+            async def recovered() -> bool:
+                return (await api.post(SIGNIN, json=SIGN_IN | {"userId": "u9", "jobId": "after"})).status_code == 202
+
+            await until(recovered)
+
+
+def with_kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+async def test_an_api_that_starts_before_its_database_has_a_schema(settings: Settings, empty_database_url: str) -> None:
+    async with an_api(settings, database_url=empty_database_url) as api:
+        await unavailable(api, SIGNIN, SIGN_IN)
+        await migrate(empty_database_url)
+
+        async def ready() -> bool:
+            return (await api.get("/readyz")).status_code == 200
+
+        await until(ready)
+        assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
