@@ -49,8 +49,9 @@ async def test_every_error_is_described_as_a_problem(schema: dict[str, Any]) -> 
 async def test_every_reference_leads_somewhere(schema: dict[str, Any]) -> None:
     def references(value: Any) -> list[str]:
         if isinstance(value, dict):
-            return [value["$ref"]] if isinstance(value.get("$ref"), str) else sum(map(references, value.values()), [])
-        return sum(map(references, value), []) if isinstance(value, list) else []
+            own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+            return own + [one for inner in value.values() for one in references(inner)]
+        return [one for inner in value for one in references(inner)] if isinstance(value, list) else []
 
     for reference in references(schema):
         assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]

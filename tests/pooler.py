@@ -1,0 +1,87 @@
+"""PgBouncer in transaction mode, started by the tests that want it between themselves and Postgres."""
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+NOBODY = 65534
+
+
+def pgbouncer() -> str:
+    """Its program; the test is skipped where there is none."""
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        pytest.skip("pgbouncer is not installed here (Debian: apt install pgbouncer)")
+    return found
+
+
+@asynccontextmanager
+async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
+    """The URL of the same database through a pool of four server connections."""
+    program, port = pgbouncer(), _free_port()
+    parts = urlsplit(url)
+    home = folder / "pgbouncer"
+    home.mkdir()
+    (home / "users.txt").write_text(f'"{parts.username}" "{parts.password}"\n')
+    (home / "pgbouncer.ini").write_text(
+        f"""[databases]
+* = host={parts.hostname} port={parts.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {home}/users.txt
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 200
+logfile = {home}/log
+"""
+    )
+    as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    if as_nobody:
+        for path in (home, *home.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        _let_through(home)
+    process = await asyncio.create_subprocess_exec(program, "-q", str(home / "pgbouncer.ini"), cwd="/", **as_nobody)
+    through = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
+    try:
+        await _answers(through, process, home)
+        yield through
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _let_through(folder: Path) -> None:
+    # pytest's folders are closed to others; nobody must get through to its own.
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/") and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+async def _answers(url: str, process: asyncio.subprocess.Process, home: Path) -> None:
+    for _ in range(200):
+        try:
+            async with await psycopg.AsyncConnection.connect(url, prepare_threshold=None):
+                return
+        except psycopg.OperationalError:
+            if process.returncode is not None:
+                break
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"pgbouncer did not start: {(home / 'log').read_text() if (home / 'log').exists() else ''}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
