@@ -13,6 +13,7 @@ from pgqueue.job import NewJob
 from pgqueue.task import Task
 
 _encode = msgspec.json.Encoder().encode
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape itself, and not an escaped backslash before the word u0000."""
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -90,7 +91,7 @@ def _text(name: str, value: str | None) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= 255:
         raise InvalidJob(f"{name} is a text of 1 to 255 characters")
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF or ord(character) == 127 for character in value):
+    if _CONTROL.search(value):
         raise InvalidJob(f"{name} contains a control character")
     return value
 

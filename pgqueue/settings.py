@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import ProgrammingError
 
@@ -99,7 +99,7 @@ class Settings:
 
     # Logs
     log_level: str = setting("PGQUEUE_LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "what is logged")
-    log_format: str = setting(
+    log_format: Literal["auto", "human", "json"] = setting(
         "PGQUEUE_LOG_FORMAT", choice("auto", "human", "json"), "auto", "auto: for people on a terminal, else JSON"
     )
 

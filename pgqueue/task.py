@@ -193,8 +193,8 @@ def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, 
     for name in modules:
         try:
             module = import_module(name)
-        except ModuleNotFoundError as error:
-            raise TaskError(f"task module {name} cannot be imported: {error}") from error
+        except Exception as error:  # whatever a module does at its import keeps it from being one
+            raise TaskError(f"task module {name} cannot be imported: {type(error).__name__}: {error}") from error
         found = [value for value in vars(module).values() if isinstance(value, Task)]
         if not found:
             raise TaskError(f"task module {name} holds no task: decorate a function with @task")

@@ -94,6 +94,16 @@ class TestForward:
         code, out, _ = await pgqueue("migrate", "--plan", url=empty_database_url)
         assert (code, out) == (0, f"the schema is at version {NEWEST}\nnothing to do\n")
 
+    async def test_functions_that_lend_rights_look_nowhere_else(
+        self, empty: AsyncConnection[Any], empty_database_url: str
+    ) -> None:
+        await migrate(empty_database_url)
+        lending = await sql(
+            empty, "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        )
+        assert len(lending) == 9
+        assert all("search_path=public, pg_temp" in function["proconfig"] for function in lending)
+
     async def test_a_schema_of_its_own(self, empty: AsyncConnection[Any], empty_database_url: str) -> None:
         settings = Settings(database_url=f"{empty_database_url}?schema=jobs&connection_limit=5")
         with pytest.raises(SchemaError, match="CREATE SCHEMA first"):

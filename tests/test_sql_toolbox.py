@@ -112,6 +112,7 @@ def test_a_file_says_what_its_answer_means(folder: str, name: str) -> None:
     assert head is not None
     assert len(head[0].split()) >= 40
     assert "\\set" not in load(name, folder)
+    assert load(name, folder).endswith(";\n")  # for psql's \i, which waits for it
 
 
 class TestReplay:

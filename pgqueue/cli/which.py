@@ -1,6 +1,6 @@
 """Which part of the dead-letter queue: ids, or filters, or all of it."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -9,7 +9,10 @@ import msgspec
 
 from pgqueue.client import Client
 from pgqueue.durations import duration
-from pgqueue.job import DeadFilter
+from pgqueue.job import DeadFilter, JobView
+
+PAGE = 500
+"""Jobs that are read at once."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,3 +78,18 @@ def filters(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+async def pages(client: Client, which: DeadFilter, limit: int) -> AsyncIterator[JobView]:
+    """Dead jobs, newest first, read page by page."""
+    cursor = None
+    while limit > 0:
+        page = await client.dead_letters(which, limit=min(limit, PAGE), cursor=cursor)
+        for view in page:
+            yield view
+        if len(page) < min(limit, PAGE):
+            return
+        limit -= len(page)
+        dead_at: datetime | None = page[-1].dead_at
+        assert dead_at is not None  # noqa: S101 - the dead have one
+        cursor = (dead_at, page[-1].id)

@@ -20,4 +20,4 @@ WITH newest AS (
 SELECT p.fingerprint, sum(p.count)::bigint AS count, min(p.first) AS first, max(p.last) AS last,
        (array_agg(p.sample ORDER BY p.last DESC))[1] AS sample_job_id,
        array_agg(DISTINCT p.job_type) AS job_types
-  FROM printed p GROUP BY p.fingerprint ORDER BY count DESC, last DESC LIMIT 100
+  FROM printed p GROUP BY p.fingerprint ORDER BY count DESC, last DESC LIMIT 100;

@@ -86,4 +86,4 @@ SELECT w.enqueued, w.processing, w.failed, d.dlq,
        w.ready, w.scheduled, round(w.oldest_ready_s, 3)::float8 AS oldest_ready_s,
        r.recent_finished, round(r.recent_failed_share::numeric, 4)::float8 AS recent_failed_share,
        round(r.took[1]::numeric, 3)::float8 AS recent_p50_s, round(r.took[2]::numeric, 3)::float8 AS recent_p99_s
-  FROM waiting w, died d, size s, counted c, guessed g, recent r
+  FROM waiting w, died d, size s, counted c, guessed g, recent r;

@@ -42,4 +42,4 @@ SELECT queue, coalesce(p.paused, false) AS paused, coalesce(v.ready, 0) AS ready
        coalesce(v.processing, 0) AS processing, round(v.oldest_ready_s, 3)::float8 AS oldest_ready_s,
        coalesce(s.workers, 0) AS workers, coalesce(s.slots, 0) AS slots
   FROM live v FULL JOIN served s USING (queue) FULL JOIN job_queues p USING (queue)
- ORDER BY queue
+ ORDER BY queue;

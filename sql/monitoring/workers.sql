@@ -13,4 +13,4 @@ SELECT w.id, w.kind, w.host, w.pid, w.release, w.queues, w.started_at,
   FROM job_workers w
  WHERE w.seen_at > now() - interval '1 day'
  ORDER BY alive DESC, w.kind, w.host, w.id
- LIMIT 1000
+ LIMIT 1000;
