@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -86,6 +86,20 @@ class RawJson(Loader):
         return bytes(data)[1:]
 
 
+class HexId(Loader):
+    """uuid as 32 hexadecimal digits: a text sorts as Postgres sorts, hashes fast, and goes back as it is."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).hex()
+
+
+def array(values: Iterable[object]) -> str:
+    """An array literal of ids or numbers, which need no quoting: half the cost of a list, element by element."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
 class Link:
     """One connection of the engine, in autocommit, that comes back after any loss. Statements on it go one after the other.
 
@@ -113,6 +127,7 @@ class Link:
                 if not self._pooled:
                     await connection.execute(load("set_session"), self._session())
             connection.adapters.register_loader("jsonb", RawJson)
+            connection.adapters.register_loader("uuid", HexId)
             self._connection = connection
             self._cursor = None
             self.epoch += 1

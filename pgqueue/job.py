@@ -1,5 +1,6 @@
 """The values that travel: a new job, its ticket, what a worker claimed, how the attempt ended, what a reader sees."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -55,9 +56,9 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """One attempt, as a worker took it: the row's identity, its lease, and the undecoded payload (JSON)."""
+    """One attempt, as a worker took it: the row's id (hexadecimal), its lease, and the undecoded payload (JSON)."""
 
-    id: UUID
+    id: str
     lease: int
     job_id: str
     job_type: str
@@ -128,37 +129,51 @@ class Replayed(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
+Report = Callable[[Claim, float, str | None], Awaitable[None]]
+
+
 class Job(Generic[P]):
-    """What a handler gets. `attempt` counts from 1 to `max_attempts`; `resources` is what the module's `lifespan` yielded."""
+    """What a handler gets: its payload, and who and what the attempt is."""
 
-    __slots__ = ("_reporter", "attempt", "created_at", "job_id", "job_type", "max_attempts", "payload", "resources", "user_id")
+    __slots__ = ("_claim", "_report", "payload", "resources")
 
-    def __init__(
-        self,
-        payload: P,
-        *,
-        job_id: str,
-        job_type: str,
-        user_id: str,
-        attempt: int,
-        max_attempts: int,
-        created_at: datetime,
-        resources: Any = None,
-        reporter: Any = None,
-    ) -> None:
+    def __init__(self, payload: P, claim: Claim, resources: Any = None, report: Report | None = None) -> None:
         self.payload = payload
-        self.job_id = job_id
-        self.job_type = job_type
-        self.user_id = user_id
-        self.attempt = attempt
-        self.max_attempts = max_attempts
-        self.created_at = created_at
         self.resources = resources
-        self._reporter = reporter
+        """What the `lifespan` of the task's module yielded."""
+        self._claim = claim
+        self._report = report
+
+    @property
+    def job_id(self) -> str:
+        """The same in every attempt."""
+        return self._claim.job_id
+
+    @property
+    def job_type(self) -> str:
+        return self._claim.job_type
+
+    @property
+    def user_id(self) -> str:
+        return self._claim.user_id
+
+    @property
+    def attempt(self) -> int:
+        """From 1 to `max_attempts`."""
+        return self._claim.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        return self._claim.max_attempts
+
+    @property
+    def created_at(self) -> datetime:
+        """When the job was enqueued, by the database's clock; aware."""
+        return self._claim.created_at
 
     async def progress(self, fraction: float, note: str | None = None) -> None:
         """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when the job is no longer ours."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
-        if self._reporter is not None:
-            await self._reporter(fraction, note)
+        if self._report is not None:
+            await self._report(self._claim, fraction, note)

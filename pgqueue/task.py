@@ -89,6 +89,7 @@ class Task(Generic[P]):
         self.queue = queue
         self.max_attempts = max_attempts
         self.timeout = timeout
+        self.seconds = timeout.total_seconds()
         self.backoff = backoff
         self.rate_limit = rate_limit
         self.depends_on = depends_on

@@ -44,7 +44,7 @@ async def run(
     and verdict are the worker's own."""
     ended: list[Outcome] = []
 
-    async def no_report(held: Held, fraction: float, note: str | None) -> None:
+    async def no_report(claim: Claim, fraction: float, note: str | None) -> None:
         return None
 
     performer = Performer(
@@ -57,7 +57,7 @@ async def run(
         no_report,
     )
     claim = Claim(
-        uuid4(),
+        uuid4().hex,
         attempt,
         job_id,
         task.job_type,
@@ -70,8 +70,10 @@ async def run(
     )
     held = Held(claim, 0.0)
     performer.start(held)
+    watching = asyncio.create_task(performer.watch())
     assert held.task is not None
     await held.task
+    watching.cancel()
     return ended[0]
 
 

@@ -9,6 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -68,6 +69,10 @@ class Api:
             code = await self.process.wait()
             await self._reader
         return code
+
+
+async def registered(connection: Connection, count: int) -> bool:
+    return bool(await value(connection, "SELECT count(*) FROM job_workers") == count)
 
 
 @asynccontextmanager
@@ -246,11 +251,7 @@ class TestSigterm:
 class TestAFamily:
     async def test_100_simultaneous_sign_ins_of_one_user_are_ten(self, database_url: str, connection: Connection) -> None:
         async with ready("--processes", "2", **environment(database_url)) as (_, client):
-
-            async def both() -> bool:
-                return bool(await value(connection, "SELECT count(*) FROM job_workers") == 2)
-
-            await until(both)
+            await until(partial(registered, connection, 2))
             answers = await asyncio.gather(*(client.post(SIGNIN, json=SIGN_IN) for _ in range(100)))
         codes = [answer.status_code for answer in answers]
         assert (codes.count(202), codes.count(429)) == (10, 90)
@@ -275,7 +276,8 @@ class TestAFamily:
             await until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_it_ends_as_one(self, database_url: str, number: signal.Signals) -> None:
+    async def test_it_ends_as_one(self, database_url: str, connection: Connection, number: signal.Signals) -> None:
         async with ready("--processes", "2", **environment(database_url)) as (api, _):
+            await until(partial(registered, connection, 2))
             assert await api.end(number) == 0
             assert len(api.said("api.stopping")) == 2

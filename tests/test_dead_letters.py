@@ -1,6 +1,7 @@
 """The dead-letter queue: pages, filters, replays, and what is kept of the past."""
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ async def test_many_are_replayed_the_longest_dead_first_and_spread_out(client: C
     assert (done.retried, done.matched, done.remaining, done.dry_run) == (6, 10, 4, False)
     rows = await sql(connection, "SELECT job_id, run_after FROM job_logs WHERE status = 'enqueued' ORDER BY run_after")
     assert [row["job_id"] for row in rows] == ["j9", "j8", "j7", "j6", "j5", "j4"]
-    steps = [(later["run_after"] - sooner["run_after"]).total_seconds() for sooner, later in zip(rows, rows[1:], strict=False)]
+    steps = [(later["run_after"] - sooner["run_after"]).total_seconds() for sooner, later in pairwise(rows)]
     assert all(0.45 <= step <= 0.55 for step in steps)
     with pytest.raises(InvalidJob):
         await client.replay_many(which, rate=0)

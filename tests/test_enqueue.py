@@ -114,7 +114,7 @@ async def test_refusals_leave_the_caller_s_transaction_usable(
         ({"priority": 10}, "priority is a whole number from 0 to 9"),
         ({"priority": True}, "priority is a whole number from 0 to 9"),
         ({"max_attempts": 0}, "max_attempts is a whole number from 1 to 1000"),
-        ({"run_after": datetime(2026, 1, 1)}, "run_after needs a time zone"),  # noqa: DTZ001 - that is the point
+        ({"run_after": datetime(2026, 1, 1)}, "run_after needs a time zone"),
         ({"run_after": datetime(9999, 6, 1, tzinfo=UTC)}, "run_after is between the years 1970 and 9998"),
         ({"delay": "soon"}, "not a duration"),
         ({"delay": -1}, "a duration is between 0 and 100 years"),
@@ -204,7 +204,7 @@ async def test_a_lost_reply_is_answered_by_sending_again(client: Client, connect
     """The connection dies between commit and reply, as far as the client can tell; the job is there once all the same."""
     async with client.pool.connection() as one:
         pid = one.info.backend_pid
-    enqueue = client._execute  # noqa: SLF001
+    enqueue = client._execute
     deaths = iter([True])
 
     async def commit_and_die(own: Any, *arguments: Any) -> Any:

@@ -282,12 +282,11 @@ async def test_a_module_s_lifespan_is_opened_once_and_handed_to_its_jobs(connect
         seen.append(job.resources)
 
     await published(connection, settings, handler)
-    async with Client.open(settings) as client:
-        async with working(settings, handler, lifespan=lifespan):
-            await client.enqueue(handler, {})
-            await client.enqueue(handler, {})
-            await until(lambda: len(seen) == 2)
-            assert closed == []
+    async with Client.open(settings) as client, working(settings, handler, lifespan=lifespan):
+        await client.enqueue(handler, {})
+        await client.enqueue(handler, {})
+        await until(lambda: len(seen) == 2)
+        assert closed == []
     assert seen == ["a pool of mail connections"] * 2
     assert (opened, closed) == ([settings.database_url], [True])
 

@@ -52,7 +52,6 @@ NOT_JSON = {
     "comment": b"{} // x",
     "python": b"{'a': 1}",
 }
-WRONG_SHAPES = [b"null", b"[]", b'"text"', b"17", b"true", b"[{}]"]
 
 
 @pytest.fixture
@@ -63,30 +62,34 @@ async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("path", POSTS)
-@pytest.mark.parametrize("name", NOT_JSON)
-async def test_what_is_not_json(api: httpx.AsyncClient, connection: Connection, path: str, name: str) -> None:
-    response = await api.post(path, content=NOT_JSON[name], headers=JSON)
-    if name == "empty" and path.endswith("/x"):
-        problem(response, 404)
-        return
-    assert len(problem(response, 400)["error"]) > 15
+async def test_what_is_not_json(api: httpx.AsyncClient, connection: Connection, path: str) -> None:
+    for name, body in NOT_JSON.items():
+        response = await api.post(path, content=body, headers=JSON)
+        if name == "empty" and path.endswith("/x"):
+            problem(response, 404)
+        else:
+            assert len(problem(response, 400)["error"]) > 15, name
     assert await value(connection, "SELECT count(*) FROM job_logs") == 0
 
 
 @pytest.mark.parametrize("path", POSTS)
-@pytest.mark.parametrize("body", WRONG_SHAPES)
-async def test_json_of_the_wrong_shape(api: httpx.AsyncClient, path: str, body: bytes) -> None:
-    assert problem(await api.post(path, content=body, headers=JSON), 400)["error"] == "The body must be a JSON object"
+async def test_json_of_the_wrong_shape(api: httpx.AsyncClient, path: str) -> None:
+    for body in (b"null", b"[]", b'"text"', b"17", b"true", b"[{}]"):
+        assert problem(await api.post(path, content=body, headers=JSON), 400)["error"] == "The body must be a JSON object"
 
 
 @pytest.mark.parametrize("path", POSTS)
-@pytest.mark.parametrize(
-    "content_type",
-    [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp", "json"],
-)
-async def test_other_types_of_content(api: httpx.AsyncClient, path: str, content_type: str | None) -> None:
-    headers = {} if content_type is None else {"Content-Type": content_type}
-    assert problem(await api.post(path, content=json.dumps(SIGN_IN), headers=headers), 415)
+async def test_other_types_of_content(api: httpx.AsyncClient, path: str) -> None:
+    for content_type in (
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/jsonp",
+        "json",
+    ):
+        problem(await api.post(path, content=json.dumps(SIGN_IN), headers={"Content-Type": content_type}), 415)
+    problem(await api.post(path, content=json.dumps(SIGN_IN)), 415)
 
 
 @pytest.mark.parametrize("content_type", ["application/json;charset=utf-8", "Application/JSON ; x=y"])
@@ -147,17 +150,12 @@ async def test_texts_are_stored_as_texts(api: httpx.AsyncClient, connection: Con
     assert (await api.get("/api/admin/dlq", params=dict.fromkeys(("type", "userId", "error"), text))).json()["count"] == 0
 
 
-@pytest.mark.parametrize("number", [10**30, 2**63, -(2**63) - 1, 1.5, -0.0, 1e308, True, None, [], {}])
 @pytest.mark.parametrize("member", ["priority", "maxAttempts", "runAfter", "jobId", "userId", "queue", "type"])
-async def test_numbers_where_none_belong(api: httpx.AsyncClient, connection: Connection, member: str, number: Any) -> None:
-    job = {"type": "user.signin.notification", "payload": SIGN_IN, member: number}
-    response = await api.post("/api/jobs", json=job)
-    assert response.status_code in (202, 400)
-    if response.status_code == 202:
-        assert number is None
-    else:
-        assert problem(response, 400)["error"].startswith(member)
-        assert await value(connection, "SELECT count(*) FROM job_logs") == 0
+async def test_numbers_where_none_belong(api: httpx.AsyncClient, connection: Connection, member: str) -> None:
+    for number in (10**30, 2**63, -(2**63) - 1, 1.5, -0.0, 1e308, True, [], {}):
+        job = {"type": "user.signin.notification", "payload": SIGN_IN, member: number}
+        assert problem(await api.post("/api/jobs", json=job), 400)["error"].startswith(member), number
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 0
 
 
 async def test_numbers_that_postgres_could_store_and_we_could_not_give_back(settings: Settings, connection: Connection) -> None:
@@ -219,16 +217,25 @@ def test_decoding_answers_or_refuses(body: bytes) -> None:
         assert decode(body) == json.loads(body)
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/%00", "/api/jobs/a/b", "/api//jobs///", "/api/jobs/x/", "/..%2f", "/schema/../api", "/api/admin/dlq/%", "/%ff%fe"],
-)
+ODD_PATHS = [
+    "/%00",
+    "/api/jobs/a/b",
+    "/api//jobs///",
+    "/api/jobs/x/",
+    "/..%2f",
+    "/schema/../api",
+    "/api/admin/dlq/%",
+    "/%ff%fe",
+]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW"])
-async def test_odd_paths_and_methods(api: httpx.AsyncClient, method: str, path: str) -> None:
-    response = await api.request(method, path)
-    assert response.status_code < 500
-    if response.status_code >= 400 and method != "HEAD":
-        problem(response, response.status_code)
+async def test_odd_paths_and_methods(api: httpx.AsyncClient, method: str) -> None:
+    for path in ODD_PATHS:
+        response = await api.request(method, path)
+        assert response.status_code < 500
+        if response.status_code >= 400 and method != "HEAD":
+            problem(response, response.status_code)
 
 
 async def test_a_method_that_a_route_does_not_take(api: httpx.AsyncClient) -> None:

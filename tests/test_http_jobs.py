@@ -80,6 +80,8 @@ class TestAJobOfAnyType:
             ({"payload": {}}, "Missing required field: type"),
             ({"type": "image.resize"}, "Missing required field: payload"),
             ({"type": "no.such", "payload": {}}, "Unknown job type: no.such"),
+            ({"type": "owned", "payload": [1]}, "userId is required: owned has a limit per user"),
+            ({"type": "owned", "payload": {"owner": "a"}, "userId": "b"}, "userId is not the owner of the payload"),
             ({"type": "image.resize", "payload": {"image": "a", "width": "wide"}}, "width: expected `int`, got `str`"),
             ({"type": "image.resize", "payload": [1]}, "The payload does not fit image.resize"),
             (a_sign_in(payload={"userId": "u1"}), "Missing required fields: userId, email, name"),
@@ -144,9 +146,10 @@ class TestManyAtOnce:
     async def test_there_are_1_to_10000(self, api: httpx.AsyncClient, body: Any) -> None:
         problem(await api.post("/api/jobs/bulk", json=body), 400)
 
-    async def test_there_may_be_10000(self, api: httpx.AsyncClient, connection: Connection) -> None:
+    async def test_there_may_be_10000(self, settings: Settings, connection: Connection) -> None:
         jobs = [a_sign_in(payload=SIGN_IN | {"userId": f"u{number}"}) for number in range(10_000)]
-        response = await api.post("/api/jobs/bulk", json={"jobs": jobs})
+        async with open_api(settings, request_timeout=timedelta(seconds=30)) as api:
+            response = await api.post("/api/jobs/bulk", json={"jobs": jobs}, headers=ADMIN)
         assert response.status_code == 202
         assert {one["status"] for one in response.json()["results"]} == {"enqueued"}
         assert await value(connection, "SELECT count(*) FROM job_logs") == 10_000
@@ -332,3 +335,9 @@ async def test_a_job_may_wait(api: httpx.AsyncClient, connection: Connection) ->
     assert (await the_job(connection, "later"))["run_after"] > (await the_job(connection, "later"))["created_at"] + timedelta(
         days=1
     )
+
+
+async def test_a_service_without_the_modules_of_a_type_does_not_take_it(settings: Settings, connection: Connection) -> None:
+    async with open_api(settings, modules=("tests.some_tasks",)) as api:
+        sentence = "Unknown job type: user.signin.notification"
+        assert problem(await api.post(SIGNIN, json=SIGN_IN), 400)["error"] == sentence

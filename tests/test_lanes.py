@@ -1,15 +1,14 @@
 """The cursor's rules, as bookkeeping."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from pgqueue.worker.lanes import GRACE, LAST_ID, START, Lanes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def place(seconds: float) -> tuple[datetime, UUID]:
-    return NOW + timedelta(seconds=seconds), UUID(int=1)
+def place(seconds: float) -> tuple[datetime, str]:
+    return NOW + timedelta(seconds=seconds), "1" * 32
 
 
 def test_a_full_claim_moves_the_cursor_to_the_last_row_taken() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue.errors import Discard, SettingsError
-from pgqueue.job import Job
+from pgqueue.job import Claim, Job
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, load_tasks
 from service.jobs import CustomEmail, SignIn, custom_email, lifespan, notify_of_sign_in, send_custom_email, signin
@@ -32,7 +32,8 @@ def anyio_backend() -> str:
 
 def job_of(payload: Any, resources: Any = None, **changes: Any) -> Job[Any]:
     values: dict[str, Any] = {"job_id": "job-1", "job_type": "t", "user_id": "user-123", "attempt": 1, "max_attempts": 5}
-    return Job(payload, **(values | {"created_at": NOW, "resources": resources} | changes))
+    values |= {"id": "0" * 32, "lease": 1, "payload": b"{}", "created_at": NOW, "queue": "default"}
+    return Job(payload, Claim(**(values | changes)), resources)
 
 
 def sign_in(**changes: Any) -> SignIn:

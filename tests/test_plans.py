@@ -202,7 +202,7 @@ async def test_a_page_of_the_dead_letter_queue_goes_by_its_index(connection: Con
 
 async def test_pruning_goes_by_ranges_of_the_id(connection: Connection, settings: Settings) -> None:
     await filled(connection, completed=ROWS)
-    values = {"after": LAST_ID.__class__(int=0), "keep_completed": timedelta(days=7), "keep_dlq": timedelta(days=30)}
+    values = {"after": START[1], "keep_completed": timedelta(days=7), "keep_dlq": timedelta(days=30)}
     async with link(settings) as one:
         plan = await explained(one, "prune_jobs", {**values, "whole": False, "batch": 500})
     only_index_scans(plan, "job_logs_pkey")

@@ -15,7 +15,7 @@ from pgqueue.task import Backoff
 
 
 def a_claim(attempt: int = 1, most: int = 5) -> Claim:
-    return Claim(uuid4(), attempt, "j", "t", "u", attempt, most, b"{}", datetime(2026, 1, 1, tzinfo=UTC), "default")
+    return Claim(uuid4().hex, attempt, "j", "t", "u", attempt, most, b"{}", datetime(2026, 1, 1, tzinfo=UTC), "default")
 
 
 def seconds(delay: timedelta | None) -> float:

@@ -89,7 +89,8 @@ async def test_rescued_jobs_start_in_groups_that_shrink(
     await sql(
         connection,
         """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, attempt_count, started_at, lease_until)
-           SELECT 'j' || n, 'test.job', 'u', '{}', 'processing', %s, now(), now() - interval '1 s' FROM generate_series(1, 150) n""",
+           SELECT 'j' || n, 'test.job', 'u', '{}', 'processing', %s, now(), now() - interval '1 s'
+             FROM generate_series(1, 150) n""",
         [attempts],
     )
     async with link(settings) as one:
@@ -171,4 +172,4 @@ async def test_a_slice_tells_where_it_ended_and_what_it_left(connection: Connect
         )
     (lane,) = [row for row in rows if row[11] == "lane"]
     third = await the_job(connection, "j2")
-    assert (lane[0], lane[10], lane[6], lane[7]) == (third["id"], third["run_after"], 3, 2)
+    assert (lane[0], lane[10], lane[6], lane[7]) == (third["id"].hex, third["run_after"], 3, 2)

@@ -1,7 +1,7 @@
 """Declaring tasks, and finding them by the names of their modules."""
 
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from pgqueue import Backoff, Job, Limit, Task, task
 from pgqueue.durations import duration, spoken
 from pgqueue.errors import TaskError
+from pgqueue.job import Claim
 from pgqueue.settings import Settings, settings_from
 from pgqueue.task import load_tasks
 
@@ -27,10 +28,8 @@ def test_a_task_is_callable_and_knows_its_payload() -> None:
     assert isinstance(resize, Task)
     assert resize.payload_type is Resize
     assert resize.decode(b'{"image": "a.png"}') == Resize("a.png")
-    assert (
-        resize(Job(Resize("a.png"), job_id="j", job_type="t", user_id="u", attempt=1, max_attempts=1, created_at=None))
-        == "a.png"
-    )  # type: ignore[arg-type]
+    claim = Claim("0" * 32, 1, "j", "image.resize", "u", 1, 3, b"{}", datetime(2026, 1, 1, tzinfo=UTC), "images")
+    assert resize(Job(Resize("a.png"), claim)) == "a.png"
     declared = resize.declaration(Settings())
     assert (declared.queue, declared.max_attempts, declared.timeout, declared.depends_on) == (
         "images",

@@ -194,7 +194,8 @@ async def test_it_goes_on_after_its_connections_were_terminated(
             await client.enqueue_many([NewJob(tasks.noting, {}, f"j{turn}-{n}") for n in range(100)])
             await sql(
                 connection,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgqueue %' AND datname = current_database()",
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE application_name LIKE 'pgqueue %' AND datname = current_database()""",
             )
             done = (turn + 1) * 100
             await until(lambda done=done: _ended(connection, done), 40)  # type: ignore[misc]

@@ -5,11 +5,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
-from pgqueue.database import AWAY, REFUSED, Link, Pace
+from pgqueue.database import AWAY, REFUSED, Link, Pace, array
 from pgqueue.job import Outcome, Status
 from pgqueue.policy import plain
 from pgqueue.worker.hand import Hand, Held
@@ -74,7 +73,7 @@ class Acker:
         while True:
             try:
                 rows = await self.link.run(statement, _parameters(statement, group))
-                written: set[UUID] = {row[0] for row in rows}
+                written: set[str] = {row[0] for row in rows}
                 if lost and len(written) < len(group):
                     written |= await self._confirmed(group, written)
                 break
@@ -91,10 +90,10 @@ class Acker:
         for held, outcome in group:
             self._settle(held, outcome, held.claim.id in written)
 
-    async def _confirmed(self, group: list[Ended], written: set[UUID]) -> set[UUID]:
+    async def _confirmed(self, group: list[Ended], written: set[str]) -> set[str]:
         """Which of the rest were written before the reply was lost."""
         rest = [held.claim for held, _ in group if held.claim.id not in written]
-        rows = await self.link.run("confirm_acks", {"ids": [c.id for c in rest], "leases": [c.lease for c in rest]})
+        rows = await self.link.run("confirm_acks", {"ids": array(c.id for c in rest), "leases": array(c.lease for c in rest)})
         return {row[0] for row in rows}
 
     async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
@@ -148,8 +147,8 @@ class Acker:
 
 def _parameters(statement: str, group: list[Ended]) -> dict[str, Any]:
     parameters: dict[str, Any] = {
-        "ids": [held.claim.id for held, _ in group],
-        "leases": [held.claim.lease for held, _ in group],
+        "ids": array(held.claim.id for held, _ in group),
+        "leases": array(held.claim.lease for held, _ in group),
     }
     if statement == "fail_jobs":
         parameters |= {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from pgqueue.database import AWAY, Link, Pace
+from pgqueue.database import AWAY, Link, Pace, array
 from pgqueue.job import Claim
 from pgqueue.settings import Settings
 from pgqueue.worker.doorbell import Doorbell
@@ -103,8 +103,8 @@ class Claimer:
                 {
                     "queues": list(self.hand.slots),
                     "worker": self.worker,
-                    "ids": [one.claim.id for one in held],
-                    "leases": [one.claim.lease for one in held],
+                    "ids": array(one.claim.id for one in held),
+                    "leases": array(one.claim.lease for one in held),
                 },
             )
         if rows:
@@ -176,10 +176,10 @@ class Claimer:
         return {
             "queues": [room.queue for room in rooms],
             "free": [room.free for room in rooms],
-            "lane_rooms": [number for number, _ in lanes],
-            "lane_priorities": [lane.priority for _, lane in lanes],
+            "lane_rooms": array(number for number, _ in lanes),
+            "lane_priorities": array(lane.priority for _, lane in lanes),
             "lane_run_afters": [lane.cursor[0] for _, lane in lanes],
-            "lane_ids": [lane.cursor[1] for _, lane in lanes],
+            "lane_ids": array(lane.cursor[1] for _, lane in lanes),
             "lease": self.settings.lease,
             "worker": self.worker,
         }

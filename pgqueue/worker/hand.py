@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from pgqueue.job import Claim
 
@@ -21,6 +20,9 @@ class Held:
     """Why the lease is gone; whatever the handler still does counts for nothing."""
     released: bool = False
     """The worker stops: the attempt is to be given back."""
+    deadline: float = 0.0
+    """When its handler's time is over."""
+    overdue: bool = False
     started_at: float = 0.0
     finished_at: float = 0.0
 
@@ -44,12 +46,12 @@ class Hand:
     """The slots of each queue, and who sits in them. A slot is free again only when the attempt's ack is committed."""
 
     slots: dict[str, int]
-    held: dict[UUID, Held] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a slot comes free."""
     _used: dict[str, int] = field(default_factory=dict)
-    _rescued: set[UUID] = field(default_factory=set)
+    _rescued: set[str] = field(default_factory=set)
 
     def free(self, queue: str) -> int:
         return self.slots[queue] - self._used.get(queue, 0)

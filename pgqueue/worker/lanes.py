@@ -7,14 +7,13 @@ walk again over the dead index entries of everything done before.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
-Place = tuple[datetime, UUID]
+Place = tuple[datetime, str]
 
-START: Place = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+START: Place = (datetime(1, 1, 2, tzinfo=UTC), "0" * 32)
 """Before every job (and inside what both Python and Postgres can write)."""
 
-LAST_ID = UUID(int=2**128 - 1)
+LAST_ID = "f" * 32
 
 GRACE = timedelta(milliseconds=250)
 """How long a commit may take after its job's run_after was set, and still be seen by claims rather than by a sweep."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.database import load
+from pgqueue.database import HexId, array, load
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
 
@@ -60,11 +60,12 @@ class LeaseKeeper:
         rows = self._ready().execute(
             load("extend_leases"),
             {
-                "ids": list(ids),
-                "leases": [one.claim.lease for one in due],
+                "ids": array(ids),
+                "leases": array(one.claim.lease for one in due),
                 "lease": self._settings.lease,
                 "worker": self._worker,
             },
+            binary=True,
         )
         for id, what in rows:
             if what == "extended":
@@ -105,6 +106,7 @@ class LeaseKeeper:
                     "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
                     [milliseconds, milliseconds],
                 )
+            connection.adapters.register_loader("uuid", HexId)
             self._connection = connection
         return self._connection
 

@@ -3,19 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pgqueue.errors import LeaseLost
-from pgqueue.job import Job, Outcome
+from pgqueue.job import Claim, Job, Outcome, Report
 from pgqueue.policy import Released, TimedOut, Undecodable, verdict
 from pgqueue.task import Task
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
 
-Report = Callable[[Held, float, str | None], Awaitable[None]]
+TICK = 0.05
+"""Seconds between two looks at who has run out of time."""
 
 
 class Performer:
@@ -61,67 +62,66 @@ class Performer:
                 },
             )
         held.started_at = time.monotonic()
+        held.deadline = held.started_at + task.seconds
         self.running.add(held)
         held.task = asyncio.create_task(self._perform(task, held))
+
+    async def watch(self) -> None:
+        """Stops attempts whose time is over; until cancelled. One look at all of them is cheaper than a timer for each."""
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            for held in [held for held in self.running if held.deadline <= now and not held.overdue]:
+                held.overdue = True
+                if held.task is not None and self.tasks[held.claim.job_type].is_async:
+                    held.task.cancel()
 
     async def _perform(self, task: Task[Any], held: Held) -> None:
         error: BaseException | None = None
         try:
-            job = self._job(task, held)
-            await (self._call(task, job, held) if task.is_async else self._call_in_thread(task, job, held))
+            if task.is_async:
+                await task.handler(Job(self._payload(task, held), held.claim, self._resources(held), self.report))
+            else:
+                await self._perform_in_thread(task, held)
         except asyncio.CancelledError as cancelled:
-            error = Released() if held.released else cancelled
+            error = self._why(task, held, cancelled)
         except Exception as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt
             error = caught
         held.finished_at = time.monotonic()
         self.running.discard(held)
         if held.lost is not None or isinstance(error, LeaseLost):
-            log.warning(
-                "Job %s: attempt %d was stopped, for its lease is gone: %s",
-                held.claim.job_id,
-                held.claim.attempt,
-                held.lost or "a write of the handler met no row",
-                extra={"event": "lease.lost", "jobId": held.claim.job_id, "attemptCount": held.claim.attempt},
-            )
-            self.forget(held)
-            return
-        self.finish(held, verdict(held.claim, error, task.backoff))
+            self._forget(held)
+        else:
+            self.finish(held, verdict(held.claim, error, task.backoff))
 
-    def _job(self, task: Task[Any], held: Held) -> Job[Any]:
-        claim = held.claim
+    def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
-            payload = task.decode(claim.payload)
+            return task.decode(held.claim.payload)
         except (ValueError, RecursionError) as error:
             raise Undecodable(str(error)) from None
-        return Job(
-            payload,
-            job_id=claim.job_id,
-            job_type=claim.job_type,
-            user_id=claim.user_id,
-            attempt=claim.attempt,
-            max_attempts=claim.max_attempts,
-            created_at=claim.created_at,
-            resources=self.resources.get(claim.job_type),
-            reporter=_Reporter(self.report, held) if task.is_async else _no_progress,
+
+    def _resources(self, held: Held) -> Any:
+        return self.resources.get(held.claim.job_type)
+
+    def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:
+        if held.released:
+            return Released()
+        return TimedOut(f"timed out after {task.timeout.total_seconds():g} s") if held.overdue else cancelled
+
+    def _forget(self, held: Held) -> None:
+        log.warning(
+            "Job %s: attempt %d was stopped, for its lease is gone: %s",
+            held.claim.job_id,
+            held.claim.attempt,
+            held.lost or "a write of the handler met no row",
+            extra={"event": "lease.lost", "jobId": held.claim.job_id, "attemptCount": held.claim.attempt},
         )
+        self.forget(held)
 
-    async def _call(self, task: Task[Any], job: Job[Any], held: Held) -> None:
-        seconds = task.timeout.total_seconds()
-        clock = asyncio.timeout(seconds)
-        try:
-            async with clock:
-                await task.handler(job)
-        except TimeoutError:
-            if clock.expired():
-                raise TimedOut(f"timed out after {seconds:g} s") from None
-            raise
-
-    async def _call_in_thread(self, task: Task[Any], job: Job[Any], held: Held) -> None:
+    async def _perform_in_thread(self, task: Task[Any], held: Held) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
-        seconds = task.timeout.total_seconds()
-        loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, task.handler, job)
-        late = loop.time() + seconds
+        job = Job(self._payload(task, held), held.claim, self._resources(held), _no_progress)
+        call = asyncio.get_running_loop().run_in_executor(self._threads, task.handler, job)
         while not call.done():
             try:
                 await asyncio.wait({call})
@@ -129,22 +129,11 @@ class Performer:
                 if held.released:
                     # The process is about to end, and the thread with it.
                     raise
-        if loop.time() > late:
+        if time.monotonic() > held.deadline:
             call.exception()
-            raise TimedOut(f"timed out after {seconds:g} s (a synchronous handler cannot be interrupted)")
+            raise TimedOut(f"timed out after {task.timeout.total_seconds():g} s (a synchronous handler cannot be interrupted)")
         call.result()
 
 
-class _Reporter:
-    __slots__ = ("_held", "_report")
-
-    def __init__(self, report: Report, held: Held) -> None:
-        self._report = report
-        self._held = held
-
-    async def __call__(self, fraction: float, note: str | None) -> None:
-        await self._report(self._held, fraction, note)
-
-
-async def _no_progress(fraction: float, note: str | None) -> None:
+async def _no_progress(claim: Claim, fraction: float, note: str | None) -> None:
     raise RuntimeError("a synchronous handler has no progress")

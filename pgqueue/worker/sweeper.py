@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pgqueue.database import AWAY, Link, Pace
+from pgqueue.database import AWAY, Link, Pace, array
 from pgqueue.job import Claim
 from pgqueue.settings import Settings
 from pgqueue.worker.claimer import Claimer
@@ -155,11 +155,11 @@ class Sweeper:
             "queues": list(free),
             "free": list(free.values()),
             "lane_queues": [lane.queue for _, lane, _ in swept],
-            "lane_priorities": [lane.priority for _, lane, _ in swept],
+            "lane_priorities": array(lane.priority for _, lane, _ in swept),
             "lane_run_afters": [place[0] for _, _, place in swept],
-            "lane_ids": [place[1] for _, _, place in swept],
+            "lane_ids": array(place[1] for _, _, place in swept),
             "lane_ends": [None if end is None else end[0] for end in ends],
-            "lane_end_ids": [LAST_ID if end is None else end[1] for end in ends],
+            "lane_end_ids": array(LAST_ID if end is None else end[1] for end in ends),
             "slice": SLICE,
             "types": self.types,
             "rescue": not self.claimer.stopping and self.hand.may_rescue(time.monotonic(), lease),

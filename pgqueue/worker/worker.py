@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from pgqueue import __version__
 from pgqueue.database import AWAY, Link
 from pgqueue.errors import LeaseLost
-from pgqueue.job import Outcome, Status
+from pgqueue.job import Claim, Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
 from pgqueue.registry import declarations, entry, process_name, publish, register, retire
@@ -75,7 +75,8 @@ class Worker:
             self._build(await self._open_resources(stack))
             await self._register(self._links["sweeps"])
             self._banner()
-            background = [asyncio.create_task(self.doorbell.run()), asyncio.create_task(keep_house(self.settings))]
+            beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch())
+            background = [asyncio.create_task(one) for one in beside]
             loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
             self.leases.start()
             self.ready.set()
@@ -150,15 +151,15 @@ class Worker:
     async def _register(self, link: Link) -> None:
         await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
 
-    async def _save_progress(self, held: Held, fraction: float, note: str | None) -> None:
+    async def _save_progress(self, claim: Claim, fraction: float, note: str | None) -> None:
         async with self._progress_lock:
             rows = await self._links["progress"].run(
                 "save_progress",
-                {"id": held.claim.id, "lease": held.claim.lease, "fraction": fraction, "note": note},
+                {"id": claim.id, "lease": claim.lease, "fraction": fraction, "note": note},
             )
         if not rows:
             self.hand.counters.stale_writes += 1
-            raise LeaseLost(f"job {held.claim.job_id} is no longer this attempt's")
+            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
 
     async def _stop(self, loops: list[asyncio.Task[None]]) -> None:
         timeout = self.settings.shutdown_timeout.total_seconds()

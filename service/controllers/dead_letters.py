@@ -1,0 +1,81 @@
+"""The routes of the dead-letter queue."""
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, delete, get, post
+from litestar.params import FromQuery, QueryParameter
+
+from service.answers import Accepted, DeadPage, ReplayAnswer
+from service.dead_letters import batch_filter, dead_filter, page, page_size, read_cursor
+from service.desk import Desk
+from service.openapi import refusals, takes
+from service.reports import ErrorGroup, ErrorGroups, plain
+from service.requests import JobId, path_id, read_json, shaped
+from service.schemas import RetryBatchRequest, RetryRequest
+
+
+class DeadLetters(Controller):
+    path = "/dlq"
+    tags = ["dead letters"]  # noqa: RUF012
+
+    @get(["/", "/list"], responses=refusals(401, 403))
+    async def list_(
+        self,
+        request: Request[Any, Any, Any],
+        job_type: Annotated[str | None, QueryParameter(name="type")] = None,
+        user_id: Annotated[str | None, QueryParameter(name="userId")] = None,
+        error: FromQuery[str | None] = None,
+        since: FromQuery[str | None] = None,
+        until: FromQuery[str | None] = None,
+        cursor: FromQuery[str | None] = None,
+        limit: FromQuery[str | None] = None,
+    ) -> DeadPage:
+        """A page of dead jobs, newest first; `error` is a part of the error, `since` and `until` are times of death."""
+        desk: Desk = request.app.state.desk
+        which = dead_filter(job_type=job_type, user_id=user_id, error=error, since=since, until=until)
+        size, after = page_size(limit), read_cursor(cursor)
+        total = await desk.patiently(desk.client.count_dead(which))
+        return page(await desk.patiently(desk.client.dead_letters(which, limit=size + 1, cursor=after)), size, total)
+
+    @get("/errors", responses=refusals(401, 403))
+    async def errors(self, request: Request[Any, Any, Any]) -> ErrorGroups:
+        """Why jobs died: the newest 100,000, grouped by error."""
+        desk: Desk = request.app.state.desk
+        rows = await desk.patiently(desk.client.report("dead_letter_errors"))
+        return ErrorGroups(errors=[ErrorGroup(**plain(row)) for row in rows])
+
+    @post(
+        "/retry/{jobId:str}",
+        status_code=202,
+        operation_class=takes(RetryRequest, optional=True),
+        responses=refusals(401, 403, 404, 409, 413, 415),
+    )
+    async def retry(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
+        """Sends a dead job back with attempts from 0; its history stays."""
+        desk: Desk = request.app.state.desk
+        body = await read_json(request, may_be_empty=True)
+        wanted = path_id(job_id)
+        await desk.replay(wanted, shaped(body, RetryRequest).payload)
+        return Accepted("Job enqueued again", wanted, "enqueued")
+
+    @post(
+        "/retry-batch",
+        status_code=202,
+        request_max_body_size=16 * 1024 * 1024,
+        operation_class=takes(RetryBatchRequest),
+        responses=refusals(401, 403, 413, 415),
+    )
+    async def retry_batch(self, request: Request[Any, Any, Any]) -> ReplayAnswer:
+        """Sends dead jobs back, the longest dead first, `ratePerSecond` of them a second and at most 10,000 a call."""
+        desk: Desk = request.app.state.desk
+        batch = shaped(await read_json(request), RetryBatchRequest)
+        work = desk.client.replay_many(batch_filter(batch), rate=batch.rate_per_second, dry_run=batch.dry_run)
+        return ReplayAnswer.of(await desk.patiently(work))
+
+    @delete("/{jobId:str}", status_code=200, responses=refusals(401, 403, 404, 409))
+    async def remove(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
+        """Takes a job out of the dead-letter queue: it becomes cancelled, and its id stays known."""
+        desk: Desk = request.app.state.desk
+        wanted = path_id(job_id)
+        await desk.soon(desk.client.delete_dead(wanted))
+        return Accepted("Job deleted", wanted, "cancelled")

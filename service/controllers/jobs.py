@@ -1,0 +1,94 @@
+"""The job routes: handing jobs in, looking at one, cancelling one."""
+
+from typing import Any
+
+from litestar import Controller, Request, delete, get, post
+
+from service.answers import Accepted, BulkResults, JobState
+from service.auth import Level, anonymous_or_token, token
+from service.bulk import read_jobs, results
+from service.desk import Desk, accepted
+from service.openapi import BEARER, refusals, takes
+from service.problems import FAILED
+from service.requests import JobId, chosen_id, path_id, read_json, shaped
+from service.schemas import BulkRequest, EnqueueRequest, SignInRequest
+
+ENQUEUES = {"failure": FAILED}
+"""What 500 and 503 say on these routes."""
+
+BULK_SIZE = 16 * 1024 * 1024
+
+
+class Jobs(Controller):
+    path = "/api/jobs"
+    tags = ["jobs"]  # noqa: RUF012
+
+    @post(
+        "/signin-notification",
+        status_code=202,
+        before_request=anonymous_or_token,
+        operation_class=takes(SignInRequest, "userId", "email", "name"),
+        responses=refusals(401, 409, 413, 415, 429),
+        security=[{}, *BEARER],
+        opt=ENQUEUES,
+    )
+    async def sign_in(self, request: Request[Any, Any, Any]) -> Accepted:
+        """Somebody signed in: one mail tells them so."""
+        desk: Desk = request.app.state.desk
+        wanted = shaped(await read_json(request), SignInRequest)
+        job = desk.catalog.sign_in(wanted, chosen_id(request, wanted.job_id))
+        return accepted(await desk.offer(job), "Sign-in notification job enqueued")
+
+    @post(
+        "/",
+        status_code=202,
+        before_request=token,
+        operation_class=takes(EnqueueRequest),
+        responses=refusals(401, 403, 409, 413, 415, 429),
+        security=BEARER,
+        opt=ENQUEUES,
+    )
+    async def enqueue(self, request: Request[Any, Any, Any]) -> Accepted:
+        """A job of any type that the service knows."""
+        desk: Desk = request.app.state.desk
+        wanted = shaped(await read_json(request), EnqueueRequest)
+        if desk.catalog.is_admins(wanted.type):
+            desk.access.demand(request, Level.ADMIN)
+        job = desk.catalog.job(wanted, chosen_id(request, wanted.job_id))
+        return accepted(await desk.offer(job), "Job enqueued")
+
+    @post(
+        "/bulk",
+        status_code=202,
+        before_request=token,
+        request_max_body_size=BULK_SIZE,
+        operation_class=takes(BulkRequest),
+        responses=refusals(401, 403, 413, 415),
+        security=BEARER,
+        opt=ENQUEUES,
+    )
+    async def bulk(self, request: Request[Any, Any, Any]) -> BulkResults:
+        """Up to 10,000 jobs in one commit; a malformed one refuses the whole, limits and duplicates are per item."""
+        desk: Desk = request.app.state.desk
+        jobs = await read_jobs(desk, request, await read_json(request))
+        return results(await desk.offer_all(jobs))
+
+    @get("/{jobId:str}", before_request=anonymous_or_token, responses=refusals(401, 403, 404), security=[{}, *BEARER])
+    async def show(self, request: Request[Any, Any, Any], job_id: JobId) -> JobState:
+        """How a job stands."""
+        desk: Desk = request.app.state.desk
+        return JobState.of(await desk.view(path_id(job_id), request))
+
+    @delete(
+        "/{jobId:str}",
+        status_code=200,
+        before_request=token,
+        responses=refusals(401, 403, 404, 409),
+        security=BEARER,
+    )
+    async def cancel(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
+        """Ends a job that waits, or one that runs; 409 when it has ended already."""
+        desk: Desk = request.app.state.desk
+        view = await desk.view(path_id(job_id), request)
+        await desk.soon(desk.client.cancel(view.job_id))
+        return Accepted("Job cancelled", view.job_id, "cancelled")

@@ -1,0 +1,95 @@
+"""Where jobs are handed in: the client, and the time that a request may take with it."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from litestar import Request
+
+from pgqueue.client import Client
+from pgqueue.errors import SchemaError, UnknownType
+from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.settings import Settings
+from service.answers import Accepted
+from service.auth import Access, Level
+from service.catalog import Catalog
+from service.patience import Patience
+from service.presence import Presence
+from service.problems import FAILED, Refusal, ended
+
+J = TypeVar("J")
+T = TypeVar("T")
+
+
+def longest(settings: Settings) -> float:
+    """Seconds that an operator's request may take: lists and replays of thousands of jobs take longer than one job."""
+    return max(10.0, 5 * settings.request_timeout.total_seconds())
+
+
+class Desk:
+    """What the handlers work with. Built once per application."""
+
+    def __init__(
+        self, client: Client, catalog: Catalog, access: Access, presence: Presence, patience: Patience, settings: Settings
+    ) -> None:
+        self.client = client
+        self.catalog = catalog
+        self.access = access
+        self._presence = presence
+        self._patience = patience
+        # The answer has to be out when the time is over.
+        self._soon = settings.request_timeout.total_seconds() * 0.95
+        self._later = longest(settings)
+
+    async def offer(self, job: NewJob) -> Ticket:
+        """Stores a job within PGQUEUE_REQUEST_TIMEOUT. TimeoutError: it may be stored or not; the same id tells."""
+        return await self.soon(self._published(self.client.offer, job))
+
+    async def offer_all(self, jobs: list[NewJob]) -> list[Ticket]:
+        """The same for many, in one commit."""
+        return await self.soon(self._published(self.client.enqueue_many, jobs))
+
+    async def view(self, job_id: str, request: Request[Any, Any, Any]) -> JobView:
+        """The job, if the request may see it. Raises JobNotFound, Refusal."""
+        view = await self.soon(self.client.get(job_id))
+        if view.job_type in self._presence.admin_types:
+            self.access.demand(request, Level.ADMIN)
+        return view
+
+    async def replay(self, job_id: str, payload: Any) -> None:
+        """Sends a dead job back, with another payload if that is not None. Raises JobNotFound, WrongState, Refusal."""
+        if payload is not None:
+            view = await self.soon(self.client.get(job_id))
+            payload = self.catalog.replacement(view.job_type, view.user_id, payload)
+        await self.soon(self.client.replay(job_id, payload))
+
+    async def soon(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work` within PGQUEUE_REQUEST_TIMEOUT. TimeoutError."""
+        return await self._within(self._soon, work)
+
+    async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same with the patience of an operator."""
+        return await self._within(self._later, work)
+
+    async def _within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
+        if self._presence.unusable:
+            work.close()
+            raise SchemaError(self._presence.problem)
+        return await self._patience.within(limit, work)
+
+    async def _published(self, offer: Callable[[J], Awaitable[T]], jobs: J) -> T:
+        try:
+            return await offer(jobs)
+        except UnknownType:
+            # The catalog knows the type, so it is the table that is behind: never published, or a new database.
+            self._presence.republish()
+            raise Refusal(503, FAILED, retry_after=1) from None
+
+
+def accepted(ticket: Ticket, message: str) -> Accepted:
+    """The answer to a job that was handed in. Raises what refuses it."""
+    if ticket.error is not None:
+        raise ticket.error
+    status = ticket.status or Status.ENQUEUED
+    if status.ended:
+        raise ended(ticket.job_id, status)
+    return Accepted(message, ticket.job_id, status)

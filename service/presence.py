@@ -1,0 +1,113 @@
+"""The API process in the database's eyes: it publishes its job types, says that it is alive, and knows whether it can work."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from pgqueue import __version__
+from pgqueue.database import AWAY, Pace, Parameters, load
+from pgqueue.errors import SchemaError
+from pgqueue.migrations import check_schema
+from pgqueue.registry import Run, entry, process_name, publish, register, retire
+from pgqueue.task import Declaration
+from service.patience import Patience
+
+log = logging.getLogger("service.presence")
+
+BEAT = 5.0
+"""Seconds between two words of being alive; silent for 30, a process counts as gone."""
+
+FRESH = 1.0
+"""Seconds that an answer to `question` is good for: whoever asks more often is not passed on to the database."""
+
+
+class Presence:
+    """`problem` is a sentence while the database or its schema is not as it should be. `unusable`: nothing must be written."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], declared: list[Declaration], patience: Patience, limit: float) -> None:
+        self.problem: str | None = "The database has not answered yet"
+        self.unusable = False
+        self.admin_types = frozenset(one.job_type for one in declared if one.admin)
+        self._pool = pool
+        self._declared = declared
+        self._patience = patience
+        self._limit = limit
+        self._name = process_name()
+        self._published = False
+        self._asked_at = 0.0
+
+    async def question(self) -> str | None:
+        """What is wrong now, None when all is well."""
+        if time.monotonic() - self._asked_at > FRESH:
+            self._asked_at = time.monotonic()
+            await self.beat()
+        return self.problem
+
+    async def beat(self) -> None:
+        """One word of being alive."""
+        try:
+            await self._patience.within(self._limit, self._speak())
+        except SchemaError as error:
+            self._say(str(error), unusable=True)
+        except AWAY as error:
+            self._say(f"The database is not available ({type(error).__name__})", unusable=False)
+        else:
+            self._say(None, unusable=False)
+
+    async def _speak(self) -> None:
+        async with self._pool.connection() as connection:
+            await check_schema(connection)
+            if not self._published:
+                await publish(connection, self._declared)
+                self._published = True
+            await register(_on(connection), entry(self._name, "api", __version__, {}, self._declared))
+            await self._learn(connection)
+
+    async def _learn(self, connection: AsyncConnection[Any]) -> None:
+        # What other processes declare as admin's is admin's here too, whether this one has the task or not.
+        cursor = await connection.execute(load("list_admin_types"))
+        self.admin_types = frozenset(row[0] for row in await cursor.fetchall())
+
+    def _say(self, problem: str | None, *, unusable: bool) -> None:
+        if problem != self.problem and problem is None:
+            log.info("the database answers, and its schema fits", extra={"event": "api.ready"})
+        elif problem != self.problem:
+            log.warning("not ready: %s", problem, extra={"event": "api.unready"})
+        self.problem, self.unusable = problem, unusable
+
+    def republish(self) -> None:
+        """With the next beat: somebody found that the table does not have our types."""
+        self._published = False
+        self._asked_at = 0.0
+
+    async def run(self) -> None:
+        """Beats until cancelled; soon again after a beat that was not heard."""
+        pace = Pace()
+        while True:
+            if self.problem is None and self._published:
+                pace.reset()
+                await asyncio.sleep(BEAT)
+            else:
+                await asyncio.sleep(pace.grow())
+            await self.beat()
+
+    async def leave(self) -> None:
+        """Takes the process out of the registry, if that can be done quickly."""
+        with contextlib.suppress(*AWAY):
+            await self._patience.within(1.0, self._retire())
+
+    async def _retire(self) -> None:
+        async with self._pool.connection() as connection:
+            await retire(_on(connection), self._name)
+
+
+def _on(connection: AsyncConnection[Any]) -> Run:
+    async def run(statement: str, parameters: Parameters) -> None:
+        await connection.execute(load(statement), parameters)
+
+    return run

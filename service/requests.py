@@ -1,0 +1,137 @@
+"""What a handler reads from a request: its JSON, its headers, the job id in its path. What cannot be read is refused here."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import InternalServerException
+from litestar.params import PathParameter
+
+from pgqueue.errors import JobNotFound
+from service.jobs.members import identifying
+from service.problems import Refusal
+
+T = TypeVar("T")
+
+DEEPEST = 64
+"""Levels of arrays and objects inside each other that a body may have."""
+
+LONGEST_JOB_ID = 255
+
+JobId = Annotated[str, PathParameter(name="jobId")]
+"""The segment of the path, still percent-encoded: for `path_id`."""
+
+_MISSING = re.compile("Object missing required field `([^`]*)`")
+_decode = msgspec.json.Decoder().decode
+
+
+def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """The first header of that name (lower case)."""
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> Any:
+    """The body as plain values; an empty object for an empty one where that is allowed. Refusal 400, 413 or 415."""
+    content_type = (header(request.scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if content_type != b"application/json" and not may_be_empty:
+        raise Refusal(415, "Content-Type must be application/json")
+    try:
+        body = await request.body()
+    except InternalServerException:
+        raise Refusal(400, "The request ended before its body did") from None
+    if may_be_empty and not body:
+        return {}
+    if content_type != b"application/json":
+        raise Refusal(415, "Content-Type must be application/json")
+    return decode(body)
+
+
+def decode(body: bytes) -> Any:
+    """JSON that means one thing only: UTF-8, no NaN, no member twice, not too deep. Refusal 400."""
+    if not body:
+        raise Refusal(400, "The request has no body")
+    try:
+        value = _decode(body)
+        if body.count(b"[") + body.count(b"{") > DEEPEST:
+            _measure(value, DEEPEST - 1)
+        json.loads(body, object_pairs_hook=_without_repetition)
+    except RecursionError:
+        raise Refusal(400, f"The body is nested too deeply: at most {DEEPEST} levels") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Refusal(400, f"The body is not valid JSON: {error}") from None
+    return value
+
+
+def _measure(value: Any, levels: int) -> None:
+    if levels < 0:
+        raise RecursionError
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        if isinstance(one, dict | list):
+            _measure(one, levels - 1)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("an object has a member twice")
+
+
+def shaped(value: Any, shape: type[T]) -> T:
+    """The plain values as a struct. Refusal 400 says which member is wrong."""
+    if not isinstance(value, dict):
+        raise Refusal(400, "The body must be a JSON object")
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, sentence(error)) from None
+
+
+def sentence(error: msgspec.ValidationError) -> str:
+    """msgspec's message with the member in front."""
+    said, at, path = str(error).partition(" - at `$")
+    said = _MISSING.sub(r"Missing required field: \1", said)
+    member = path.rstrip("`").lstrip(".")
+    return f"{member}: {said[:1].lower()}{said[1:]}" if at and member else said
+
+
+def path_id(raw: str) -> str:
+    """The job id of a path segment that is still percent-encoded. What no job can be called, no job is called: JobNotFound."""
+    try:
+        job_id = unquote_to_bytes(raw.encode("latin-1")).decode("utf-8")
+    except UnicodeError:
+        raise JobNotFound("") from None
+    if not 1 <= len(job_id) <= LONGEST_JOB_ID or "\0" in job_id:
+        raise JobNotFound("")
+    return job_id
+
+
+def path_name(raw: str) -> str:
+    """The name of a queue, likewise. Refusal 400."""
+    try:
+        return identifying("The name of a queue", unquote_to_bytes(raw.encode("latin-1")).decode("utf-8"), LONGEST_JOB_ID)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+
+
+def chosen_id(request: Request[Any, Any, Any], in_body: str | None) -> str | None:
+    """The id that the caller gives the job: the member jobId or the header Idempotency-Key. Refusal 400."""
+    key = header(request.scope, b"idempotency-key")
+    try:
+        in_header = key.decode("utf-8").strip() if key else None
+    except UnicodeError:
+        raise Refusal(400, "Idempotency-Key must be UTF-8") from None
+    if in_body and in_header and in_body != in_header:
+        raise Refusal(400, "jobId and Idempotency-Key are different")
+    return valid_id(in_body or in_header)
+
+
+def valid_id(job_id: str | None) -> str | None:
+    """A caller's job id, None when there is none. Refusal 400."""
+    try:
+        return identifying("jobId", job_id, LONGEST_JOB_ID) if job_id else None
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
