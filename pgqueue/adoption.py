@@ -58,6 +58,7 @@ async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
                'default', {created}, {created}, {ended}, {ended}, CASE WHEN b.status::text = 'dlq' THEN {ended} END
           FROM job_logs_bull b
          WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL AND char_length(b.job_id::text) BETWEEN 1 AND 255
+           AND char_length(b.job_type::text) BETWEEN 1 AND 255 AND coalesce(char_length(b.user_id::text), 0) <= 255
            AND position('\\u0000' IN b.payload::text) = 0
         ON CONFLICT DO NOTHING"""  # noqa: S608
     cursor = await connection.execute(statement)

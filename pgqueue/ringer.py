@@ -11,6 +11,10 @@ from pgqueue.database import LOST, load
 log = logging.getLogger("pgqueue.ringer")
 
 
+REST = 0.02
+"""Seconds between two rings when the last one found nobody asleep."""
+
+
 class Ringer:
     """Rings in the background. While one ring is under way the next ones gather; a lost ring costs a worker's idle interval."""
 
@@ -28,11 +32,22 @@ class Ringer:
         while self._waiting:
             waiting, self._waiting = self._waiting, {}
             try:
-                async with self._pool.connection() as connection:
-                    for queue, jobs in waiting.items():
-                        await connection.execute(load("ring_doorbell"), {"queues": [queue], "jobs": jobs})
+                woken = await self._ring_once(waiting)
             except (*LOST, PoolTimeout) as error:
                 log.debug("the doorbell was not rung: %s", type(error).__name__)
+                woken = 0
+            if not woken:
+                # Nobody slept: under load the next look can wait a little, and serves all that comes meanwhile.
+                await asyncio.sleep(REST)
+
+    async def _ring_once(self, waiting: dict[str, int]) -> int:
+        woken = 0
+        async with self._pool.connection() as connection:
+            for queue, jobs in waiting.items():
+                cursor = await connection.execute(load("ring_doorbell"), {"queues": [queue], "jobs": jobs})
+                row = await cursor.fetchone()
+                woken += row[0] if row else 0
+        return woken
 
     async def close(self) -> None:
         """Lets the last ring go out."""

@@ -77,6 +77,9 @@ CREATE TABLE job_logs (
     CONSTRAINT job_logs_pkey PRIMARY KEY (id),
     CONSTRAINT unique_job_id UNIQUE (job_id),
     CONSTRAINT job_id_has_1_to_255_characters CHECK (char_length(job_id) BETWEEN 1 AND 255),
+    CONSTRAINT job_type_has_1_to_255_characters CHECK (char_length(job_type) BETWEEN 1 AND 255),
+    CONSTRAINT user_id_has_at_most_255_characters CHECK (char_length(user_id) <= 255),
+    CONSTRAINT queue_has_1_to_255_characters CHECK (char_length(queue) BETWEEN 1 AND 255),
     CONSTRAINT status_is_one_of_the_six
         CHECK (status IN ('enqueued', 'processing', 'completed', 'failed', 'dlq', 'cancelled')),
     CONSTRAINT ended_job_needs_processed_at_use_cancel_job
