@@ -19,7 +19,7 @@ from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, UnknownType, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, json_text, parameters
+from pgqueue.offers import bulk_parameters, job_type_of, json_text, parameters
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
 
@@ -117,9 +117,8 @@ class Client:
             raise InvalidJob(f"at most {MOST_AT_ONCE} jobs at once, not {len(jobs)}")
         if not jobs:
             return []
-        values = bulk_parameters(jobs)
-        rows, _ = await self._enqueue("enqueue_jobs", values, connection)
-        tickets = [ticket_from(row, job_type) for row, job_type in zip(rows, values["job_types"], strict=True)]
+        rows, _ = await self._enqueue("enqueue_jobs", bulk_parameters(jobs), connection)
+        tickets = [ticket_from(row, job_type_of(job)) for row, job in zip(rows, jobs, strict=True)]
         if connection is None:
             created: dict[str, int] = {}
             for row in rows:

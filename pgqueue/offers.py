@@ -23,7 +23,7 @@ def parameters(job: NewJob) -> dict[str, Any]:
     """Raises InvalidJob."""
     try:
         return {
-            "job_type": _job_type(job),
+            "job_type": job_type_of(job),
             "payload": _payload(job),
             "job_id": _text("job_id", job.job_id),
             "user_id": _text("user_id", job.user_id),
@@ -39,24 +39,25 @@ def parameters(job: NewJob) -> dict[str, Any]:
 
 
 def bulk_parameters(jobs: Sequence[NewJob]) -> dict[str, Any]:
-    """The same for many, as arrays; one that would hold nothing but nulls is null itself. InvalidJob names the index."""
-    columns: dict[str, list[Any]] = {}
+    """The same for many, as one JSON document. InvalidJob names the index of a job that cannot be one."""
+    items = []
     for index, job in enumerate(jobs):
         try:
-            one = parameters(job)
+            given = parameters(job)
         except InvalidJob as error:
-            raise InvalidJob(f"job {index}: {error}", index) from None
-        for name, value in one.items():
-            columns.setdefault(name, []).append(value)
-    always = ("job_type", "payload", "run_after")
-    values = {name: None if name not in always and not any(v is not None for v in column) else column
-              for name, column in columns.items()}  # fmt: skip
-    plural = {"job_type": "job_types", "payload": "payloads", "job_id": "job_ids", "user_id": "user_ids", "queue": "queues",
-              "priority": "priorities", "run_after": "run_afters", "delay": "delays"}  # fmt: skip
-    return {plural.get(name, name): value for name, value in values.items()}
+            raise InvalidJob(f"job {index}: {error}", index=index) from None
+        item = {name: value for name, value in given.items() if value is not None}
+        for name in ("payload", "filled"):
+            if name in item:
+                item[name] = msgspec.Raw(item[name].encode())
+        if "delay" in item:
+            item["delay"] = item["delay"].total_seconds()
+        items.append(item)
+    return {"jobs": _encode(items).decode()}
 
 
-def _job_type(job: NewJob) -> str:
+def job_type_of(job: NewJob) -> str:
+    """The name of its type. Raises InvalidJob."""
     if isinstance(job.task, Task):
         return job.task.job_type
     if isinstance(job.task, str):

@@ -131,47 +131,64 @@ END
 $$;
 
 CREATE TYPE job_item AS (
-    ord integer, job_id text, job_type text, user_id text, digest bytea, queue text, max_attempts integer,
-    limit_count integer, limit_window interval
+    ord integer, job_id text, job_type text, user_id text, payload jsonb, filled jsonb, digest bytea, queue text,
+    priority integer, run_after timestamptz, max_attempts integer, limit_count integer, limit_window interval
 );
 
-CREATE FUNCTION offer_jobs(
-    job_types text[], payloads jsonb[], job_ids text[] DEFAULT NULL, user_ids text[] DEFAULT NULL, queues text[] DEFAULT NULL,
-    priorities integer[] DEFAULT NULL, run_afters timestamptz[] DEFAULT NULL, max_attempts integer[] DEFAULT NULL,
-    filled jsonb[] DEFAULT NULL
-) RETURNS SETOF job_offer LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION offer_jobs(jobs jsonb) RETURNS SETOF job_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan  -- a plan made without knowing the arrays' length joins them row by row
 AS $$
--- One answer per item, in order. Within one user's share of a limit the items earlier in the array go first.
+-- Many jobs in one call: an array of objects with job_type and payload, and as with offer_job job_id, user_id, queue, priority,
+-- run_after, max_attempts, filled; or delay, in seconds from now. (One document is parsed thirty times as fast as an array of
+-- jsonb.) One answer per item, in order. Of one user's share of a limit the earlier items take the first places.
 DECLARE
     items    job_item[];
+    wrong    record;
     bucket   bigint;
-    open     integer[];   -- items not yet decided, by ord
+    open     integer[];   -- not yet decided, by ord
     admitted integer[];
+    placed   integer[];   -- inserted
+    buried   integer[];   -- and undone, for they have a tombstone
     done     integer[] := '{}';
-    placed   integer[];
-    buried   integer[];
-    stranger text;
 BEGIN
-    SELECT i.job_type INTO stranger FROM unnest(offer_jobs.job_types) AS i(job_type)
-     WHERE NOT EXISTS (SELECT FROM job_types t WHERE t.job_type = i.job_type) LIMIT 1;
+    SELECT i.job_type, t.job_type IS NULL AS unknown, t.user_from,
+           i.user_id IS NULL AND t.limit_count IS NOT NULL AND i.named IS NULL AS nobody
+      INTO wrong
+      FROM (SELECT e.item ->> 'job_type' AS job_type, e.item ->> 'user_id' AS user_id,
+                   e.item -> 'payload' ->> k.user_from AS named, e.item -> 'payload' AS payload, e.ord
+              FROM jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
+              LEFT JOIN job_types k ON k.job_type = e.item ->> 'job_type') AS i
+      LEFT JOIN job_types t ON t.job_type = i.job_type
+     WHERE t.job_type IS NULL OR i.payload IS NULL
+        OR i.user_id IS NULL AND t.limit_count IS NOT NULL AND i.named IS NULL
+        OR i.user_id IS NOT NULL AND t.user_from IS NOT NULL AND i.user_id IS DISTINCT FROM i.named
+     ORDER BY i.ord LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'unknown job type %', stranger USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
+        IF wrong.unknown THEN
+            RAISE EXCEPTION 'unknown job type %', wrong.job_type USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
+        ELSIF wrong.nobody THEN
+            RAISE EXCEPTION 'job type % needs a user_id: it has a limit per user', wrong.job_type
+                USING ERRCODE = 'invalid_parameter_value';
+        ELSIF wrong.user_from IS NOT NULL THEN
+            RAISE EXCEPTION 'user_id is not the % of the payload', wrong.user_from USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        RAISE EXCEPTION 'a job needs a payload' USING ERRCODE = 'null_value_not_allowed';
     END IF;
 
-    SELECT array_agg((i.ord, coalesce(i.job_id, i.job_type || '-' || job_uuid()), i.job_type, i.owner,
-                      job_digest(i.job_type, i.owner, i.payload), i.queue, i.attempts, i.limit_count,
-                      i.limit_window)::job_item ORDER BY i.ord)
+    SELECT array_agg((i.ord, coalesce(i.item ->> 'job_id', i.job_type || '-' || job_uuid()), i.job_type, i.owner,
+                      i.payload, i.item -> 'filled', job_digest(i.job_type, i.owner, i.payload),
+                      coalesce(i.item ->> 'queue', i.queue), (i.item ->> 'priority')::integer,
+                      coalesce((i.item ->> 'run_after')::timestamptz,
+                               clock_timestamp() + make_interval(secs => (i.item ->> 'delay')::float8)),
+                      coalesce((i.item ->> 'max_attempts')::integer, i.max_attempts), i.limit_count, i.limit_window)::job_item
+                     ORDER BY i.ord)
       INTO items
-      FROM (SELECT n.ord::integer, n.job_id, n.job_type, n.payload, t.limit_count, t.limit_window,
-                   job_owner(t, n.payload, n.user_id) AS owner,
-                   coalesce(n.queue, t.queue) AS queue, coalesce(n.attempts, t.max_attempts) AS attempts
-              FROM unnest(offer_jobs.job_types, offer_jobs.payloads, offer_jobs.job_ids, offer_jobs.user_ids,
-                          offer_jobs.queues, offer_jobs.max_attempts)
-                   WITH ORDINALITY AS n(job_type, payload, job_id, user_id, queue, attempts, ord)
-              JOIN job_types t ON t.job_type = n.job_type) AS i;
+      FROM (SELECT e.ord::integer, e.item, e.item -> 'payload' AS payload, t.job_type, t.queue, t.max_attempts, t.limit_count,
+                   t.limit_window, coalesce(e.item ->> 'user_id', e.item -> 'payload' ->> t.user_from, 'system') AS owner
+              FROM jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
+              JOIN job_types t ON t.job_type = e.item ->> 'job_type') AS i;
 
     IF current_setting('transaction_isolation') <> 'read committed'
        AND EXISTS (SELECT FROM unnest(items) i WHERE i.limit_count IS NOT NULL) THEN
@@ -185,7 +202,7 @@ BEGIN
 
     SELECT array_agg(i.ord) INTO open FROM unnest(items) i;
     LOOP
-        -- Who may in: the first of each id that nobody has, and of a limited type no more than the user has places left.
+        -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more than the user has places left.
         SELECT array_agg(f.ord) FILTER (WHERE f.fits), array_agg(f.ord) FILTER (WHERE NOT f.fits) INTO admitted, open
           FROM (SELECT c.ord, c.limit_count IS NULL OR
                        row_number() OVER (PARTITION BY c.job_type, c.user_id ORDER BY c.ord)
@@ -194,19 +211,19 @@ BEGIN
                                                    AND j.user_id = c.user_id AND j.job_type = c.job_type
                                                    AND j.created_at > clock_timestamp() - c.limit_window
                                                  LIMIT c.limit_count) AS used) <= c.limit_count AS fits
-                  FROM (SELECT DISTINCT ON (i.job_id) i.* FROM unnest(items) i WHERE i.ord = ANY (open)
+                  FROM (SELECT DISTINCT ON (i.job_id) i.ord, i.job_id, i.job_type, i.user_id, i.limit_count, i.limit_window
+                          FROM unnest(items) i WHERE i.ord = ANY (open)
                          ORDER BY i.job_id, i.ord) AS c
-                 WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.job_id = c.job_id)
-                   AND NOT EXISTS (SELECT FROM job_tombstones t WHERE t.id_hash = job_id_hash(c.job_id))) AS f;
+                 WHERE c.limit_count IS NULL OR NOT EXISTS (SELECT FROM known_job(c.job_id, ''))) AS f;
 
         WITH written AS (
             INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after,
                                   max_attempts, created_at)
-            SELECT i.job_id, i.job_type, i.user_id, CASE WHEN n.filled IS NULL THEN n.payload ELSE n.payload || n.filled END, i.digest, i.queue,
-                   coalesce(n.priority, 5), coalesce(n.run_after, clock_timestamp()), i.max_attempts, clock_timestamp()
+            SELECT i.job_id, i.job_type, i.user_id,
+                   CASE WHEN jsonb_typeof(i.filled) = 'object' THEN i.payload || i.filled ELSE i.payload END, i.digest,
+                   i.queue, coalesce(i.priority, 5), coalesce(i.run_after, clock_timestamp()), i.max_attempts,
+                   clock_timestamp()
               FROM unnest(items) AS i
-              JOIN unnest(offer_jobs.payloads, offer_jobs.filled, offer_jobs.priorities, offer_jobs.run_afters)
-                   WITH ORDINALITY AS n(payload, filled, priority, run_after, ord) ON n.ord = i.ord
              WHERE i.ord = ANY (admitted)
              ORDER BY i.job_id
             ON CONFLICT (job_id) DO NOTHING
@@ -229,14 +246,16 @@ BEGIN
     END LOOP;
 
     RETURN QUERY
-    SELECT i.job_id,
-           CASE WHEN i.ord = ANY (done) THEN 'enqueued' ELSE k.status END,
-           i.ord = ANY (done),
-           CASE WHEN i.ord <> ALL (done) AND k.job_id IS NULL
-                THEN coalesce(limit_wait(i.job_type, i.user_id, i.limit_count, i.limit_window), '0 s') END,
-           CASE WHEN i.ord = ANY (done) THEN NULL WHEN k.job_id IS NULL THEN 'rate_limited' ELSE k.refusal END,
-           CASE WHEN i.ord = ANY (done) THEN i.queue END
-      FROM unnest(items) AS i LEFT JOIN LATERAL known_job(i.job_id, i.digest) AS k ON true
-     ORDER BY i.ord;
+    SELECT a.job_id, a.status, a.created, a.retry_after, a.refusal, a.queue
+      FROM (SELECT i.ord, i.job_id, 'enqueued' AS status, true AS created, NULL::interval AS retry_after, NULL AS refusal, i.queue
+              FROM unnest(items) AS i WHERE i.ord = ANY (done)
+            UNION ALL
+            SELECT i.ord, i.job_id, k.status, false,
+                   CASE WHEN k.job_id IS NULL
+                        THEN coalesce(limit_wait(i.job_type, i.user_id, i.limit_count, i.limit_window), '0 s') END,
+                   CASE WHEN k.job_id IS NULL THEN 'rate_limited' ELSE k.refusal END, NULL
+              FROM unnest(items) AS i LEFT JOIN LATERAL known_job(i.job_id, i.digest) AS k ON true
+             WHERE i.ord <> ALL (done)) AS a
+     ORDER BY a.ord;
 END
 $$;
