@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from pgqueue.durations import Duration, duration, spoken
+from pgqueue.durations import Duration, duration
 from pgqueue.errors import TaskError
 from pgqueue.job import Job
 from pgqueue.settings import Settings
@@ -204,8 +204,3 @@ def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, 
                 raise TaskError(f"job type {one.job_type} is declared twice: in {homes[one.job_type].__name__} and in {name}")
             homes.setdefault(one.job_type, module)
     return tasks, homes
-
-
-def describe(limit: Limit | None) -> str:
-    """ "10/1h", or "none"."""
-    return "none" if limit is None else f"{limit.count}/{spoken(limit.window)}"

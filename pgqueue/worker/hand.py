@@ -38,7 +38,6 @@ class Counters:
     leases_lost: int = 0
     stale_writes: int = 0
     rescued: int = 0
-    repeated: int = 0
 
 
 @dataclass

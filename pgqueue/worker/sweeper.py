@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -43,6 +42,7 @@ class Sweeper:
         settings: Settings,
         worker: str,
         types: list[str],
+        detail: Callable[[], dict[str, int]],
     ) -> None:
         self.link = link
         self.lanes = lanes
@@ -53,6 +53,7 @@ class Sweeper:
         self.settings = settings
         self.worker = worker
         self.types = types
+        self.detail = detail
         self.last_beat = time.monotonic()
         self.turns = 0
         self._places: list[Place] = [START] * len(lanes.all)
@@ -151,7 +152,7 @@ class Sweeper:
         lease = self.settings.lease.total_seconds()
         return {
             "worker": self.worker,
-            "detail": msgspec.json.encode(asdict(self.hand.counters) | {"running": len(self.hand.held)}).decode(),
+            "detail": msgspec.json.encode(self.detail()).decode(),
             "queues": list(free),
             "free": list(free.values()),
             "lane_queues": [lane.queue for _, lane, _ in swept],

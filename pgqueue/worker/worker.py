@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
@@ -132,6 +133,7 @@ class Worker:
             settings,
             self.name,
             list(self.tasks),
+            self._detail,
         )
         self.leases = LeaseKeeper(hand, settings, self.name)
 
@@ -147,6 +149,11 @@ class Worker:
 
     def _finish(self, held: Held, outcome: Outcome) -> None:
         self.acker.put(held, outcome)
+
+    def _detail(self) -> dict[str, int]:
+        """What this process has done, as `pgqueue workers` shows it."""
+        repeated = sum(link.repeats for link in self._links.values())
+        return asdict(self.hand.counters) | {"repeated": repeated, "running": len(self.hand.held)}
 
     async def _register(self, link: Link) -> None:
         await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
