@@ -256,6 +256,14 @@ async def test_wrong_settings_end_it_with_2_and_a_sentence(
     assert sentence in answer[1]
 
 
+async def test_the_first_line_names_the_mail_transport(client: Client, database_url: str, ledger: Path) -> None:
+    async with a_worker(database_url, ledger, PGQUEUE_MODULES="service.jobs", MAIL_TRANSPORT="log") as worker:
+        await until(lambda: any(line["event"] == "worker.started" for line in log_lines(ledger)))
+        assert worker.returncode is None
+    started = next(line for line in log_lines(ledger) if line["event"] == "worker.started")
+    assert started["message"].endswith("; mail by log")
+
+
 async def test_a_database_without_a_schema_ends_it_with_2(empty_database_url: str, ledger: Path) -> None:
     async with a_worker(empty_database_url, ledger) as worker:
         code, log = await ended(worker, ledger)

@@ -73,9 +73,10 @@ class Worker:
         """Works until stopped. Raises SchemaError or one of AWAY when it cannot start."""
         await self._prepare()
         async with AsyncExitStack() as stack:
-            self._build(await self._open_resources(stack))
+            resources = await self._open_resources(stack)
+            self._build(resources)
             await self._register(self._links["sweeps"])
-            self._banner()
+            self._banner(resources)
             beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch())
             background = [asyncio.create_task(one) for one in beside]
             loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
@@ -252,14 +253,17 @@ class Worker:
             },
         )
 
-    def _banner(self) -> None:
+    def _banner(self, resources: Mapping[str, Any]) -> None:
+        # What a lifespan yields may have a `banner`: a few words on what it was told to use.
+        said = {str(one.banner): None for one in resources.values() if hasattr(one, "banner")}
         queues = ", ".join(f"{queue} ({count} at once)" for queue, count in self.hand.slots.items())
         log.info(
-            "pgqueue worker %s started as %s, pid %d: queues %s; job types %s",
+            "pgqueue worker %s started as %s, pid %d: queues %s; job types %s%s",
             __version__,
             self.name,
             os.getpid(),
             queues,
             ", ".join(sorted(self.tasks)),
+            "".join(f"; {words}" for words in said),
             extra={"event": "worker.started", "worker": self.name},
         )

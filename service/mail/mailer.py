@@ -22,6 +22,11 @@ class Mailer:
         self.renderer = renderer
         self.settings = settings
 
+    @property
+    def banner(self) -> str:
+        """For the line with which the worker starts."""
+        return f"mail by {self.transport.name}"
+
     async def deliver(self, mail: Mail, job: Job[Any]) -> str:
         """Sends the job's mail, and logs and answers the receipt. Raises what Transport.send raises."""
         receipt = await self.transport.send(mail)
