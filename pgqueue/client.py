@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pgqueue.answers import refusal, ticket_from, view_from
 from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
 from pgqueue.durations import Duration
-from pgqueue.errors import InvalidJob, JobNotFound, QueueError, UnknownType, WrongState
+from pgqueue.errors import InvalidJob, JobNotFound, QueueError, SchemaError, UnknownType, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
 from pgqueue.offers import bulk_parameters, job_type_of, json_text, parameters
 from pgqueue.ringer import Ringer
@@ -137,7 +137,12 @@ class Client:
             return await self._repeat(statement, values)
         except psycopg.errors.InvalidParameterValue as error:
             message = error.diag.message_primary or str(error)
-            raise (UnknownType if message.startswith("unknown job type") else InvalidJob)(message) from None
+            if message.startswith("unknown job type"):
+                hint = "types are published by a worker that has the task, and by pgqueue migrate for PGQUEUE_MODULES"
+                raise UnknownType(f"{message}: {hint}") from None
+            raise InvalidJob(message) from None
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable):
+            raise SchemaError("the database has no schema of pgqueue, or an older one: run pgqueue migrate") from None
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise InvalidJob(refusal(error)) from None
 
@@ -168,9 +173,9 @@ class Client:
         """Sends a dead or cancelled job back to its queue with attempts from 0. A payload given here replaces the old one,
         which stays in the history. Raises JobNotFound, WrongState."""
         text = None if payload is None else json_text(payload)
-        await self._change("replay_job", {"job_id": job_id, "payload": text})
-        view = await self.get(job_id)
-        self._ring(view.queue, 1)
+        row = await self._change("replay_job", {"job_id": job_id, "payload": text})
+        if row["queue"]:
+            self._ring(row["queue"], 1)
 
     async def replay_many(
         self, which: DeadFilter, *, rate: float = 50.0, limit: int = MOST_AT_ONCE, dry_run: bool = False
@@ -224,10 +229,10 @@ class Client:
         rows, _ = await self._repeat(name, {}, folder)
         return rows
 
-    async def _change(self, statement: str, values: Parameters) -> None:
+    async def _change(self, statement: str, values: Parameters) -> dict[str, Any]:
         row = (await self.run(statement, values))[0]
         if row["changed"]:
-            return
+            return row
         if row["status"] is None:
             raise JobNotFound(row["job_id"])
         raise WrongState(row["job_id"], row["status"], row["message"])

@@ -51,14 +51,7 @@ def libpq_string(url: str, pooled: bool) -> str:
             quoted = '"' + schema.replace('"', '""') + '"'
             options["options"] = "-c search_path=" + quoted.replace("\\", "\\\\").replace(" ", "\\ ")
     given = conninfo_to_dict(url)
-    for key, value in (
-        ("application_name", "pgqueue"),
-        ("connect_timeout", 5),
-        ("keepalives_idle", 10),
-        ("keepalives_interval", 5),
-        ("keepalives_count", 3),
-        ("tcp_user_timeout", 20_000),
-    ):
+    for key, value in _ALIVE.items():
         options.setdefault(key, given.get(key, value))
     if "options" in given:
         options["options"] = f"{given['options']} {options.get('options', '')}".strip()

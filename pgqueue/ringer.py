@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from pgqueue.database import LOST, load
 
@@ -33,7 +33,7 @@ class Ringer:
             waiting, self._waiting = self._waiting, {}
             try:
                 woken = await self._ring_once(waiting)
-            except (*LOST, PoolTimeout) as error:
+            except LOST as error:
                 log.debug("the doorbell was not rung: %s", type(error).__name__)
                 woken = 0
             if not woken:

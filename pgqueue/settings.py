@@ -17,7 +17,7 @@ from pgqueue.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the environment says. Fields that are spans of time are timedeltas;"""
+    """What the environment says. Fields that are spans of time are timedeltas."""
 
     # The database
     database_url: str | None = setting("DATABASE_URL", text, None, "the Postgres database", secret=True)

@@ -31,14 +31,6 @@ class Limit(msgspec.Struct, frozen=True):
     def window(self) -> timedelta:
         return duration(self.per)
 
-    @classmethod
-    def parse(cls, text: str) -> "Limit":
-        """From "10/1h"."""
-        count, slash, per = text.partition("/")
-        if not slash or not count.strip().isdigit():
-            raise ValueError(f'not a limit: {text!r} (write "10/1h": ten in any hour)')
-        return cls(int(count), per=per)
-
 
 class Backoff(msgspec.Struct, frozen=True):
     """After failed attempt n the job waits base * 2^(n-1), plus up to 10 % of jitter, never longer than `cap` (seconds)."""

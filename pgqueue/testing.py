@@ -98,8 +98,8 @@ async def working(settings: Settings, *tasks: Task[Any], lifespan: Any = None) -
 
 
 async def drain(client: Client, *tasks: Task[Any], timeout: float = 30.0) -> None:
-    """Performs what is due until nothing is due or running; what is scheduled for later stays. Without tasks, those of
-    PGQUEUE_MODULES. Raises TimeoutError after `timeout` seconds."""
+    """Performs what is due of these tasks (those of PGQUEUE_MODULES when none is given) until none of it is due or running; what
+    is scheduled for later stays. Raises TimeoutError after `timeout` seconds."""
     settings = replace(
         settings_from(),
         database_url=str(client.pool.conninfo),
@@ -107,13 +107,18 @@ async def drain(client: Client, *tasks: Task[Any], timeout: float = 30.0) -> Non
         idle_interval=timedelta(milliseconds=20),
     )
     wanted = tasks or tuple(load_tasks(settings.modules)[0].values())
-    async with working(settings, *wanted), asyncio.timeout(timeout):
-        while await _due(client):
-            await asyncio.sleep(0.02)
+    left = 0
+    async with working(settings, *wanted):
+        try:
+            async with asyncio.timeout(timeout):
+                while left := await _due(client, wanted):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise TimeoutError(f"after {timeout:g} s there are still {left} jobs due or running") from None
 
 
-async def _due(client: Client) -> bool:
-    return bool((await client.run("count_due"))[0]["count"])
+async def _due(client: Client, tasks: tuple[Task[Any], ...]) -> int:
+    return int((await client.run("count_due", {"types": [task.job_type for task in tasks]}))[0]["count"])
 
 
 async def advance(client: Client, job_id: str) -> None:

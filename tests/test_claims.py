@@ -294,8 +294,8 @@ async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connecti
         one.run = lossy  # type: ignore[method-assign]
         if statement == "claim_jobs":
             worker.sweeper._turn = _no_sweep  # type: ignore[method-assign]
-            turns = worker.sweeper.turns
-            await until(lambda: worker.sweeper.turns > turns + 1)
+        turns = worker.sweeper.turns
+        await until(lambda: worker.sweeper.turns > turns + 1, what="the end of the sweep that was under way")
         await a_job(connection, job_id="j", run_after=minutes(0 if statement == "claim_jobs" else -1))
         if statement == "claim_jobs":
             worker.doorbell.wake()

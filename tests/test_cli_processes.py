@@ -235,7 +235,7 @@ class TestWatch:
                 line = await line_with(watch.stdout, "enqueued")
                 assert not options or json.loads(line)["enqueued"] == 0
             watch.send_signal(signal.SIGINT)
-            assert await watch.wait() == 0
+            assert await asyncio.wait_for(watch.wait(), 20) == 0
 
 
 class TestPipes:

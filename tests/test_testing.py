@@ -17,7 +17,7 @@ class Resize(msgspec.Struct):
     width: int
 
 
-@task("image.resize", timeout="100ms")
+@task("image.resize", timeout="10s")
 async def resize(job: Job[Resize]) -> None:
     match job.payload.width:
         case 0:

@@ -264,8 +264,8 @@ async def test_the_first_line_names_the_mail_transport(client: Client, database_
     assert started["message"].endswith("; mail by log")
 
 
-async def test_a_database_without_a_schema_ends_it_with_2(empty_database_url: str, ledger: Path) -> None:
+async def test_a_database_without_a_schema_ends_it_with_1(empty_database_url: str, ledger: Path) -> None:
     async with a_worker(empty_database_url, ledger) as worker:
         code, log = await ended(worker, ledger)
-    assert code == 2
+    assert code == 1
     assert "run pgqueue migrate" in log

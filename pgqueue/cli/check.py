@@ -78,7 +78,7 @@ def judge(row: dict[str, Any], thresholds: dict[str, float]) -> list[Check]:
     values = row | {"failures": None if share is None else float(share) * 100, "p99": row["p99_s"]}
     checks = []
     for name, threshold in thresholds.items():
-        value = None if values[name] is None else float(values[name])
+        value = None if values[name] is None else round(float(values[name]), 3)
         crossed = value is not None and value > threshold
         checks.append(Check(name, value, threshold, crossed, ADVICE[name]))
     return sorted(checks, key=lambda one: list(ADVICE).index(one.name))

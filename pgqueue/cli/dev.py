@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,6 +77,7 @@ def _up(settings: Settings, data: Path | None, children: dict[str, Child], stack
     environment = {"PGQUEUE_OPEN": "on", **os.environ}
     if not any(os.environ.get(name) for name in ("MAIL_TRANSPORT", "SMTP_ENABLED")):
         environment["MAIL_TRANSPORT"] = "log"
+    _refuse_a_taken_port(settings)
     embedded = not settings.database_url
     if embedded:
         server = stack.enter_context(EmbeddedServer(home=data))
@@ -87,8 +89,8 @@ def _up(settings: Settings, data: Path | None, children: dict[str, Child], stack
     patience = settings.shutdown_timeout.total_seconds() + settings.drain.total_seconds() + 10
     for kind in ("api", "worker"):
         children[kind] = stack.enter_context(_child(kind, environment, patience))
-    _await_api(settings, children)
-    _welcome(settings, settings.database_url if embedded else "that of DATABASE_URL")
+    if _await_api(settings, children):
+        _welcome(settings, settings.database_url if embedded else "that of DATABASE_URL")
     return _watch(children)
 
 
@@ -125,14 +127,24 @@ def _base(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def _await_api(settings: Settings, children: dict[str, Child]) -> None:
+def _await_api(settings: Settings, children: dict[str, Child]) -> bool:
+    """Whether our API answers; the port was free, so that nobody else's can."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and all(child.poll() is None for child in children.values()):
         try:
             with urllib.request.urlopen(f"{_base(settings)}/healthz", timeout=1):
-                return
+                return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
+    return False
+
+
+def _refuse_a_taken_port(settings: Settings) -> None:
+    try:
+        with socket.create_server((settings.host, settings.port)):
+            return
+    except OSError as error:
+        fail(f"HOST {settings.host}, PORT {settings.port}: {error.strerror or error}; set another PORT", WRONG_USAGE)
 
 
 def _welcome(settings: Settings, url: str | None) -> None:
@@ -146,5 +158,6 @@ Try: curl -X POST {base}/api/jobs/signin-notification -H 'Content-Type: applicat
        -d '{{"userId": "u1", "email": "somebody@example.com", "name": "Somebody"}}'
      curl {base}/api/admin/jobs/stats
 
+From another terminal: DATABASE_URL='...' python3 dev.py run stats (or job ID, dlq list, workers)
 Ctrl-C stops all of it.
 """)

@@ -99,7 +99,11 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
     if as_json:
         print_json(job_document(view, payload=payload))
         return
-    progress = None if view.progress is None else f"{view.progress:.0%} {view.progress_note or ''}".strip()
+    progress = (
+        None
+        if view.progress is None or view.status is not Status.PROCESSING
+        else f"{view.progress:.0%} {view.progress_note or ''}".strip()
+    )
     facts(
         [
             ("job", view.job_id),

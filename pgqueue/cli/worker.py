@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pgqueue.cli.common import CANNOT_CONNECT, WRONG_USAGE, read_settings, seconds
+from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, seconds
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
@@ -83,7 +83,10 @@ async def _run(one: Worker) -> int:
             if port:
                 log.info("health on port %d: /healthz, /readyz", port, extra={"event": "health.started", "port": port})
             await _patiently(one.run, one)
-    except (SettingsError, SchemaError, TaskError) as error:
+    except SchemaError as error:
+        click.echo(f"pgqueue worker: {error}", err=True)
+        return NOT_SO
+    except (SettingsError, TaskError) as error:
         return _complain(error)
     except AWAY as error:
         log.error("cannot reach the database (%s): %s", type(error).__name__, error, extra={"event": "worker.failed"})
@@ -113,7 +116,7 @@ async def _patiently(run: Callable[[], Coroutine[Any, Any, None]], one: Worker) 
             pass
 
 
-def _complain(error: SettingsError | SchemaError | TaskError) -> int:
+def _complain(error: SettingsError | TaskError) -> int:
     for problem in error.problems if isinstance(error, SettingsError) else [str(error)]:
         click.echo(f"pgqueue worker: {problem}", err=True)
     return WRONG_USAGE

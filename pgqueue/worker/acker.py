@@ -88,7 +88,7 @@ class Acker:
         if statement == "shelve_jobs":
             self._tell_shelved(group, rows)
         for held, outcome in group:
-            self._settle(held, outcome, held.claim.id in written)
+            self._settle(held, outcome, held.claim.id in written, tell=statement != "shelve_jobs")
 
     async def _confirmed(self, group: list[Ended], written: set[str]) -> set[str]:
         """Which of the rest were written before the reply was lost."""
@@ -115,12 +115,13 @@ class Acker:
         )
         self.hand.drop(held)
 
-    def _settle(self, held: Held, outcome: Outcome, written: bool) -> None:
+    def _settle(self, held: Held, outcome: Outcome, written: bool, *, tell: bool) -> None:
         self.hand.drop(held)
         if written:
             if outcome.delay is not None:
                 self.expect(outcome.delay.total_seconds())
-            self.settled(held, outcome)
+            if tell:
+                self.settled(held, outcome)
             return
         self.hand.counters.stale_writes += 1
         log.warning(
@@ -131,18 +132,29 @@ class Acker:
         )
 
     def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
-        delays = {row[0]: (row[1], row[2]) for row in rows}
+        """A line for each type, however many jobs there are of it; and one for each job that is given up."""
+        answers = {id: (status, delay) for id, status, delay in rows}
+        waiting: dict[str, list[float]] = {}
         for held, _ in group:
-            status, delay = delays.get(held.claim.id, (None, None))
-            if status is not None:
-                self.expect(delay.total_seconds())
-                log.warning(
-                    "no handler here for job %s of type %s: %s",
+            status, delay = answers.get(held.claim.id, (None, None))
+            if status == "dlq":
+                log.error(
+                    "Job %s moved to the dead-letter queue: no handler for %s",
                     held.claim.job_id,
                     held.claim.job_type,
-                    "to the dead-letter queue" if status == "dlq" else f"put back for {delay.total_seconds():.0f} s",
-                    extra={"event": "job.no_handler", "jobId": held.claim.job_id, "status": status},
+                    extra={"event": "job.dlq", "jobId": held.claim.job_id, "status": status},
                 )
+            elif delay is not None:
+                self.expect(delay.total_seconds())
+                waiting.setdefault(held.claim.job_type, []).append(delay.total_seconds())
+        for job_type, delays in waiting.items():
+            log.warning(
+                "no handler here for %s: jobs put back: %d, for up to %.0f s",
+                job_type,
+                len(delays),
+                max(delays),
+                extra={"event": "job.no_handler", "jobType": job_type, "jobs": len(delays)},
+            )
 
 
 def _parameters(statement: str, group: list[Ended]) -> dict[str, Any]:

@@ -122,6 +122,8 @@ class Sweeper:
             claim = Claim(
                 id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, lane.queue, action == "rescue"
             )
+            if claim.rescued:
+                log.warning("Job %s is rescued: its lease ran out", job_id, extra={"event": "job.rescue", "jobId": job_id})
             self.start(self.hand.take(claim, sent_at))
         else:
             what = "goes to the dead-letter queue" if action == "bury" else "goes back to its paused queue"

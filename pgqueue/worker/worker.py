@@ -25,7 +25,7 @@ from pgqueue.worker.acker import Acker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
-from pgqueue.worker.keeper import keep_house
+from pgqueue.worker.housekeeping import keep_house
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.performer import Performer
@@ -77,6 +77,7 @@ class Worker:
             self._build(resources)
             await self._register(self._links["sweeps"])
             self._banner(resources)
+            self._warn()
             beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch())
             background = [asyncio.create_task(one) for one in beside]
             loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
@@ -151,6 +152,17 @@ class Worker:
     def _finish(self, held: Held, outcome: Outcome) -> None:
         self.acker.put(held, outcome)
 
+    def _warn(self) -> None:
+        for task in self.tasks.values():
+            if task.queue not in self.hand.slots:
+                log.warning(
+                    "%s is for queue %s, which this worker does not serve: --queue %s:50",
+                    task.job_type,
+                    task.queue,
+                    task.queue,
+                    extra={"event": "queue.unserved", "jobType": task.job_type},
+                )
+
     def _detail(self) -> dict[str, int]:
         """What this process has done, as `pgqueue workers` shows it."""
         repeated = sum(link.repeats for link in self._links.values())
@@ -173,7 +185,7 @@ class Worker:
         timeout = self.settings.shutdown_timeout.total_seconds()
         running = list(self.performer.running)
         log.info(
-            "stopping: no new claims; %d running jobs have %g s", len(running), timeout, extra={"event": "worker.stopping"}
+            "stopping: no new claims; running jobs (%d) have %g s", len(running), timeout, extra={"event": "worker.stopping"}
         )
         self.claimer.stop()
         tasks = [held.task for held in running if held.task]

@@ -10,7 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psycopg
 
+from pgqueue.adoption import exists
 from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
 from service.demo.inbox import Inbox, open_inbox
@@ -20,7 +22,7 @@ PATIENCE = 30.0
 
 
 class Broken(Exception):
-    """A part of the system did not come up, or ended; the message has the end of its log."""
+    """A part of the system did not come up, or ended."""
 
 
 @asynccontextmanager
@@ -29,14 +31,23 @@ async def the_system(inbox: Inbox, folder: Path) -> AsyncIterator[httpx.AsyncCli
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_inbox(inbox))
         url = os.environ.get("DATABASE_URL") or stack.enter_context(EmbeddedServer()).url()
+        await _refuse_a_database_in_use(url)
         await migrate(url)
         port = _free_port()
         environment = _environment(url, port, inbox.port)
-        for kind in ("api", "worker"):
-            await stack.enter_async_context(_process(kind, environment, folder))
+        children = [await stack.enter_async_context(_process(kind, environment, folder)) for kind in ("api", "worker")]
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10))
-        await _ready(client, folder)
+        await _ready(client, children, folder)
         yield client
+
+
+async def _refuse_a_database_in_use(url: str) -> None:
+    """The demonstration's worker would send real mails to its own inbox."""
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        if await exists(connection, "job_logs"):
+            raise Broken(
+                "the database of DATABASE_URL has a table job_logs already: unset DATABASE_URL, or name an empty database"
+            )
 
 
 def _environment(url: str, port: int, smtp_port: int) -> dict[str, str]:
@@ -56,13 +67,13 @@ def _environment(url: str, port: int, smtp_port: int) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _process(kind: str, environment: Mapping[str, str], folder: Path) -> AsyncIterator[None]:
+async def _process(kind: str, environment: Mapping[str, str], folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     with (folder / f"{kind}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pgqueue.cli", kind, env=dict(environment), stdout=log, stderr=log, process_group=0
         )
     try:
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
@@ -73,14 +84,15 @@ async def _process(kind: str, environment: Mapping[str, str], folder: Path) -> A
             await process.wait()
 
 
-async def _ready(client: httpx.AsyncClient, folder: Path) -> None:
+async def _ready(client: httpx.AsyncClient, children: list[asyncio.subprocess.Process], folder: Path) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
             while not (await _answers(client) and "worker.started" in (folder / "worker.log").read_text()):
+                if any(child.returncode is not None for child in children):
+                    raise Broken("a process of the system ended at once")
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        ends = [f"{path.name}: {path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log"))]
-        raise Broken("the system did not come up\n" + "\n".join(ends)) from None
+        raise Broken("the system did not come up") from None
 
 
 async def _answers(client: httpx.AsyncClient) -> bool:

@@ -139,7 +139,7 @@ CREATE TABLE job_queues (
     paused     boolean     NOT NULL DEFAULT false,
     changed_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE job_queues IS 'Queues that an operator paused or resumed. A queue without a row runs.';
+COMMENT ON TABLE job_queues IS 'Queues that an operator has paused. A queue without a row runs.';
 
 CREATE TABLE job_workers (
     id         text PRIMARY KEY,
@@ -170,6 +170,11 @@ COMMENT ON TABLE job_tombstones IS 'What is remembered of a job whose row retent
 
 CREATE FUNCTION job_id_hash(job_id text) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT substring(sha256(convert_to(job_id, 'UTF8')) FOR 16)
+$$;
+
+CREATE FUNCTION job_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    -- A time as it stands in history, and as programs get it everywhere.
+    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
 CREATE FUNCTION job_history(history jsonb, entry jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$

@@ -49,7 +49,7 @@ BEGIN
            dead_at = NULL, error = NULL, stack_trace = NULL, progress = NULL, progress_note = NULL,
            payload = coalesce(replay_jobs.payload, j.payload),
            history = job_history(j.history,
-               jsonb_build_object('event', 'replayed', 'at', now(), 'was', j.status, 'error', j.error)
+               jsonb_build_object('event', 'replayed', 'at', job_time(now()), 'was', j.status, 'error', j.error)
                || CASE WHEN replay_jobs.payload IS NULL THEN '{}' ELSE jsonb_build_object('payload', j.payload) END)
       FROM placed p WHERE j.id = p.id;
     GET DIAGNOSTICS replayed = ROW_COUNT;
@@ -69,8 +69,8 @@ $$;
 
 CREATE FUNCTION pause_queue(queue text, paused boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    INSERT INTO job_queues AS q (queue, paused) VALUES (pause_queue.queue, pause_queue.paused)
-    ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused, changed_at = now() WHERE q.paused <> excluded.paused
+    INSERT INTO job_queues (queue, paused) SELECT pause_queue.queue, true WHERE pause_queue.paused ON CONFLICT (queue) DO NOTHING;
+    DELETE FROM job_queues q WHERE q.queue = pause_queue.queue AND NOT pause_queue.paused;
 $$;
 
 CREATE FUNCTION ring_doorbell(queues text[], jobs integer DEFAULT 1) RETURNS integer

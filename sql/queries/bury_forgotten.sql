@@ -7,7 +7,7 @@ WITH forgotten AS MATERIALIZED (
 UPDATE job_logs j
    SET status = 'dlq', lease = j.lease + 1, lease_until = NULL, processed_at = now(), dead_at = now(),
        error = 'In processing for 24 hours: given up',
-       history = job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', now(), 'worker', j.locked_by,
+       history = job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', job_time(now()), 'worker', j.locked_by,
                                                            'error', 'In processing for 24 hours: given up'))
   FROM forgotten f WHERE j.id = f.id
 RETURNING j.job_id

@@ -19,7 +19,7 @@ UPDATE job_logs j
        dead_at = CASE WHEN s.over THEN now() END,
        error = 'no handler for ' || j.job_type,
        history = job_history(CASE WHEN s.since IS NULL THEN j.history ELSE j.history - -1 END,
-           jsonb_build_object('event', 'no handler', 'at', coalesce(s.since, now()), 'times', s.times + 1,
+           jsonb_build_object('event', 'no handler', 'at', job_time(coalesce(s.since, now())), 'times', s.times + 1,
                               'worker', j.locked_by))
   FROM shelf s WHERE j.id = s.id
 RETURNING j.id, j.status, j.run_after - now() AS delay
