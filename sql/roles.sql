@@ -84,7 +84,7 @@ DECLARE
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change'];
     lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
                               'replay_job', 'replay_jobs', 'pause_queue'];
-    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_history', 'job_defaults', 'known_job',
+    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults', 'known_job',
                               'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs'];
     who       record;
     what      text;

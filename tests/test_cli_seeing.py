@@ -71,7 +71,7 @@ class TestSeeing:
         assert result.stdout == "queue default is paused; pgqueue resume default ends that\n"
         assert document(await cli("queues", "--json"))[0]["paused"] is True
         assert document(await cli("resume", "default", "--json")) == {"queue": "default", "paused": False}
-        assert await value(connection, "SELECT paused FROM job_queues") is False
+        assert await value(connection, "SELECT count(*) FROM job_queues") == 0
 
     async def test_a_queue_that_nobody_knows_is_paused_with_a_question(self, cli: Cli) -> None:
         result = await cli("pause", "defalut")

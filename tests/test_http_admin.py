@@ -131,7 +131,7 @@ async def test_pausing_and_resuming(api: httpx.AsyncClient, connection: Connecti
     assert (response.status_code, response.json()) == (200, {"queue": "a/b é", "paused": True})
     assert await value(connection, "SELECT paused FROM job_queues WHERE queue = 'a/b é'") is True
     assert (await api.post("/api/admin/queues/a%2Fb%20%C3%A9/resume")).json()["paused"] is False
-    assert await value(connection, "SELECT paused FROM job_queues WHERE queue = 'a/b é'") is False
+    assert await value(connection, "SELECT count(*) FROM job_queues") == 0
     for name in ("%00", "%FF", "x" * 256, "a%0Ab"):
         problem(await api.post(f"/api/admin/queues/{name}/pause"), 400)
 
