@@ -133,7 +133,7 @@ def install() -> None:
         ways = {"uv": lambda: install_with_uv(str(uv)), **ways}
     STAMP.unlink(missing_ok=True)
     for name, way in ways.items():
-        say(f"installing into .venv with {name}{' (half a minute)' if name == 'pip' else ''} ...")
+        say(f"installing into .venv with {name}{' (a minute)' if name == 'pip' else ''} ...")
         started = time.monotonic()
         try:
             way()

@@ -224,9 +224,9 @@ class Client:
         """How many jobs are in each state, and how the last quarter of an hour went. See sql/monitoring/job_stats.sql."""
         return (await self.report("job_stats"))[0]
 
-    async def report(self, name: str, folder: str = "monitoring") -> list[dict[str, Any]]:
-        """The rows of sql/<folder>/<name>.sql, as dicts."""
-        rows, _ = await self._repeat(name, {}, folder)
+    async def report(self, name: str) -> list[dict[str, Any]]:
+        """The rows of sql/monitoring/<name>.sql, as dicts."""
+        rows, _ = await self._repeat(name, NOTHING, "monitoring")
         return rows
 
     async def _change(self, statement: str, values: Parameters) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 import hmac
 from collections.abc import Mapping
 from enum import IntEnum
-from functools import lru_cache
 from hashlib import sha256
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +11,7 @@ from litestar import Request
 
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings
+from service.hosts import is_loopback
 from service.problems import Refusal
 from service.requests import header
 
@@ -98,15 +97,6 @@ class Access:
         if origin and origin not in self._origins and "*" not in self._origins and _netloc(origin) != host:
             return "Pages of this Origin may not call this service: see PGQUEUE_CORS_ORIGINS"
         return None
-
-
-@lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Whether the name or address is this machine's own."""
-    try:
-        return host.lower() == "localhost" or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _digest(token: bytes) -> bytes:

@@ -112,7 +112,7 @@ class TestShow:
 class TestRetry:
     async def test_one_by_its_id(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
         result = await cli("dlq", "retry", "mail-3")
-        assert (result.exit_code, result.stdout) == (0, "1 jobs sent back\n")
+        assert (result.exit_code, result.stdout) == (0, "1 job sent back\n")
         job = await the_job(connection, "mail-3")
         assert (job["status"], job["attempt_count"]) == ("enqueued", 0)
 
@@ -155,7 +155,7 @@ class TestRetry:
 
     async def test_ids_that_are_not_dead_are_1(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
         result = await cli("dlq", "retry", "mail-1", "alive", "nobody")
-        assert (result.exit_code, result.stdout) == (1, "1 jobs sent back\n")
+        assert (result.exit_code, result.stdout) == (1, "1 job sent back\n")
         assert "2 of the 3 jobs are not in the dead-letter queue" in result.stderr
         for job_id in ("alive", "nobody"):
             assert (await cli("dlq", "retry", job_id)).exit_code == 1

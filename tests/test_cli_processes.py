@@ -319,6 +319,13 @@ class TestDev:
             assert all(gone(child) for child in children)
 
     async def test_a_database_that_is_not_there_is_3(self) -> None:
-        code, _, err = await process("dev", url="postgresql://127.0.0.1:1/x")
+        code, _, err = await process("dev", url="postgresql://127.0.0.1:1/x", PORT=str(free_port()))
         assert code == 3
         assert "cannot reach the database" in err
+
+    async def test_a_port_that_is_taken_is_2(self, empty_database_url: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            code, out, err = await process("dev", url=empty_database_url, PORT=str(port))
+        assert (code, out) == (2, "")
+        assert f"PORT {port}: Address already in use; set another PORT" in err

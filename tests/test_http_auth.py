@@ -10,7 +10,8 @@ import pytest
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings
 from service.app import create_app
-from service.auth import Access, is_loopback
+from service.auth import Access
+from service.hosts import is_loopback
 from tests.api import ADMIN, ADMIN_TOKEN, API, API_TOKEN, SIGN_IN, SIGNIN, open_api, problem
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]

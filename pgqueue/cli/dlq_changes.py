@@ -57,7 +57,7 @@ def retry(
         click.echo(f"would send back {min(answer['matched'], limit)} of {answer['matched']} dead jobs")
     else:
         pace = f", {rate:g} a second, the last in {span((answer['retried'] - 1) / rate)}" if answer["retried"] > 1 else ""
-        click.echo(f"{answer['retried']} jobs sent back{pace}")
+        click.echo(f"{answer['retried']} job{'' if answer['retried'] == 1 else 's'} sent back{pace}")
         if answer["remaining"]:
             say(f"{answer['remaining']} that matched are still dead: run it again in {span(answer['retried'] / rate)}")
     missed = len(set(which.job_ids)) - answer["matched"] if which.job_ids and not which.filtered else 0

@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 from pgqueue.cli.common import json_option, read_settings, run_async, say, working_directory_on_path
 from pgqueue.cli.output import print_json, safe
 from pgqueue.errors import SchemaError
-from pgqueue.migrations import Migration, applied, pending
+from pgqueue.migrations import Migration, applied, migrations, pending
 from pgqueue.migrations import migrate as bring_up
 from pgqueue.registry import declarations, publish
 from pgqueue.settings import Settings
@@ -64,8 +64,6 @@ async def _plan(settings: Settings, to: int | None, adopt: bool) -> tuple[list[s
             # The only thing in the way of a database that was never migrated is a stranger's table.
             if done or not adopt:
                 raise
-            from pgqueue.migrations import migrations
-
             steps = ["rename job_logs to job_logs_bull"]
             steps += [_name(one) for one in migrations() if to is None or one.version <= to]
             steps += ["copy what had ended from job_logs_bull"]

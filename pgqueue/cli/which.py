@@ -57,7 +57,7 @@ class Which(msgspec.Struct, frozen=True):
     async def resolve(self, client: Client) -> DeadFilter:
         now: datetime | None = None
         if isinstance(self.since, timedelta) or isinstance(self.until, timedelta):
-            now = (await client.report("read_clock", "queries"))[0]["now"]
+            now = (await client.run("read_clock"))[0]["now"]
 
         def at(value: datetime | timedelta | None) -> datetime | None:
             return now - value if isinstance(value, timedelta) and now is not None else value  # type: ignore[return-value]

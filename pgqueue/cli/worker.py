@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, seconds
+from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, say, seconds
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
@@ -84,7 +84,7 @@ async def _run(one: Worker) -> int:
                 log.info("health on port %d: /healthz, /readyz", port, extra={"event": "health.started", "port": port})
             await _patiently(one.run, one)
     except SchemaError as error:
-        click.echo(f"pgqueue worker: {error}", err=True)
+        say(str(error))
         return NOT_SO
     except (SettingsError, TaskError) as error:
         return _complain(error)
@@ -118,7 +118,7 @@ async def _patiently(run: Callable[[], Coroutine[Any, Any, None]], one: Worker) 
 
 def _complain(error: SettingsError | TaskError) -> int:
     for problem in error.problems if isinstance(error, SettingsError) else [str(error)]:
-        click.echo(f"pgqueue worker: {problem}", err=True)
+        say(problem)
     return WRONG_USAGE
 
 

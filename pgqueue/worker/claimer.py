@@ -5,15 +5,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from pgqueue.database import AWAY, Link, Pace, array
-from pgqueue.job import Claim
 from pgqueue.settings import Settings
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import Lanes, Place, Room
+from pgqueue.worker.rows import ClaimRow, claim_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -156,20 +155,17 @@ class Claimer:
             sent_at = time.monotonic()
             rows = await self.link.run("claim_jobs", self._parameters(rooms))
         lanes = [(number, position) for number, room in enumerate(rooms) for position in range(len(room.lanes))]
-        jobs, (now, next_run_after, paused) = _split(rows)
+        jobs, last = _split(rows)
+        now = last.run_after
         taken: dict[tuple[int, int], tuple[int, Place]] = {}
         for row in jobs:
-            lane = lanes[row[2] - 1]
-            taken[lane] = (taken.get(lane, (0, None))[0] + 1, (row[10], row[0]))
-        again = self.lanes.claimed(rooms, taken, now, paused)
+            lane = lanes[row.lane - 1]
+            taken[lane] = (taken.get(lane, (0, None))[0] + 1, (row.run_after, row.id))
+        again = self.lanes.claimed(rooms, taken, now, last.paused)
         for row in jobs:
-            self._begin(row, rooms[lanes[row[2] - 1][0]].queue, sent_at)
-        return again, None if next_run_after is None else (next_run_after - now).total_seconds()
-
-    def _begin(self, row: Any, queue: str, sent_at: float) -> None:
-        id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, _, _ = row
-        claim = Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue)
-        self.start(self.hand.take(claim, sent_at))
+            queue = rooms[lanes[row.lane - 1][0]].queue
+            self.start(self.hand.take(claim_from(row, queue), sent_at))
+        return again, None if last.next_run_after is None else (last.next_run_after - now).total_seconds()
 
     def _parameters(self, rooms: Sequence[Room]) -> dict[str, Any]:
         lanes = [(number, lane) for number, room in enumerate(rooms, 1) for lane in room.lanes]
@@ -185,8 +181,8 @@ class Claimer:
         }
 
 
-def _split(rows: Sequence[Any]) -> tuple[list[Any], tuple[datetime, datetime | None, list[str]]]:
-    """The jobs in the order of their lanes, and (now, next run_after, paused queues). RETURNING promises no order."""
-    jobs = sorted((row for row in rows if row[0] is not None), key=lambda row: (row[2], row[10], row[0]))
-    clock = next(row for row in rows if row[0] is None)
-    return jobs, (clock[10], clock[11], clock[12])
+def _split(rows: Sequence[tuple[Any, ...]]) -> tuple[list[ClaimRow], ClaimRow]:
+    """The jobs in the order of their lanes, and the row that tells the clock. RETURNING promises no order."""
+    *jobs, last = map(ClaimRow._make, rows)
+    jobs.sort(key=lambda row: (row.lane, row.run_after, row.id))
+    return jobs, last

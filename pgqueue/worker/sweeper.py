@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from pgqueue.database import AWAY, Link, Pace, array
-from pgqueue.job import Claim
 from pgqueue.settings import Settings
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
+from pgqueue.worker.rows import SweepRow, claim_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -26,6 +26,13 @@ MOST = 100
 INTERVAL = 1.0
 SHARE = 0.03
 """A sweep takes place about once a second, and in no more than this part of the time."""
+
+
+WHAT = {
+    "rescue": "is rescued",
+    "release": "goes back to its paused queue",
+    "bury": "goes to the dead-letter queue",
+}
 
 
 class Sweeper:
@@ -94,40 +101,36 @@ class Sweeper:
         async with self.claimer.quiet:
             rows, sent_at = await self._sweep(swept)
             for row in rows:
-                if row[11] not in ("lane", "clock"):
-                    self._mend(row[11], row, swept[row[2] - 1][1], sent_at)
+                if row.action not in ("lane", "clock"):
+                    self._mend(row, swept[row.lane - 1][1], sent_at)
         seen: dict[int, tuple[int, Place]] = {}
         for row in rows:
-            match row[11]:
+            match row.action:
                 case "lane":
-                    seen[row[2] - 1] = (row[6], (row[10], row[0]))
-                    if row[7]:
-                        self._leave(swept[row[2] - 1][1])
-                case "clock" if not row[6]:
+                    seen[row.lane - 1] = (row.attempt_count, (row.run_after, row.id))
+                    if row.max_attempts:
+                        self._leave(swept[row.lane - 1][1])
+                case "clock" if not row.attempt_count:
                     await self.register(self.link)
         return self._advance(swept, seen)
 
-    async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[Sequence[Any], float]:
+    async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[list[SweepRow], float]:
         with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:
             sent_at = time.monotonic()
             try:
-                return await self.link.run("sweep_jobs", self._parameters(swept, free)), sent_at
+                rows = await self.link.run("sweep_jobs", self._parameters(swept, free))
+                return list(map(SweepRow._make, rows)), sent_at
             except AWAY:
                 self.claimer.suspect()
                 raise
 
-    def _mend(self, action: str, row: Any, lane: Lane, sent_at: float) -> None:
-        id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, _ = row
-        if action in ("claim", "rescue"):
-            claim = Claim(
-                id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, lane.queue, action == "rescue"
-            )
-            if claim.rescued:
-                log.warning("Job %s is rescued: its lease ran out", job_id, extra={"event": "job.rescue", "jobId": job_id})
+    def _mend(self, row: SweepRow, lane: Lane, sent_at: float) -> None:
+        if row.action != "claim":
+            extra = {"event": f"job.{row.action}", "jobId": row.job_id}
+            log.warning("Job %s %s: its lease ran out", row.job_id, WHAT[row.action], extra=extra)
+        if row.action in ("claim", "rescue"):
+            claim = claim_from(row, lane.queue, rescued=row.action == "rescue")
             self.start(self.hand.take(claim, sent_at))
-        else:
-            what = "goes to the dead-letter queue" if action == "bury" else "goes back to its paused queue"
-            log.warning("Job %s %s: its lease ran out", job_id, what, extra={"event": f"job.{action}", "jobId": job_id})
 
     def _leave(self, lane: Lane) -> None:
         # More is due behind the cursor than a sweep may take: the claims fetch it, at their speed.
