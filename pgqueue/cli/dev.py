@@ -144,7 +144,8 @@ def _refuse_a_taken_port(settings: Settings) -> None:
         with socket.create_server((settings.host, settings.port)):
             return
     except OSError as error:
-        fail(f"HOST {settings.host}, PORT {settings.port}: {os.strerror(error.errno) if error.errno else error}; set another PORT", WRONG_USAGE)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        fail(f"HOST {settings.host}, PORT {settings.port}: {reason}; set another PORT", WRONG_USAGE)
 
 
 def _welcome(settings: Settings, url: str | None) -> None:
