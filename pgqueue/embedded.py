@@ -216,7 +216,7 @@ class EmbeddedServer:
         who = self._identity
         passed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "TZ") if name in os.environ}
         with open(self.log, "ab", opener=_private) as log:
-            return subprocess.Popen(  # noqa: S603
+            return subprocess.Popen(
                 [str(self.binaries / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

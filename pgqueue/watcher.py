@@ -22,7 +22,7 @@ class Watcher:
     """
 
     def __init__(self, home: Path, *, keep: bool) -> None:
-        self._shell = subprocess.Popen(  # noqa: S603
+        self._shell = subprocess.Popen(
             ["/bin/sh", "-c", _SCRIPT, "pgqueue-watcher", str(home), "keep" if keep else "remove"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

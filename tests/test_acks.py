@@ -109,7 +109,7 @@ def losing_replies(one: Link, times: int) -> Callable[[], int]:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
         return rows
 
-    one.run = lossy  # type: ignore[method-assign]
+    one.run = lossy
     return lambda: lost[0]
 
 

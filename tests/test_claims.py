@@ -136,7 +136,8 @@ async def test_a_worker_serves_several_queues_each_with_its_own_slots(connection
         async def handler(job: Job[Any]) -> None:
             at_once[queue] += 1
             most[queue] = max(most[queue], at_once[queue])
-            await asyncio.sleep(0.002)
+            for _ in range(3):  # long enough for the others to start
+                await asyncio.sleep(0)
             at_once[queue] -= 1
 
         return handler
@@ -291,9 +292,9 @@ async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connecti
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
             return rows
 
-        one.run = lossy  # type: ignore[method-assign]
+        one.run = lossy
         if statement == "claim_jobs":
-            worker.sweeper._turn = _no_sweep  # type: ignore[method-assign]
+            worker.sweeper._turn = _no_sweep
         turns = worker.sweeper.turns
         await until(lambda: worker.sweeper.turns > turns + 1, what="the end of the sweep that was under way")
         await a_job(connection, job_id="j", run_after=minutes(0 if statement == "claim_jobs" else -1))

@@ -27,6 +27,7 @@ from psycopg import AsyncConnection
 
 from tests.commands import clean_environment, cli_for, process
 from tests.factories import a_job, a_type, sql, value
+from tests.scene import until
 
 COMMANDS: list[tuple[str, ...]] = [
     ("status",),
@@ -288,11 +289,14 @@ class TestDev:
             assert f"API        {base}" in said
             assert "applying 0001_job_logs" in said
             assert ("Postgres   postgresql://" in said) is embedded
-            body = json.loads(re.search(r"-d '(\{.*\})'", said)[1])  # type: ignore[index]
+            body = json.loads(re.search(r"-d '(\{.*\})'", said)[1])
             ticket = await asyncio.to_thread(fetch, f"{base}/api/jobs/signin-notification", body)
-            async with asyncio.timeout(20):
-                while (await asyncio.to_thread(fetch, f"{base}/api/jobs/{ticket['jobId']}"))["status"] != "completed":
-                    await asyncio.sleep(0.05)
+
+            async def completed() -> bool:
+                job = await asyncio.to_thread(fetch, f"{base}/api/jobs/{ticket['jobId']}")
+                return bool(job["status"] == "completed")
+
+            await until(completed)
             await asyncio.to_thread(fetch, f"{base}/api/admin/jobs/stats")  # open without a token
             children = children_of(dev.pid)
             assert len(children) >= 2

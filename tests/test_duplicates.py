@@ -53,7 +53,7 @@ async def test_a_duplicate_waits_for_the_first_and_takes_its_answer(client: Clie
         async with await AsyncConnection.connect(settings.conninfo) as own:
             await client.enqueue(limited, {"userId": "u"}, job_id=job_id, connection=own)
             second = asyncio.create_task(client.enqueue(limited, {"userId": "u"}, job_id=job_id))
-            await until(lambda own=own: _somebody_waits(own))  # type: ignore[misc]
+            await until(lambda own=own: _somebody_waits(own))
             await (own.commit() if commit else own.rollback())
             assert (await second).created is not commit
 

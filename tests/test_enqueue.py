@@ -214,7 +214,7 @@ async def test_a_lost_reply_is_answered_by_sending_again(client: Client, connect
             raise psycopg.OperationalError("the connection is lost")
         return rows
 
-    client._execute = commit_and_die  # type: ignore[method-assign]
+    client._execute = commit_and_die
     ticket = await client.enqueue(resize, Resize("a", 1))
     assert (ticket.created, ticket.status) == (True, Status.ENQUEUED)
     assert pid

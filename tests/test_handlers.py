@@ -91,7 +91,7 @@ async def test_five_attempts_with_growing_waits_and_then_the_dead_letter_queue(
     async with Client.open(settings) as client, working(settings, handler):
         await client.enqueue(handler, {}, job_id="j")
         for attempt in range(1, 5):
-            await until(lambda attempt=attempt: _has(connection, status="failed", attempt_count=attempt))  # type: ignore[misc]
+            await until(lambda attempt=attempt: _has(connection, status="failed", attempt_count=attempt))
             (row,) = await sql(connection, "SELECT run_after - (history -> -1 ->> 'at')::timestamptz AS wait FROM job_logs")
             waits.append(row["wait"].total_seconds())
             await advance(client, "j")

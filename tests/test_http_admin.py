@@ -158,7 +158,7 @@ class TestHealth:
 
     async def test_a_service_that_stops(self, settings: Settings) -> None:
         async with open_api(settings) as api:
-            api._transport.app.state.stopping = True  # type: ignore[attr-defined]
+            api._transport.app.state.stopping = True
             assert problem(await api.get("/readyz"), 503)["error"] == "The service is stopping"
             assert (await api.get("/healthz")).status_code == 200
 

@@ -272,7 +272,7 @@ async def test_an_error_of_our_own_shows_nothing_and_is_logged_under_its_id(
         raise RuntimeError("SELECT secret FROM someone@example.com")
 
     async with open_api(settings) as api:
-        desk = api._transport.app.state.desk  # type: ignore[attr-defined]
+        desk = api._transport.app.state.desk
         monkeypatch.setattr(desk.client, "offer", broken)
         monkeypatch.setattr(desk.client, "get", broken)
         enqueue = await api.post(SIGNIN, json=SIGN_IN)

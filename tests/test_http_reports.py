@@ -36,15 +36,15 @@ async def big(connection: Connection) -> Connection:
 @pytest.mark.parametrize("name", REPORTS)
 async def test_it_runs_and_says_what_to_do(connection: Connection, name: str) -> None:
     text = load(name, "monitoring")
-    header = text[: re.search(r"^[^-]", text, re.MULTILINE).start()]  # type: ignore[union-attr]
+    header = text[: re.search(r"^[^-]", text, re.MULTILINE).start()]
     assert len(header.splitlines()) >= 5
     assert "%" not in text
-    assert isinstance(await sql(connection, text), list)  # type: ignore[arg-type]
+    assert isinstance(await sql(connection, text), list)
 
 
 @pytest.mark.postgres(15, 18)
 async def test_what_has_ended_is_estimated_when_there_is_much_of_it(big: Connection) -> None:
-    (row,) = await sql(big, load("job_stats", "monitoring"))  # type: ignore[arg-type]
+    (row,) = await sql(big, load("job_stats", "monitoring"))
     assert row["estimated"]
     assert row["completed"] == pytest.approx(53_400, rel=0.05)
     assert row["cancelled"] == pytest.approx(600, rel=0.5)
@@ -54,7 +54,7 @@ async def test_what_has_ended_is_estimated_when_there_is_much_of_it(big: Connect
 @pytest.mark.postgres(15, 18)
 @pytest.mark.parametrize("name", ["job_stats", "queues"])
 async def test_no_part_of_it_reads_the_whole_table(big: Connection, name: str) -> None:
-    plan = "\n".join(row["QUERY PLAN"] for row in await sql(big, "EXPLAIN (ANALYZE) " + load(name, "monitoring")))  # type: ignore[arg-type]
+    plan = "\n".join(row["QUERY PLAN"] for row in await sql(big, "EXPLAIN (ANALYZE) " + load(name, "monitoring")))
     scans = [line for line in plan.splitlines() if "Seq Scan on job_logs" in line and "never executed" not in line]
     assert scans == []
 
@@ -67,7 +67,7 @@ async def test_exact_numbers_of_dead_jobs_up_to_100000(connection: Connection) -
                SELECT 'd-' || gen_random_uuid(), 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, %s) AS i""",
             [count],
         )
-        (row,) = await sql(connection, load("job_stats", "monitoring"))  # type: ignore[arg-type]
+        (row,) = await sql(connection, load("job_stats", "monitoring"))
         assert [row["dlq"]] == [one["count"] for one in await sql(connection, "SELECT count(*) FROM job_logs")]
 
 
@@ -78,7 +78,7 @@ async def test_errors_that_differ_only_in_what_varies_are_one_group(connection: 
         "connection refused",
     ):
         await a_job(connection, status="dlq", error=error)
-    rows = await sql(connection, load("dead_letter_errors", "monitoring"))  # type: ignore[arg-type]
+    rows = await sql(connection, load("dead_letter_errors", "monitoring"))
     assert {row["fingerprint"]: row["count"] for row in rows} == {
         "SMTP ? ? ? Recipient ? rejected (id ?": 2,
         "connection refused": 1,

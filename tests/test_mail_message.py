@@ -219,4 +219,4 @@ def test_a_sender_is_one_address(text: str) -> None:
 def test_a_mail_is_frozen() -> None:
     mail: Mail = a_mail()
     with pytest.raises(AttributeError):
-        mail.to = "other@example.com"  # type: ignore[misc]
+        mail.to = "other@example.com"

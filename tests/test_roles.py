@@ -24,6 +24,7 @@ from pgqueue.settings import Settings
 from pgqueue.worker.worker import Worker
 from tests.conftest import Server
 from tests.factories import a_job, a_type, sql, the_job, value
+from tests.scene import until
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -160,8 +161,11 @@ class TestWorker:
             async with Client.open(settings) as client:
                 await client.enqueue(handle, {}, job_id="fine")
                 await client.enqueue(handle, {"fail": "yes"}, job_id="fails", max_attempts=1)
-                while not all([(await client.get(job_id)).status.ended for job_id in ("fine", "fails")]):
-                    await asyncio.sleep(0.02)
+
+                async def ended() -> bool:
+                    return all([(await client.get(job_id)).status.ended for job_id in ("fine", "fails")])
+
+                await until(ended)
                 assert (await client.get("fine")).status == "completed"
                 assert (await client.get("fails")).status == "dlq"
             worker.stop()

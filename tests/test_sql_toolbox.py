@@ -17,6 +17,7 @@ from pgqueue import Client
 from pgqueue.database import load
 from tests.conftest import Server
 from tests.factories import a_job, a_type, sql, the_job, value
+from tests.scene import until
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -51,7 +52,7 @@ async def psql(server: Server, url: str, folder: str, name: str) -> str:
 
 
 async def report(connection: AsyncConnection[Any], name: str) -> list[dict[str, Any]]:
-    return await sql(connection, load(name, "monitoring"))  # type: ignore[arg-type]
+    return await sql(connection, load(name, "monitoring"))
 
 
 async def answers(connection: AsyncConnection[Any], name: str, **changed: str) -> list[list[dict[str, Any]]]:
@@ -225,9 +226,13 @@ class TestMonitoring:
         ):
             await sql(holder, "UPDATE job_logs SET priority = 1")
             waiting = asyncio.create_task(sql(waiter, "SELECT * FROM cancel_job(%s)", [job["job_id"]]))
-            async with asyncio.timeout(10):
-                while not (rows := await report(connection, "locks")):
-                    await asyncio.sleep(0.01)
+            rows: list[dict[str, Any]] = []
+
+            async def somebody_waits() -> bool:
+                rows[:] = await report(connection, "locks")
+                return bool(rows)
+
+            await until(somebody_waits)
             assert (rows[0]["application_name"], rows[0]["blocker"]) == ("waiter", "holder")
             await holder.rollback()
             await waiting
@@ -298,7 +303,7 @@ async def fill(connection: AsyncConnection[Any]) -> None:
 
 
 async def plan(connection: AsyncConnection[Any], name: str) -> str:
-    rows = await sql(connection, f"EXPLAIN {load(name, 'monitoring')}")  # type: ignore[arg-type]
+    rows = await sql(connection, f"EXPLAIN {load(name, 'monitoring')}")
     return "\n".join(row["QUERY PLAN"] for row in rows)
 
 

@@ -42,8 +42,7 @@ def test_a_task_is_callable_and_knows_its_payload() -> None:
 
 def test_without_an_annotation_the_payload_is_plain_json() -> None:
     @task("x")
-    def handler(job):  # type: ignore[no-untyped-def]
-        ...
+    def handler(job): ...
 
     assert handler.decode(b'{"a": [1]}') == {"a": [1]}
 

@@ -198,7 +198,7 @@ async def test_it_goes_on_after_its_connections_were_terminated(
                     WHERE application_name LIKE 'pgqueue %' AND datname = current_database()""",
             )
             done = (turn + 1) * 100
-            await until(lambda done=done: _ended(connection, done), 40)  # type: ignore[misc]
+            await until(lambda done=done: _ended(connection, done), 40)
         assert worker.returncode is None
     (row,) = await sql(connection, "SELECT count(*) AS n, max(attempt_count) AS most FROM job_logs WHERE status = 'completed'")
     assert row["n"] == 500

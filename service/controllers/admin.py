@@ -16,7 +16,7 @@ from service.schemas import EmailRequest
 
 class Admin(Controller):
     path = "/"
-    tags = ["admin"]  # noqa: RUF012
+    tags = ["admin"]
 
     @post(
         "/send-email",

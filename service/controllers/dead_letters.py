@@ -16,7 +16,7 @@ from service.schemas import RetryBatchRequest, RetryRequest
 
 class DeadLetters(Controller):
     path = "/dlq"
-    tags = ["dead letters"]  # noqa: RUF012
+    tags = ["dead letters"]
 
     @get(["/", "/list"], responses=refusals(401, 403))
     async def list_(

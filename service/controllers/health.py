@@ -11,7 +11,7 @@ from service.problems import Refusal
 
 class Healths(Controller):
     path = "/"
-    tags = ["health"]  # noqa: RUF012
+    tags = ["health"]
 
     @get("/healthz")
     async def alive(self) -> Health:

@@ -21,7 +21,7 @@ BULK_SIZE = 16 * 1024 * 1024
 
 class Jobs(Controller):
     path = "/api/jobs"
-    tags = ["jobs"]  # noqa: RUF012
+    tags = ["jobs"]
 
     @post(
         "/signin-notification",
