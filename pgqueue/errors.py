@@ -81,11 +81,15 @@ class Ending(Exception):
 
 
 class Retry(Ending):
-    """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the backoff)."""
+    """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the backoff). `uncertain`: what
+    the attempt had announced by `job.intend()` may have been done all the same."""
 
-    def __init__(self, message: str = "the handler asked for a retry", *, after: Duration | None = None) -> None:
+    def __init__(
+        self, message: str = "the handler asked for a retry", *, after: Duration | None = None, uncertain: bool = False
+    ) -> None:
         super().__init__(message)
         self.after = None if after is None else duration(after)
+        self.uncertain = uncertain
 
 
 class Discard(Ending):
@@ -102,7 +106,8 @@ class Snooze(Ending):
 
 
 class DependencyDown(Ending):
-    """Something that the job needs is broken, not the job: it comes again, and this attempt does not count."""
+    """Something that the job needs is broken, not the job: this attempt does not count, the circuit breaker of `dependency`
+    opens, and the jobs of all types that depend on it wait until one of them gets through."""
 
     def __init__(self, dependency: str, message: str | None = None) -> None:
         super().__init__(message or f"{dependency} is down")

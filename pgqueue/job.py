@@ -1,9 +1,9 @@
 """The values that travel: a new job, its ticket, what a worker claimed, how the attempt ended, what a reader sees."""
 
-from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -69,6 +69,10 @@ class Claim(msgspec.Struct, frozen=True):
     created_at: datetime
     queue: str
     rescued: bool = False
+    uncertain: bool = False
+    """An earlier attempt said that it would do what cannot be taken back, and nobody heard how that ended."""
+    probe: str | None = None
+    """The dependency that this attempt is to try out, while all others of its kind wait."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -80,6 +84,14 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     stack_trace: str | None = None
     dependency: str | None = None
+    """What the failure is blamed on; the circuit breaker is told before the job is."""
+    down: bool = False
+    """It is known to be broken: no need to see others fail."""
+    retry_after: timedelta | None = None
+    """How long it asked to be left alone."""
+    certain: bool = True
+    """What the attempt said that it would do (`job.intend`), it has not done."""
+    receipt: str | None = None
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +117,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     locked_by: str | None
     progress: float | None
     progress_note: str | None
+    receipt: str | None
+    """What the completed attempt has to show for it."""
     history: list[dict[str, Any]]
     """What went wrong before, oldest first: failed attempts with time, worker, error and stack; replays."""
 
@@ -129,20 +143,29 @@ class Replayed(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
-Report = Callable[[Claim, float, str | None], Awaitable[None]]
+class Writes(Protocol):
+    """What a running attempt can have written; a worker's goes to the database."""
+
+    async def progress(self, claim: Claim, fraction: float, note: str | None) -> None: ...
+
+    async def intend(self, claim: Claim) -> None: ...
+
+    def transaction(self, job: "Job[Any]", claim: Claim) -> AbstractAsyncContextManager[Any]: ...
 
 
 class Job(Generic[P]):
     """What a handler gets: its payload, and who and what the attempt is."""
 
-    __slots__ = ("_claim", "_report", "payload", "resources")
+    __slots__ = ("_claim", "_writes", "payload", "receipt", "resources")
 
-    def __init__(self, payload: P, claim: Claim, resources: Any = None, report: Report | None = None) -> None:
+    def __init__(self, payload: P, claim: Claim, resources: Any = None, writes: Writes | None = None) -> None:
         self.payload = payload
         self.resources = resources
         """What the `lifespan` of the task's module yielded."""
+        self.receipt: str | None = None
+        """Set it to what there is to show for the work, a line without addresses: it is stored with the completion."""
         self._claim = claim
-        self._report = report
+        self._writes = writes
 
     @property
     def job_id(self) -> str:
@@ -171,9 +194,28 @@ class Job(Generic[P]):
         """When the job was enqueued, by the database's clock; aware."""
         return self._claim.created_at
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether an earlier attempt called `intend` and nobody heard how that ended: it may have done it, or not."""
+        return self._claim.uncertain
+
     async def progress(self, fraction: float, note: str | None = None) -> None:
         """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when the job is no longer ours."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
-        if self._report is not None:
-            await self._report(self._claim, fraction, note)
+        if self._writes is not None:
+            await self._writes.progress(self._claim, fraction, note)
+
+    async def intend(self) -> None:
+        """Writes down, durably, that the attempt now does what it cannot take back (sends, charges). Should nobody hear how that
+        ended, the next attempt is `uncertain`. Raises LeaseLost when the job is no longer ours: then do not do it."""
+        if self._writes is not None:
+            await self._writes.intend(self._claim)
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """`async with job.transaction() as connection:` a psycopg.AsyncConnection in a transaction of its own, whose commit also
+        completes the job: what the handler writes there happens exactly once. Raises LeaseLost and rolls back when the job is no
+        longer ours. Once for each job, as the last thing that counts: the job is over when the block is left."""
+        if self._writes is None:
+            raise RuntimeError("there is no database here: job.transaction() needs a worker")
+        return self._writes.transaction(self, self._claim)

@@ -3,20 +3,25 @@
 import random
 import traceback
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
 from pgqueue.durations import duration
-from pgqueue.errors import DependencyDown, Discard, Retry, Snooze
-from pgqueue.job import Claim, Outcome, Status
+from pgqueue.errors import DependencyDown, Discard, Ending, Retry, Snooze
+from pgqueue.job import Claim, Job, Outcome, Status
 from pgqueue.task import Backoff
 from pgqueue.telemetry import clean
 
 DEPENDENCY_DELAY = timedelta(seconds=30)
-"""How long a job whose dependency is down waits before it is tried again."""
+"""How long a job waits that calls something down which its type does not depend on: no breaker holds it back."""
 
 ERROR_LENGTH = 2_000
 STACK_LENGTH = 8_000
+RECEIPT_LENGTH = 500
+
+
+COMPLETED = Outcome(Status.COMPLETED)
 
 
 class Undecodable(Exception):
@@ -39,28 +44,58 @@ def backoff_delay(backoff: Backoff, attempt: int, jitter: float | None = None) -
     return min(timedelta(seconds=min(seconds, 1e9)), duration(backoff.cap))
 
 
-def verdict(claim: Claim, error: BaseException | None, backoff: Backoff = Backoff(), jitter: float | None = None) -> Outcome:
+_OUR_OWN_FAULT = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError)
+
+
+def blames_dependency(error: BaseException) -> bool:
+    """Whether a failure may be the fault of what the job depends on: whatever went wrong outside; not what is a mistake in the
+    program or in its data. (OSError first: a certificate that cannot be trusted is a ValueError too.)"""
+    return isinstance(error, OSError) or not isinstance(error, _OUR_OWN_FAULT)
+
+
+def verdict(
+    claim: Claim,
+    error: BaseException | None,
+    backoff: Backoff = Backoff(),
+    jitter: float | None = None,
+    depends_on: str | None = None,
+) -> Outcome:
     """What becomes of the job whose attempt ended with `error` (None: the handler returned)."""
     match error:
         case None:
-            return Outcome(Status.COMPLETED)
+            return COMPLETED
         case Released():
-            return Outcome(Status.ENQUEUED)
+            return Outcome(Status.ENQUEUED, certain=False)
         case Snooze():
             return Outcome(Status.ENQUEUED, delay=error.delay, error=_text(error.reason))
         case DependencyDown():
-            return Outcome(Status.ENQUEUED, delay=DEPENDENCY_DELAY, error=_text(f"{error}"), dependency=error.dependency)
+            return Outcome(
+                Status.ENQUEUED, delay=DEPENDENCY_DELAY, error=_text(f"{error}"), dependency=error.dependency, down=True
+            )
         case Discard():
             return Outcome(Status.DLQ, error=_text(f"{error}" or "discarded"))
         case Undecodable():
             return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {error}"))
     spoken, stack = _failure(error)
-    if claim.attempt >= claim.max_attempts:
-        return Outcome(Status.DLQ, error=spoken, stack_trace=stack)
-    delay = backoff_delay(backoff, claim.attempt, jitter)
-    if isinstance(error, Retry) and error.after is not None:
-        delay = max(delay, error.after)
-    return Outcome(Status.FAILED, delay=delay, error=spoken, stack_trace=stack)
+    delay = None if claim.attempt >= claim.max_attempts else backoff_delay(backoff, claim.attempt, jitter)
+    after = error.after if isinstance(error, Retry) else None
+    return Outcome(
+        Status.DLQ if delay is None else Status.FAILED,
+        delay=delay if delay is None or after is None else max(delay, after),
+        error=spoken,
+        stack_trace=stack,
+        dependency=depends_on if blames_dependency(error) else None,
+        retry_after=after,
+        certain=isinstance(error, Ending) and not (isinstance(error, Retry) and error.uncertain),
+    )
+
+
+def spared(outcome: Outcome, *, probe: bool) -> Outcome:
+    """The same failure while the breaker is open: the attempt does not count, and the job waits at its old place; a failed probe
+    goes to the back of its lane, so that one bad job is not every probe."""
+    return msgspec.structs.replace(
+        outcome, status=Status.ENQUEUED, delay=timedelta() if probe else None, stack_trace=None
+    )
 
 
 def _failure(error: BaseException) -> tuple[str | None, str | None]:
@@ -75,6 +110,16 @@ def _text(text: str | None) -> str | None:
     return None if text is None else clean(text, ERROR_LENGTH)
 
 
+def completed(job: Job[Any] | None) -> Outcome:
+    """The handler returned."""
+    receipt = None if job is None else written_receipt(job)
+    return COMPLETED if receipt is None else Outcome(Status.COMPLETED, receipt=receipt)
+
+
+def written_receipt(job: Job[Any]) -> str | None:
+    return None if job.receipt is None else clean(str(job.receipt), RECEIPT_LENGTH)
+
+
 def plain(outcome: Outcome) -> Outcome:
     """The same outcome with an error text that any database takes."""
-    return msgspec.structs.replace(outcome, error="the error could not be stored", stack_trace=None)
+    return msgspec.structs.replace(outcome, error="the error could not be stored", stack_trace=None, receipt=None)

@@ -93,6 +93,12 @@ class Settings:
     sendgrid_api_key: str | None = setting("SENDGRID_API_KEY", text, None, "key for SendGrid", secret=True)
     sendgrid_from_email: str | None = setting("SENDGRID_FROM_EMAIL", text, None, "the sender, for SendGrid")
     sendgrid_url: str = setting("PGQUEUE_SENDGRID_URL", text, "https://api.sendgrid.com", "where SendGrid's interface is")
+    doubtful_mail: str = setting(
+        "PGQUEUE_DOUBTFUL_MAIL",
+        choice("resend", "hold"),
+        "resend",
+        "a mail that an attempt before may have sent: resend it, or hold it in the dead-letter queue",
+    )
     mail_brand: str = setting("MAIL_BRAND", text, "Yellow Books", "the name in the mails")
     mail_locale: str = setting("MAIL_LOCALE", choice("mn", "en"), "mn", "their language, unless the sign-in names one")
     mail_timezone: str = setting("MAIL_TIMEZONE", text, "Asia/Ulaanbaatar", "the time zone of their times")

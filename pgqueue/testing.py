@@ -10,7 +10,7 @@ await advance(client, "img-1")                               # a retry or a sche
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -21,7 +21,7 @@ import msgspec
 
 from pgqueue.client import Client
 from pgqueue.errors import JobNotFound
-from pgqueue.job import Claim, Outcome
+from pgqueue.job import Claim, Job, Outcome
 from pgqueue.settings import Settings, settings_from
 from pgqueue.task import Task, load_tasks
 from pgqueue.worker.hand import Held
@@ -29,6 +29,19 @@ from pgqueue.worker.performer import Performer
 from pgqueue.worker.worker import Worker
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class _Nowhere:
+    """Takes what an attempt writes, and keeps none of it."""
+
+    async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
+        return None
+
+    async def intend(self, claim: Claim) -> None:
+        return None
+
+    def transaction(self, job: Job[Any], claim: Claim) -> AbstractAsyncContextManager[Any]:
+        raise RuntimeError("run() has no database: test a job.transaction() with drain()")
 
 
 async def run(
@@ -44,9 +57,6 @@ async def run(
     and verdict are the worker's own."""
     ended: list[Outcome] = []
 
-    async def no_report(claim: Claim, fraction: float, note: str | None) -> None:
-        return None
-
     performer = Performer(
         {task.job_type: task},
         {task.job_type: resources},
@@ -54,7 +64,7 @@ async def run(
         lambda held, outcome: ended.append(outcome),
         lambda held: None,
         lambda held: None,
-        no_report,
+        _Nowhere(),
     )
     claim = Claim(
         uuid4().hex,

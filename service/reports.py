@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from pgqueue.telemetry import mask
 from service.jobs.members import written
 from service.schemas import Shape
 
@@ -63,6 +64,23 @@ class Queues(Shape):
     queues: list[Queue]
 
 
+class Dependency(Shape):
+    """sql/monitoring/dependencies.sql: what jobs depend on, and what its circuit breaker does (closed, open, half_open)."""
+
+    dependency: str
+    state: str
+    reason: str | None
+    opened_at: str | None
+    open_s: float | None
+    next_probe_s: float | None
+    failures: int
+    job_types: list[str]
+
+
+class Dependencies(Shape):
+    dependencies: list[Dependency]
+
+
 class ErrorGroup(Shape):
     """sql/monitoring/dead_letter_errors.sql: dead jobs whose errors differ in numbers, ids and addresses only."""
 
@@ -81,3 +99,8 @@ class ErrorGroups(Shape):
 def plain(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its times written out."""
     return {name: written(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def masked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without addresses in its reason: it may have been written by SQL."""
+    return row | {"reason": None if row["reason"] is None else mask(row["reason"])}

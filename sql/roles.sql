@@ -80,12 +80,14 @@ DO $$
 DECLARE
     home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
     was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
-    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_migrations'];
+    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_dependencies',
+                              'job_migrations'];
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change'];
     lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
                               'replay_job', 'replay_jobs', 'pause_queue'];
     others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults', 'known_job',
-                              'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs'];
+                              'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs', 'dependency_failed',
+                              'dependency_probed', 'dependency_works', 'claim_probe'];
     who       record;
     what      text;
 BEGIN
@@ -119,14 +121,15 @@ BEGIN
 END
 $$;
 
-GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_migrations TO pgqueue_reader, pgqueue_worker;
+GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_dependencies, job_migrations TO pgqueue_reader, pgqueue_worker;
 
 GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at, dead_at, locked_by, error,
-              stack_trace, progress, progress_note, history) ON job_logs TO pgqueue_worker;
+              stack_trace, progress, progress_note, history, intent_at, receipt) ON job_logs TO pgqueue_worker;
 GRANT DELETE ON job_logs TO pgqueue_worker;  -- retention; with PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go
 GRANT INSERT, DELETE, UPDATE (ended_at) ON job_tombstones TO pgqueue_worker;
 
 GRANT INSERT, UPDATE ON job_types TO pgqueue_worker, pgqueue_operator;
+GRANT INSERT, UPDATE ON job_dependencies TO pgqueue_worker;
 GRANT INSERT, UPDATE, DELETE ON job_workers TO pgqueue_worker, pgqueue_operator;
 
 COMMENT ON ROLE pgqueue_migrator IS 'pgqueue: owns the tables and functions; for migrations.';

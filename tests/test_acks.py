@@ -14,6 +14,7 @@ from pgqueue.database import Link
 from pgqueue.job import Claim, Outcome, Status
 from pgqueue.settings import Settings
 from pgqueue.worker.acker import Acker
+from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.hand import Hand, Held
 from tests.factories import a_job, sql, the_job
 from tests.scene import claim, link, until
@@ -27,7 +28,10 @@ class Scene:
     def __init__(self, one: Link) -> None:
         self.hand = Hand({"default": 1000})
         self.settled: list[str] = []
-        self.acker = Acker(one, self.hand, lambda held, outcome: self.settled.append(held.claim.job_id), lambda delay: None)
+        breaker = Breaker(one, {}, lambda: None)
+        self.acker = Acker(
+            one, self.hand, breaker, lambda held, outcome: self.settled.append(held.claim.job_id), lambda delay: None
+        )
         self.running = asyncio.create_task(self.acker.run())
 
     def take(self, row: Any) -> Held:
@@ -192,6 +196,7 @@ async def test_groups_of_several_rows_lock_in_the_order_of_their_ids(connection:
                 "delays": [timedelta()] * 40,
                 "errors": [None] * 40,
                 "stack_traces": [None] * 40,
+                "certain": [True] * 40,
             }
             await asyncio.gather(
                 first.run("fail_jobs", {"ids": ids, "leases": leases} | given),

@@ -27,12 +27,12 @@ def of(row: Any) -> dict[str, Any]:
 
 
 async def stale_complete(one: Link, row: Any) -> Any:
-    return await one.run("ack_jobs", of(row))
+    return await one.run("ack_jobs", of(row) | {"receipts": ["too late"]})
 
 
 async def stale_fail(status: str, one: Link, row: Any) -> Any:
     values = {"statuses": [status], "delays": [timedelta(seconds=1)], "errors": ["too late"], "stack_traces": [None]}
-    return await one.run("fail_jobs", of(row) | values)
+    return await one.run("fail_jobs", of(row) | values | {"certain": [True]})
 
 
 async def stale_shelve(one: Link, row: Any) -> Any:
@@ -49,6 +49,14 @@ async def stale_progress(one: Link, row: Any) -> Any:
     return await one.run("save_progress", {"id": row[0], "lease": row[1], "fraction": 0.5, "note": None})
 
 
+async def stale_intend(one: Link, row: Any) -> Any:
+    return await one.run("intend_effects", of(row))
+
+
+async def stale_transaction(one: Link, row: Any) -> Any:
+    return await one.run("complete_job", {"id": row[0], "lease": row[1], "receipt": "too late"})
+
+
 async def stale_release(one: Link, row: Any) -> Any:
     return await one.run("release_orphans", {"queues": ["default"], "worker": "w-1", "ids": [], "leases": []})
 
@@ -61,6 +69,8 @@ VERBS = {
     "no handler": stale_shelve,
     "extend": stale_extend,
     "progress": stale_progress,
+    "intend": stale_intend,
+    "own transaction": stale_transaction,
     "release": stale_release,
 }
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "queues": ("seeing", "The queues, and who serves them."),
     "pause": ("seeing", "Stops claims from a queue."),
     "resume": ("seeing", "Ends a pause."),
+    "dependencies": ("seeing", "What jobs depend on, and whether it works."),
     "workers": ("seeing", "The processes that are alive."),
     "stats": ("seeing", "How many jobs are in each state, and how it goes."),
     "prune": ("prune", "Removes what is past its time."),

@@ -75,6 +75,24 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
 
 @click.command()
 @json_option
+def dependencies(as_json: bool) -> None:
+    """Lists what jobs depend on and had trouble with: whether its circuit breaker lets them through."""
+    rows = _report("dependencies")
+    if as_json:
+        print_json([public(row) for row in rows])
+        return
+    shown = [row | {"for": span(row["open_s"]), "next try in": _next_probe(row)} for row in rows]
+    columns = {name: name for name in ("dependency", "state", "for", "next try in", "job_types", "reason")}
+    table(shown, columns, "no dependency has given trouble", long=("reason",))
+
+
+def _next_probe(row: Mapping[str, Any]) -> str:
+    left = row["next_probe_s"]
+    return "-" if left is None else "as soon as a job is due" if left < 0 else span(left)
+
+
+@click.command()
+@json_option
 def workers(as_json: bool) -> None:
     """Lists the processes that are alive by their own word, workers and API."""
     rows = _report("workers")

@@ -10,7 +10,8 @@ import psycopg
 
 from pgqueue.database import AWAY, REFUSED, Link, Pace, array
 from pgqueue.job import Outcome, Status
-from pgqueue.policy import plain
+from pgqueue.policy import COMPLETED, plain
+from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.hand import Hand, Held
 
 log = logging.getLogger("pgqueue.worker")
@@ -25,13 +26,21 @@ class Acker:
     """A statement at a time on a connection of its own. A slot is free when its ack is committed, or proven to be void."""
 
     def __init__(
-        self, link: Link, hand: Hand, settled: Callable[[Held, Outcome], None], expect: Callable[[float], None]
+        self,
+        link: Link,
+        hand: Hand,
+        breaker: Breaker,
+        settled: Callable[[Held, Outcome], None],
+        expect: Callable[[float], None],
     ) -> None:
         self.link = link
         self.hand = hand
+        self.breaker = breaker
         self.settled = settled
         self.expect = expect
         self._done: deque[Ended] = deque()
+        self._notable: deque[Ended] = deque()
+        """Completions that the circuit breaker has to hear of first."""
         self._failed: deque[Ended] = deque()
         self._shelved: deque[Ended] = deque()
         self._wake = asyncio.Event()
@@ -39,7 +48,14 @@ class Acker:
         self._stopping = False
 
     def put(self, held: Held, outcome: Outcome) -> None:
-        (self._done if outcome.status is Status.COMPLETED else self._failed).append((held, outcome))
+        if outcome.status is not Status.COMPLETED:
+            self._failed.append((held, outcome))
+        elif self.breaker.succeeded(held):
+            self._notable.append((held, outcome))
+        elif held.completed:
+            self._settle(held, outcome, True, tell=True)
+        else:
+            self._done.append((held, outcome))
         self._wake.set()
 
     def shelve(self, held: Held) -> None:
@@ -49,7 +65,11 @@ class Acker:
 
     @property
     def empty(self) -> bool:
-        return not (self._busy or self._done or self._failed or self._shelved)
+        return not (self._busy or self._waiting)
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._done or self._notable or self._failed or self._shelved)
 
     def stop(self) -> None:
         self._stopping = True
@@ -59,23 +79,40 @@ class Acker:
         """Until stopped and empty."""
         while not (self._stopping and self.empty):
             self._wake.clear()
-            for statement, queue in (("ack_jobs", self._done), ("fail_jobs", self._failed), ("shelve_jobs", self._shelved)):
+            for statement, queue, judged in (
+                ("ack_jobs", self._done, False),
+                ("ack_jobs", self._notable, True),
+                ("fail_jobs", self._failed, True),
+                ("shelve_jobs", self._shelved, False),
+            ):
                 if queue:
                     self._busy = True
-                    await self._write(statement, [queue.popleft() for _ in range(min(len(queue), MOST))])
+                    group = [queue.popleft() for _ in range(min(len(queue), MOST))]
+                    await self._write(statement, await self._judged(group) if judged else group)
                     self._busy = False
-            if not (self._done or self._failed or self._shelved or self._stopping):
+            if not (self._waiting or self._stopping):
                 await self._wake.wait()
+
+    async def _judged(self, group: list[Ended]) -> list[Ended]:
+        pace = Pace()
+        while True:
+            try:
+                return await self.breaker.judge(group)
+            except AWAY as error:
+                wait = pace.grow()
+                log.warning("%d outcomes wait for the database (%s)", len(group), type(error).__name__)
+                await asyncio.sleep(wait)
 
     async def _write(self, statement: str, group: list[Ended]) -> None:
         pace = Pace()
-        lost = False
+        lost = any(held.completing for held, _ in group)
         while True:
             try:
                 rows = await self.link.run(statement, _parameters(statement, group))
                 written: set[str] = {row[0] for row in rows}
                 if lost and len(written) < len(group):
-                    written |= await self._confirmed(group, written)
+                    group, confirmed = await self._confirmed(group, written)
+                    written |= confirmed
                 break
             except REFUSED as error:
                 await self._split(statement, group, error)
@@ -90,11 +127,16 @@ class Acker:
         for held, outcome in group:
             self._settle(held, outcome, held.claim.id in written, tell=statement != "shelve_jobs")
 
-    async def _confirmed(self, group: list[Ended], written: set[str]) -> set[str]:
-        """Which of the rest were written before the reply was lost."""
+    async def _confirmed(self, group: list[Ended], written: set[str]) -> tuple[list[Ended], set[str]]:
+        """Which of the rest were written before a reply was lost: of this statement, or of the commit of a handler's own
+        transaction, and then the job is completed whatever the handler made of that."""
         rest = [held.claim for held, _ in group if held.claim.id not in written]
         rows = await self.link.run("confirm_acks", {"ids": array(c.id for c in rest), "leases": array(c.lease for c in rest)})
-        return {row[0] for row in rows}
+        ended: dict[str, str] = {row[0]: row[1] for row in rows}
+        return [
+            (held, COMPLETED if held.completing and ended.get(held.claim.id) == Status.COMPLETED else outcome)
+            for held, outcome in group
+        ], set(ended)
 
     async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
         """One outcome that the database does not take must not lose the others'."""
@@ -162,11 +204,14 @@ def _parameters(statement: str, group: list[Ended]) -> dict[str, Any]:
         "ids": array(held.claim.id for held, _ in group),
         "leases": array(held.claim.lease for held, _ in group),
     }
+    if statement == "ack_jobs":
+        parameters["receipts"] = [outcome.receipt for _, outcome in group]
     if statement == "fail_jobs":
         parameters |= {
             "statuses": [str(outcome.status) for _, outcome in group],
             "delays": [outcome.delay for _, outcome in group],
             "errors": [outcome.error for _, outcome in group],
             "stack_traces": [outcome.stack_trace for _, outcome in group],
+            "certain": [held.intended and outcome.certain and not held.claim.uncertain for held, outcome in group],
         }
     return parameters

@@ -9,6 +9,7 @@ from typing import Any
 
 from pgqueue.database import AWAY, Link, Pace, array
 from pgqueue.settings import Settings
+from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import Lanes, Place, Room
@@ -29,6 +30,7 @@ class Claimer:
         lanes: Lanes,
         hand: Hand,
         doorbell: Doorbell,
+        breaker: Breaker,
         start: Callable[[Held], None],
         settings: Settings,
         worker: str,
@@ -37,6 +39,7 @@ class Claimer:
         self.lanes = lanes
         self.hand = hand
         self.doorbell = doorbell
+        self.breaker = breaker
         self.start = start
         self.settings = settings
         self.worker = worker
@@ -162,6 +165,7 @@ class Claimer:
             lane = lanes[row.lane - 1]
             taken[lane] = (taken.get(lane, (0, None))[0] + 1, (row.run_after, row.id))
         again = self.lanes.claimed(rooms, taken, now, last.paused)
+        self.breaker.heard(last.trouble)
         for row in jobs:
             queue = rooms[lanes[row.lane - 1][0]].queue
             self.start(self.hand.take(claim_from(row, queue), sent_at))

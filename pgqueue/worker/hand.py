@@ -23,6 +23,12 @@ class Held:
     deadline: float = 0.0
     """When its handler's time is over."""
     overdue: bool = False
+    intended: bool = False
+    """It has said that it does what cannot be taken back."""
+    completing: bool = False
+    """Its handler's own transaction completes the job: from then on the fence decides whether it counts."""
+    completed: bool = False
+    """That transaction was committed."""
     started_at: float = 0.0
     finished_at: float = 0.0
 

@@ -82,7 +82,7 @@ class LeaseKeeper:
     def _lose(self, held: Held, why: str) -> None:
         def tell() -> None:
             # An attempt that has ended waits for its ack, which the fence decides.
-            if held.lost is None and held.task is not None and not held.task.done():
+            if held.lost is None and not held.completing and held.task is not None and not held.task.done():
                 held.lost = why
                 self._hand.counters.leases_lost += 1
                 held.task.cancel()

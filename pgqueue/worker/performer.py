@@ -5,11 +5,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pgqueue.errors import LeaseLost
-from pgqueue.job import Claim, Job, Outcome, Report
-from pgqueue.policy import Released, TimedOut, Undecodable, verdict
+from pgqueue.job import Claim, Job, Outcome, Writes
+from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
 from pgqueue.task import Task
 from pgqueue.worker.hand import Held
 
@@ -30,14 +31,14 @@ class Performer:
         finish: Callable[[Held, Outcome], None],
         shelve: Callable[[Held], None],
         forget: Callable[[Held], None],
-        report: Report,
+        writes: Writes,
     ) -> None:
         self.tasks = tasks
         self.resources = resources
         self.finish = finish
         self.shelve = shelve
         self.forget = forget
-        self.report = report
+        self.writes = writes
         self.running: set[Held] = set()
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
 
@@ -78,21 +79,29 @@ class Performer:
 
     async def _perform(self, task: Task[Any], held: Held) -> None:
         error: BaseException | None = None
+        job: Job[Any] | None = None
         try:
+            writes = self.writes if task.is_async else _NOT_IN_A_THREAD
+            job = Job(self._payload(task, held), held.claim, self._resources(held), writes)
             if task.is_async:
-                await task.handler(Job(self._payload(task, held), held.claim, self._resources(held), self.report))
+                await task.handler(job)
             else:
-                await self._perform_in_thread(task, held)
+                await self._perform_in_thread(task, held, job)
         except asyncio.CancelledError as cancelled:
             error = self._why(task, held, cancelled)
         except Exception as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt
             error = caught
         held.finished_at = time.monotonic()
         self.running.discard(held)
-        if held.lost is not None or isinstance(error, LeaseLost):
+        if held.completed:
+            self._warn_of(error, held)
+            self.finish(held, completed(job))
+        elif held.lost is not None or isinstance(error, LeaseLost):
             self._forget(held)
+        elif error is None:
+            self.finish(held, completed(job))
         else:
-            self.finish(held, verdict(held.claim, error, task.backoff))
+            self.finish(held, verdict(held.claim, error, task.backoff, depends_on=task.depends_on))
 
     def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
@@ -108,6 +117,15 @@ class Performer:
             return Released()
         return TimedOut(f"timed out after {task.timeout.total_seconds():g} s") if held.overdue else cancelled
 
+    def _warn_of(self, error: BaseException | None, held: Held) -> None:
+        if error is not None:
+            log.warning(
+                "Job %s: its handler ended with %s after its transaction had completed the job",
+                held.claim.job_id,
+                type(error).__name__,
+                extra={"event": "job.late_error", "jobId": held.claim.job_id},
+            )
+
     def _forget(self, held: Held) -> None:
         log.warning(
             "Job %s: attempt %d was stopped, for its lease is gone: %s",
@@ -118,9 +136,8 @@ class Performer:
         )
         self.forget(held)
 
-    async def _perform_in_thread(self, task: Task[Any], held: Held) -> None:
+    async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
-        job = Job(self._payload(task, held), held.claim, self._resources(held), _no_progress)
         call = asyncio.get_running_loop().run_in_executor(self._threads, task.handler, job)
         while not call.done():
             try:
@@ -135,5 +152,17 @@ class Performer:
         call.result()
 
 
-async def _no_progress(claim: Claim, fraction: float, note: str | None) -> None:
-    raise RuntimeError("a synchronous handler has no progress")
+class _NotInAThread:
+    """What a synchronous handler cannot have."""
+
+    async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
+        raise RuntimeError("a synchronous handler has no progress")
+
+    async def intend(self, claim: Claim) -> None:
+        raise RuntimeError("a synchronous handler has no intend")
+
+    def transaction(self, job: Job[Any], claim: Claim) -> AbstractAsyncContextManager[Any]:
+        raise RuntimeError("a synchronous handler has no transaction")
+
+
+_NOT_IN_A_THREAD = _NotInAThread()

@@ -1,5 +1,6 @@
 """What claim_jobs.sql and sweep_jobs.sql answer, row by row, in the order of their columns."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ class ClaimRow(NamedTuple):
     """Only in the last row: when more is due, if that is known."""
     paused: list[str]
     """Only in the last row."""
+    uncertain: bool
+    trouble: list[str] | None
+    """Only in the last row: "name state" of each dependency that is not at ease."""
 
 
 class SweepRow(NamedTuple):
@@ -44,6 +48,9 @@ class SweepRow(NamedTuple):
     created_at: datetime
     run_after: datetime
     action: str
+    uncertain: bool
+    trouble: list[str] | None
+    """Only in the row of the clock, as in ClaimRow."""
 
 
 def claim_from(row: ClaimRow | SweepRow, queue: str, *, rescued: bool = False) -> Claim:
@@ -59,4 +66,11 @@ def claim_from(row: ClaimRow | SweepRow, queue: str, *, rescued: bool = False) -
         row.created_at,
         queue,
         rescued,
+        row.uncertain,
     )
+
+
+def probe_from(row: Sequence[Any]) -> Claim:
+    """The one row of claim_probe.sql."""
+    id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, queue, uncertain, dependency = row
+    return Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue, False, uncertain, dependency)

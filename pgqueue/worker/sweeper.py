@@ -10,10 +10,11 @@ import msgspec
 
 from pgqueue.database import AWAY, Link, Pace, array
 from pgqueue.settings import Settings
+from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
-from pgqueue.worker.rows import SweepRow, claim_from
+from pgqueue.worker.rows import SweepRow, claim_from, probe_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -44,6 +45,7 @@ class Sweeper:
         lanes: Lanes,
         hand: Hand,
         claimer: Claimer,
+        breaker: Breaker,
         start: Callable[[Held], None],
         register: Callable[[Link], Any],
         settings: Settings,
@@ -55,6 +57,7 @@ class Sweeper:
         self.lanes = lanes
         self.hand = hand
         self.claimer = claimer
+        self.breaker = breaker
         self.start = start
         self.register = register
         self.settings = settings
@@ -110,9 +113,35 @@ class Sweeper:
                     seen[row.lane - 1] = (row.attempt_count, (row.run_after, row.id))
                     if row.max_attempts:
                         self._leave(swept[row.lane - 1][1])
-                case "clock" if not row.attempt_count:
-                    await self.register(self.link)
+                case "clock":
+                    self.breaker.heard(row.trouble)
+                    if not row.attempt_count:
+                        await self.register(self.link)
+        await self._probe()
         return self._advance(swept, seen)
+
+    async def _probe(self) -> None:
+        """Starts a job to see whether what it depends on works again, when nobody else is doing so."""
+        if not (dependencies := self.breaker.probing) or self.claimer.stopping:
+            return
+        async with self.claimer.quiet:
+            with self.hand.reserved(1) as free:
+                sent_at = time.monotonic()
+                parameters = {
+                    "worker": self.worker,
+                    "lease": self.settings.lease,
+                    "queues": [queue for queue, count in free.items() if count > 0],
+                    "dependencies": dependencies,
+                }
+                try:
+                    rows = await self.link.run("claim_probe", parameters)
+                except AWAY:
+                    self.claimer.suspect()
+                    raise
+            for row in rows:
+                claim = probe_from(row)
+                log.info("Job %s is to show whether %s works again", claim.job_id, claim.probe, extra={"event": "breaker.probe"})
+                self.start(self.hand.take(claim, sent_at))
 
     async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[list[SweepRow], float]:
         with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:

@@ -14,14 +14,14 @@ from psycopg import AsyncConnection
 
 from pgqueue import __version__
 from pgqueue.database import AWAY, Link
-from pgqueue.errors import LeaseLost
-from pgqueue.job import Claim, Outcome, Status
+from pgqueue.job import Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
 from pgqueue.registry import declarations, entry, process_name, publish, register, retire
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.acker import Acker
+from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
@@ -30,6 +30,7 @@ from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.sweeper import Sweeper
+from pgqueue.worker.writes import AttemptWrites
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -49,8 +50,8 @@ class Worker:
         self.declared = declarations(tasks.values(), settings)
         self.stopping = asyncio.Event()
         self.ready = asyncio.Event()
-        self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "progress")}
-        self._progress_lock = asyncio.Lock()
+        self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "writes")}
+        self.writes = AttemptWrites(self._links["writes"], self.hand, settings)
 
     def _link(self, name: str) -> Link:
         return Link(self.settings.conninfo, self.settings, name=name, sorting=name != "claims")
@@ -113,7 +114,9 @@ class Worker:
     def _build(self, resources: Mapping[str, Any]) -> None:
         settings, hand = self.settings, self.hand
         self.doorbell = Doorbell(settings, self.name)
-        self.acker = Acker(self._links["acks"], hand, self._settled, self._expect)
+        depends = {one.job_type: one.depends_on for one in self.declared if one.depends_on}
+        breaker = Breaker(self._links["acks"], depends, self._resume)
+        self.acker = Acker(self._links["acks"], hand, breaker, self._settled, self._expect)
         self.performer = Performer(
             self.tasks,
             resources,
@@ -121,15 +124,16 @@ class Worker:
             self.acker.put,
             self.acker.shelve,
             hand.drop,
-            self._save_progress,
+            self.writes,
         )
         lanes = Lanes(hand.slots)
-        self.claimer = Claimer(self._links["claims"], lanes, hand, self.doorbell, self._start, settings, self.name)
+        self.claimer = Claimer(self._links["claims"], lanes, hand, self.doorbell, breaker, self._start, settings, self.name)
         self.sweeper = Sweeper(
             self._links["sweeps"],
             lanes,
             hand,
             self.claimer,
+            breaker,
             self._start,
             self._register,
             settings,
@@ -145,6 +149,11 @@ class Worker:
             self._finish(held, verdict(held.claim, Released()))
         else:
             self.performer.start(held)
+
+    def _resume(self) -> None:
+        """A breaker has closed: what it held back lies behind the cursors."""
+        self.claimer.lanes.rewind()
+        self.doorbell.wake()
 
     def _expect(self, delay: float) -> None:
         self.claimer.expect(delay)
@@ -171,16 +180,6 @@ class Worker:
     async def _register(self, link: Link) -> None:
         await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
 
-    async def _save_progress(self, claim: Claim, fraction: float, note: str | None) -> None:
-        async with self._progress_lock:
-            rows = await self._links["progress"].run(
-                "save_progress",
-                {"id": claim.id, "lease": claim.lease, "fraction": fraction, "note": note},
-            )
-        if not rows:
-            self.hand.counters.stale_writes += 1
-            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
-
     async def _stop(self, loops: list[asyncio.Task[None]]) -> None:
         timeout = self.settings.shutdown_timeout.total_seconds()
         running = list(self.performer.running)
@@ -203,6 +202,7 @@ class Worker:
             log.error("could not hand everything back in time; what is left runs again when its lease has run out")
         except AWAY as error:
             log.warning("the database is away (%s); leases run out by themselves", type(error).__name__)
+        await self.writes.close()
         for link in self._links.values():
             await link.close()
         log.info("stopped", extra={"event": "worker.stopped"})
@@ -246,6 +246,8 @@ class Worker:
                 text = f"failed (Attempt {claim.attempt}/{claim.max_attempts}), again in {wait:.1f} s: {outcome.error}"
             case Status.DLQ:
                 text = f"moved to the dead-letter queue: {outcome.error}"
+            case _ if outcome.dependency is not None:
+                text = f"waits, {outcome.dependency} is down: {outcome.error}"
             case _ if outcome.delay is not None:
                 text = f"snoozed for {outcome.delay.total_seconds():g} s: {outcome.error or 'the handler asked for it'}"
             case _:

@@ -9,7 +9,7 @@ from service.answers import Accepted, QueueAnswer
 from service.desk import Desk, accepted
 from service.openapi import refusals, takes
 from service.problems import FAILED
-from service.reports import Queue, Queues, Stats, Worker, Workers, plain
+from service.reports import Dependencies, Dependency, Queue, Queues, Stats, Worker, Workers, masked, plain
 from service.requests import chosen_id, path_name, read_json, shaped
 from service.schemas import EmailRequest
 
@@ -51,6 +51,13 @@ class Admin(Controller):
         desk: Desk = request.app.state.desk
         rows = await desk.patiently(desk.client.report("queues"))
         return Queues(queues=[Queue(**plain(row)) for row in rows])
+
+    @get("/dependencies", responses=refusals(401, 403))
+    async def breakers(self, request: Request[Any, Any, Any]) -> Dependencies:
+        """What jobs depend on, and whether its circuit breaker lets them through."""
+        desk: Desk = request.app.state.desk
+        rows = await desk.patiently(desk.client.report("dependencies"))
+        return Dependencies(dependencies=[Dependency(**masked(plain(row))) for row in rows])
 
     @post("/queues/{name:str}/pause", status_code=200, responses=refusals(401, 403))
     async def pause(self, request: Request[Any, Any, Any], name: FromPath[str]) -> QueueAnswer:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pgqueue.errors import Discard
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from service.mail.message import Mail
@@ -12,6 +13,8 @@ from service.mail.render import Renderer
 from service.mail.transports import Transport, open_transport
 
 logger = logging.getLogger("service.mail")
+
+UNCERTAIN = "delivery uncertain: an earlier attempt may have sent this mail; a replay sends it (again)"
 
 
 class Mailer:
@@ -28,14 +31,23 @@ class Mailer:
         return f"mail by {self.transport.name}"
 
     async def deliver(self, mail: Mail, job: Job[Any]) -> str:
-        """Sends the job's mail, and logs and answers the receipt. Raises what Transport.send raises."""
-        receipt = await self.transport.send(mail)
+        """Sends the job's mail; logs, keeps and answers the receipt. Raises what Transport.send raises, and Discard for a mail
+        that an earlier attempt may have sent, where PGQUEUE_DOUBTFUL_MAIL says hold."""
+        if job.uncertain and self.settings.doubtful_mail == "hold":
+            raise Discard(UNCERTAIN)
+        receipt = job.receipt = await self.transport.send(mail, job.intend)
         logger.info(
             "Mail of job %s sent: %s",
             job.job_id,
             receipt,
             extra={"event": "mail.sent", "jobId": job.job_id, "transport": self.transport.name, "receipt": receipt},
         )
+        if job.uncertain:
+            logger.warning(
+                "Mail of job %s may have been sent before: an earlier attempt was not heard of again",
+                job.job_id,
+                extra={"event": "mail.doubtful", "jobId": job.job_id},
+            )
         return receipt
 
 

@@ -1,8 +1,12 @@
 -- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a priority of that queue), oldest
 -- first, each lane from its cursor on.
+-- Types that depend on something whose breaker is not closed are passed over.
 -- One row per job, and one last row with id null that tells the database's clock, the earliest time at which more is due (null
--- when the claim was full) and which queues are paused. Must run in autocommit and outside a pipeline: now() is the bound.
-WITH room AS (
+-- when the claim was full), which queues are paused, and which dependencies are in trouble ("name state"). Must run in autocommit
+-- and outside a pipeline: now() is the bound.
+WITH trouble AS MATERIALIZED (
+    SELECT d.dependency, d.state FROM job_dependencies d WHERE d.state <> 'closed' OR d.failures <> '{}'
+), room AS (
     SELECT r.ord, r.queue, r.free, coalesce(q.paused, false) AS paused
       FROM unnest(%(queues)s::text[], %(free)s::integer[]) WITH ORDINALITY AS r(queue, free, ord)
       LEFT JOIN job_queues q ON q.queue = r.queue
@@ -19,6 +23,8 @@ WITH room AS (
                 SELECT j.id FROM job_logs j
                  WHERE j.queue = room.queue AND j.priority = lane.priority AND j.processed_at IS NULL
                    AND j.status IN ('enqueued', 'failed')
+                   AND j.job_type <> ALL (ARRAY(SELECT t.job_type FROM trouble b JOIN job_types t ON t.depends_on = b.dependency
+                                                 WHERE b.state <> 'closed'))
                    AND (j.run_after, j.id) > (lane.run_after, lane.id) AND j.run_after <= now()
                  ORDER BY j.run_after, j.id LIMIT room.free FOR NO KEY UPDATE SKIP LOCKED
             ) AS due
@@ -32,10 +38,10 @@ WITH room AS (
            lease_until = now() + %(lease)s::interval, locked_by = %(worker)s
       FROM picked WHERE j.id = picked.id
     RETURNING j.id, j.lease, picked.ord, j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.payload,
-              j.created_at, j.run_after
+              j.created_at, j.run_after, j.intent_at IS NOT NULL AS uncertain
 )
 SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c.max_attempts, c.payload, c.created_at,
-       c.run_after, NULL::timestamptz AS next_run_after, NULL::text[] AS paused
+       c.run_after, NULL::timestamptz AS next_run_after, NULL::text[] AS paused, c.uncertain, NULL::text[] AS trouble
   FROM claimed c
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, now(),
@@ -49,4 +55,5 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, now(),
                  ORDER BY j.run_after LIMIT 1
              ) AS later)
        END,
-       ARRAY(SELECT room.queue FROM room WHERE room.paused)
+       ARRAY(SELECT room.queue FROM room WHERE room.paused), NULL,
+       ARRAY(SELECT b.dependency || ' ' || b.state FROM trouble b ORDER BY 1)

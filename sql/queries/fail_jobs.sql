@@ -2,10 +2,12 @@
 --   failed    the attempt is burned; again after delay
 --   dlq       given up
 --   enqueued  the attempt is not burned: snoozed (again after delay) or released (delay null: keeps its place)
+-- certain: what the attempt said that it would do, it is known not to have done; else the next attempt is told.
 WITH outcome AS MATERIALIZED (
-    SELECT j.id, o.status, o.delay, o.error, o.stack_trace
+    SELECT j.id, o.status, o.delay, o.error, o.stack_trace, o.certain
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(statuses)s::text[], %(delays)s::interval[], %(errors)s::text[],
-                  %(stack_traces)s::text[]) AS o(id, lease, status, delay, error, stack_trace)
+                  %(stack_traces)s::text[], %(certain)s::boolean[])
+             AS o(id, lease, status, delay, error, stack_trace, certain)
       JOIN job_logs j ON j.id = o.id AND j.lease = o.lease AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j
 )
@@ -14,6 +16,7 @@ UPDATE job_logs j
        attempt_count = j.attempt_count - (o.status = 'enqueued')::integer,
        run_after = CASE WHEN o.delay IS NULL THEN j.run_after ELSE now() + o.delay END,
        lease_until = NULL,
+       intent_at = CASE WHEN o.certain THEN NULL ELSE j.intent_at END,
        processed_at = CASE WHEN o.status = 'dlq' THEN now() END,
        dead_at = CASE WHEN o.status = 'dlq' THEN now() END,
        error = coalesce(o.error, j.error),

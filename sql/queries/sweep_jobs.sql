@@ -2,14 +2,17 @@
 --   claim    due jobs that the cursor passed over (their commit was slow)
 --   rescue   leases that ran out, with attempts left: starts them here, as one group that shrinks with attempt_count (100, 10, 1),
 --            so that a job that kills its worker does not take its neighbours with it
---   release  the same in a paused queue: back to waiting
+--   release  the same in a paused queue, or where the job's dependency is down: back to waiting
 --   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
 -- It is also the worker's heartbeat. A lease of a type that the worker does not know is left to one that does, but for burying.
 -- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw and
 -- max_attempts how many due ones it left behind), and one with
--- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers).
+-- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers; trouble
+-- as in claim_jobs.sql).
 WITH beat AS (
     UPDATE job_workers w SET seen_at = now(), detail = w.detail || %(detail)s::jsonb WHERE w.id = %(worker)s RETURNING w.id
+), trouble AS MATERIALIZED (
+    SELECT d.dependency, d.state FROM job_dependencies d WHERE d.state <> 'closed' OR d.failures <> '{}'
 ), room AS (
     SELECT r.queue, r.free, coalesce(q.paused, false) AS paused
       FROM unnest(%(queues)s::text[], %(free)s::integer[]) AS r(queue, free) LEFT JOIN job_queues q ON q.queue = r.queue
@@ -29,18 +32,22 @@ WITH beat AS (
            ORDER BY j.run_after, j.id LIMIT %(slice)s
       ) AS seen
 ), found AS (
-    SELECT s.*, room.paused, room.free, s.job_type = ANY (%(types)s::text[]) AS known,
+    SELECT s.*, room.free, s.job_type = ANY (%(types)s::text[]) AS known,
+           stop.held_back,
            CASE WHEN s.status <> 'processing' THEN 'claim'
                 WHEN s.started_at <= now() - interval '24 h' OR s.attempt_count >= s.max_attempts THEN 'bury'
-                WHEN room.paused THEN 'release'
+                WHEN stop.held_back THEN 'release'
                 ELSE 'rescue' END AS action
-      FROM slice s JOIN room ON room.queue = s.queue
+      FROM slice s JOIN room ON room.queue = s.queue CROSS JOIN LATERAL (
+           SELECT room.paused OR s.job_type = ANY (ARRAY(SELECT t.job_type FROM trouble b
+                                                           JOIN job_types t ON t.depends_on = b.dependency
+                                                          WHERE b.state <> 'closed')) AS held_back) AS stop
      WHERE s.status <> 'processing' OR s.lease_until <= now() OR s.started_at <= now() - interval '24 h'
 ), wanted AS (
     SELECT f.id, f.ord, f.lease, f.lease_until, f.action, f.free, f.queue, f.run_after
       FROM found f
      WHERE f.action = 'bury'
-        OR f.action = 'claim' AND NOT f.paused
+        OR f.action = 'claim' AND NOT f.held_back
         OR f.action = 'release' AND f.known
         OR f.known AND f.action = 'rescue' AND %(rescue)s::boolean
            AND f.attempt_count = (SELECT min(m.attempt_count) FROM found m WHERE m.known AND m.action = 'rescue')
@@ -80,15 +87,16 @@ WITH beat AS (
       FROM locked l
      WHERE j.id = l.id
     RETURNING j.id, j.lease, l.ord, j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.payload,
-              j.created_at, j.run_after, l.action
+              j.created_at, j.run_after, l.action, j.intent_at IS NOT NULL AS uncertain
 )
 SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c.max_attempts, c.payload, c.created_at,
-       c.run_after, c.action
+       c.run_after, c.action, c.uncertain, NULL::text[] AS trouble
   FROM changed c
 UNION ALL
 SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)], NULL, s.ord, NULL, NULL, NULL, count(*),
        (SELECT count(*) FROM wanted w WHERE w.ord = s.ord AND w.action = 'claim' AND w.id NOT IN (SELECT c.id FROM chosen c)),
-       NULL, NULL, max(s.run_after), 'lane'
+       NULL, NULL, max(s.run_after), 'lane', NULL, NULL
   FROM slice s GROUP BY s.ord
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM beat), NULL, NULL, NULL, now(), 'clock'
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, (SELECT count(*) FROM beat), NULL, NULL, NULL, now(), 'clock', NULL,
+       ARRAY(SELECT b.dependency || ' ' || b.state FROM trouble b ORDER BY 1)

@@ -38,3 +38,21 @@ def blocking(job: Job[Any]) -> None:
 async def killing(job: Job[Any]) -> None:
     note(f"kill {job.job_id}")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("test.transaction")
+async def transacting(job: Job[Any]) -> None:
+    """Dies at the step that its payload names, in its first attempt."""
+    last = job.payload["die"] if job.attempt == 1 else None
+    die(job, "before", last)
+    async with job.transaction() as connection:
+        die(job, "inside", last)
+        await connection.execute("INSERT INTO effects VALUES (%s, %s)", [job.job_id, job.attempt])
+        die(job, "written", last)
+    die(job, "after", last)
+
+
+def die(job: Job[Any], step: str, last: str | None) -> None:
+    if step == last:
+        note(f"{step} {job.job_id}")
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -7,6 +7,7 @@ from typing import Protocol
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings, transport_problems
 from service.mail.message import Mail, Sender
+from service.mail.transports.endings import Intend, unannounced
 from service.mail.transports.log import LogTransport
 from service.mail.transports.sendgrid import SendGridTransport
 from service.mail.transports.smtp import SmtpTransport
@@ -26,8 +27,9 @@ class Transport(Protocol):
     def sender(self) -> Sender:
         """Who the mails come from."""
 
-    async def send(self, mail: Mail) -> str:
-        """Sends it and answers a receipt that names the transport and no address.
+    async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
+        """Sends it and answers a receipt that names the transport and no address. Awaits `intend` right before the step after
+        which somebody else may have the mail.
 
         Raises Retry when it may go through later, Discard when it never will, DependencyDown("mail") when the transport is
         broken and the mail is not to blame.

@@ -3,13 +3,21 @@
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from pgqueue.errors import DependencyDown, Ending, Retry
 from pgqueue.telemetry import clean, mask_address
 
 DEPENDENCY = "mail"
 """What the mail tasks depend on and what DependencyDown names, whichever transport it is: the breaker knows one name."""
+
+Intend = Callable[[], Awaitable[None]]
+"""Awaited right before the step after which the other side may have the mail. Raises when the mail must not be sent any more."""
+
+
+async def unannounced() -> None:
+    """For a mail of which nobody keeps an account."""
+
 
 REPLY_LENGTH = 300
 _ABSENT = frozenset(
@@ -22,7 +30,7 @@ def broken(message: str) -> DependencyDown:
     return DependencyDown(DEPENDENCY, message)
 
 
-def network_ending(where: str, error: BaseException) -> Ending:
+def network_ending(where: str, error: BaseException, *, uncertain: bool = False) -> Ending:
     """A failure on the way to the server, before it said anything that counts.
 
     A certificate that cannot be trusted, TLS that cannot be agreed on, and a host that does not exist (a mistyped name) are no
@@ -37,12 +45,12 @@ def network_ending(where: str, error: BaseException) -> Ending:
             if cause.errno in _ABSENT:
                 return broken(f"{where}: the host does not exist: {cause.strerror}")
             return Retry(f"{where}: its name cannot be resolved now: {cause.strerror}")
-    return interrupted(where, error)
+    return interrupted(where, error, uncertain=uncertain)
 
 
-def interrupted(where: str, error: BaseException) -> Retry:
-    """A failure half-way: nobody knows how much of the mail the server has."""
-    return Retry(f"{where}: {_cause(error)}")
+def interrupted(where: str, error: BaseException, *, uncertain: bool = False) -> Retry:
+    """A failure half-way; uncertain: nobody knows how much of the mail the server has."""
+    return Retry(f"{where}: {_cause(error)}", uncertain=uncertain)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,7 +4,7 @@ import logging
 
 from pgqueue.telemetry import mask
 from service.mail.message import Mail, Sender
-from service.mail.transports.endings import without_address
+from service.mail.transports.endings import Intend, unannounced, without_address
 
 RULER = "=" * 72
 HEADING = "EMAIL SENT (LOG-ONLY MODE)"
@@ -20,7 +20,7 @@ class LogTransport:
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
 
-    async def send(self, mail: Mail) -> str:
+    async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
         printed = f"To: {mail.to}\nSubject: {mail.subject}\nMessage-ID: {mail.message_id}\n\n{mail.text.rstrip()}"
         # The mail's own address by itself: the general mask knows addresses by their looks, and misses exotic ones.
         printed = mask(without_address(printed, mail.to))

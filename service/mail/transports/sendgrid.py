@@ -10,11 +10,13 @@ import httpx
 from pgqueue.errors import Discard, Ending, Retry, SettingsError
 from pgqueue.settings import Settings
 from service.mail.message import Mail, Sender
-from service.mail.transports.endings import broken, network_ending, quoted
+from service.mail.transports.endings import Intend, broken, network_ending, quoted, unannounced
 from service.mail.transports.secrecy import may_send_secret
 
 ACCEPTED = 202
 TOO_MANY = 429
+_FROM_IN_BETWEEN = frozenset((408, 502, 504))
+"""What a proxy answers that does not know what became of the request."""
 LONGEST_WAIT = 86_400.0
 """Seconds; a server that wants us to wait longer than a day is not believed."""
 
@@ -36,11 +38,14 @@ class SendGridTransport:
             timeout=min(settings.mail_timeout, settings.lease / 3).total_seconds(),
         )
 
-    async def send(self, mail: Mail) -> str:
+    async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
+        await intend()
         try:
             response = await self._client.post("/v3/mail/send", json=body(mail, self.sender))
         except (httpx.RequestError, OSError) as error:
-            raise network_ending(self._where, error) from error
+            # Without a connection nothing was sent.
+            uncertain = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            raise network_ending(self._where, error, uncertain=uncertain) from error
         if response.status_code != ACCEPTED:
             raise refusal(self._where, response, mail.to)
         return f"sendgrid {ACCEPTED} {quoted(response.headers.get('X-Message-Id', ''), mail.to)}".rstrip()
@@ -71,7 +76,7 @@ def refusal(where: str, response: httpx.Response, address: str) -> Ending:
     code = response.status_code
     said = f"{where}: {code} {quoted(response.text, address)}".rstrip()
     if code in (408, TOO_MANY) or code >= 500:
-        return Retry(said, after=wait_asked(code, response.headers, time.time()))
+        return Retry(said, after=wait_asked(code, response.headers, time.time()), uncertain=code in _FROM_IN_BETWEEN)
     if code >= 400 and code not in (401, 403):
         return Discard(said)
     return broken(said)

@@ -9,7 +9,7 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException,
 
 from pgqueue.settings import Settings
 from service.mail.message import Mail, Sender, build
-from service.mail.transports.endings import interrupted, quoted
+from service.mail.transports.endings import Intend, interrupted, quoted, unannounced
 from service.mail.transports.smtp_session import CLOSING, Dialler, refusal
 
 STALE_AFTER = 30.0
@@ -37,15 +37,15 @@ class SmtpTransport:
         self._idle: list[_Idle] = []
         self._closed = False
 
-    async def send(self, mail: Mail) -> str:
+    async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
         message = build(mail, self.sender, datetime.now(UTC))
         async with self._slots:
             if kept := self._take():
                 try:
-                    return await self._hand_over(kept, mail, message, kept=True)
+                    return await self._hand_over(kept, mail, message, intend, kept=True)
                 except _DiedIdle:
                     pass
-            return await self._hand_over(await self._dialler.dial(), mail, message, kept=False)
+            return await self._hand_over(await self._dialler.dial(), mail, message, intend, kept=False)
 
     async def close(self) -> None:
         self._closed = True
@@ -55,14 +55,18 @@ class SmtpTransport:
                 await client.quit(timeout=min(1.0, self._dialler.timeout))
             client.close()
 
-    async def _hand_over(self, client: SMTP, mail: Mail, message: bytes, *, kept: bool) -> str:
+    async def _hand_over(self, client: SMTP, mail: Mail, message: bytes, intend: Intend, *, kept: bool) -> str:
         """One mail transaction (RFC 5321, 3.3). The connection is kept only when both sides know where they are in it."""
-        where, step, usable = self._dialler.where, "MAIL FROM", False
+        where, step, usable, handed_in = self._dialler.where, "MAIL FROM", False, False
         try:
             await _say(client, f"MAIL FROM:<{self.sender.address}>")
             step = "RCPT TO"
             await _say(client, f"RCPT TO:<{mail.to}>")
             step = "DATA"
+            _expect(await client.execute_command(b"DATA"), SMTPStatus.start_input)
+            # As late as can be: what is in doubt if we die is a mail that the server may have, and not one it cannot have.
+            await intend()
+            handed_in = True
             reply = await _hand_in(client, message)
             usable = True
         except SMTPResponseException as error:
@@ -74,7 +78,7 @@ class SmtpTransport:
             if kept and step == "MAIL FROM" and isinstance(error, SMTPServerDisconnected):
                 raise _DiedIdle from None
             # The server may have the mail, or part of it: another try is another attempt, with the same Message-ID.
-            raise interrupted(f"{where}, {step}", error) from error
+            raise interrupted(f"{where}, {step}", error, uncertain=handed_in) from error
         finally:
             if usable:
                 self._keep(client)
@@ -106,7 +110,6 @@ async def _say(client: SMTP, command: str) -> None:
 
 async def _hand_in(client: SMTP, message: bytes) -> SMTPResponse:
     """The message itself. Its line ends are right as `build` made them; to look for wrong ones takes as long as all the rest."""
-    _expect(await client.execute_command(b"DATA"), SMTPStatus.start_input)
     if client.protocol is None:
         raise SMTPServerDisconnected("Connection lost")
     end = b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"

@@ -1,0 +1,125 @@
+"""The circuit breaker: what depends on something broken is left alone, and burns no attempt. Its state is the database's
+(job_dependencies), shared by all workers; here is only what this worker has seen."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pgqueue.database import Link, array
+from pgqueue.job import Outcome, Status
+from pgqueue.policy import spared
+from pgqueue.worker.hand import Held
+
+log = logging.getLogger("pgqueue.worker")
+
+Ended = tuple[Held, Outcome]
+
+
+class Breaker:
+    """Hears of every outcome before it is written, and may change it. `closed` is called when work may go on."""
+
+    def __init__(self, link: Link, depends: Mapping[str, str], closed: Callable[[], None]) -> None:
+        self.link = link
+        self.depends = depends
+        """Job type -> what it depends on."""
+        self.closed = closed
+        self.waiting: set[str] = set()
+        """Dependencies whose breaker is not closed, as far as this worker has heard."""
+        self._suspects: set[str] = set()
+        self._succeeded_at: dict[str, float] = {}
+
+    def heard(self, trouble: Sequence[str] | None) -> None:
+        """What a claim or a sweep read: "name state" of each dependency in trouble."""
+        states = dict(one.rsplit(" ", 1) for one in trouble or ())
+        waiting = {name for name, state in states.items() if state != "closed"}
+        self._suspects = set(states) - waiting
+        if self.waiting - waiting:
+            self.closed()
+        self.waiting = waiting
+
+    @property
+    def probing(self) -> list[str]:
+        """Dependencies that this worker could send a probe to."""
+        return sorted(self.waiting & set(self.depends.values())) if self.waiting else []
+
+    def succeeded(self, held: Held) -> bool:
+        """A job was done. True when the database should hear of it (`judge`)."""
+        dependency = self.depends.get(held.claim.job_type)
+        if dependency is None:
+            return False
+        self._succeeded_at[dependency] = held.finished_at
+        return dependency in self._suspects or held.claim.probe is not None
+
+    async def judge(self, group: list[Ended]) -> list[Ended]:
+        """The same outcomes, with those spared whose dependency is down. Raises what Link.run raises."""
+        blamed: dict[str, list[Ended]] = {}
+        for held, outcome in group:
+            if held.claim.probe is not None:
+                await self._end_probe(held, outcome)
+            elif outcome.dependency is not None:
+                blamed.setdefault(outcome.dependency, []).append((held, outcome))
+            elif outcome.status is Status.COMPLETED and (suspect := self.depends.get(held.claim.job_type)) in self._suspects:
+                await self.link.run("report_success", {"dependency": suspect})
+                self._suspects.discard(suspect)
+        for dependency, failures in blamed.items():
+            await self._report(dependency, failures)
+        return [(held, self._spared(held, outcome)) for held, outcome in group]
+
+    async def _report(self, dependency: str, failures: list[Ended]) -> None:
+        succeeded_at = self._succeeded_at.get(dependency)
+        since = [(held, outcome) for held, outcome in failures if succeeded_at is None or held.finished_at > succeeded_at]
+        if not since and not any(outcome.down for _, outcome in failures):
+            # Another one got through after all of these.
+            self._suspects.add(dependency)
+            return
+        rows = await self.link.run(
+            "report_failures",
+            {
+                "dependency": dependency,
+                "jobs": array(held.claim.id for held, _ in since),
+                "down": any(outcome.down for _, outcome in failures),
+                "reason": failures[-1][1].error,
+                "retry_after": max((outcome.retry_after for _, outcome in since if outcome.retry_after), default=None),
+                "succeeded_ago": None if succeeded_at is None else f"{time.monotonic() - succeeded_at:.6f} s",
+            },
+        )
+        state = rows[0][0]
+        if state == "closed":
+            self._suspects.add(dependency)
+            return
+        self.waiting.add(dependency)
+        if state == "opened":
+            log.error(
+                "%s is down, jobs that depend on it wait: %s",
+                dependency,
+                failures[-1][1].error,
+                extra={"event": "breaker.opened", "dependency": dependency},
+            )
+
+    async def _end_probe(self, held: Held, outcome: Outcome) -> None:
+        dependency = held.claim.probe or ""
+        down = outcome.dependency == dependency
+        verdict = "alive" if outcome.status is Status.COMPLETED else "down" if down else "unclear"
+        rows = await self.link.run(
+            "report_probe",
+            {
+                "dependency": dependency,
+                "probe": held.claim.id,
+                "lease": held.claim.lease,
+                "verdict": verdict,
+                "reason": outcome.error,
+                "retry_after": outcome.retry_after,
+            },
+        )
+        if rows[0][0] == "closed":
+            self.waiting.discard(dependency)
+            log.info("%s works again", dependency, extra={"event": "breaker.closed", "dependency": dependency})
+            self.closed()
+        else:
+            log.info("%s was tried: %s", dependency, verdict, extra={"event": "breaker.probed", "dependency": dependency})
+
+    def _spared(self, held: Held, outcome: Outcome) -> Outcome:
+        mine = held.claim.probe or self.depends.get(held.claim.job_type)
+        if outcome.dependency is None or outcome.dependency != mine or mine not in self.waiting:
+            return outcome
+        return spared(outcome, probe=held.claim.probe is not None)

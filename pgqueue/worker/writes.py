@@ -1,0 +1,105 @@
+"""What running attempts write: progress, intents (in groups), and transactions that complete their job."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from pgqueue.database import AWAY, Link, Pace, array, load, open_pool
+from pgqueue.errors import LeaseLost
+from pgqueue.job import Claim, Job
+from pgqueue.policy import written_receipt
+from pgqueue.settings import Settings
+from pgqueue.worker.hand import Hand
+
+log = logging.getLogger("pgqueue.worker")
+
+
+class AttemptWrites:
+    """One statement at a time on one link, but for transactions, which have connections of their own."""
+
+    def __init__(self, link: Link, hand: Hand, settings: Settings) -> None:
+        self._link = link
+        self._hand = hand
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._intents: list[tuple[Claim, asyncio.Future[None]]] = []
+        self._intending: asyncio.Task[None] | None = None
+        self._pool: AsyncConnectionPool[Any] | None = None
+
+    async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
+        async with self._turn:
+            parameters = {"id": claim.id, "lease": claim.lease, "fraction": fraction, "note": note}
+            rows = await self._link.run("save_progress", parameters)
+        if not rows:
+            raise self._lost(claim)
+
+    async def intend(self, claim: Claim) -> None:
+        ended = asyncio.get_running_loop().create_future()
+        self._intents.append((claim, ended))
+        if self._intending is None or self._intending.done():
+            self._intending = asyncio.create_task(self._intend_all(), name="intents")
+        await ended
+        if held := self._hand.held.get(claim.id):
+            held.intended = True
+
+    async def _intend_all(self) -> None:
+        """While one statement is under way, the next group gathers."""
+        pace = Pace()
+        while self._intents:
+            group = [(claim, ended) for claim, ended in self._intents if not ended.done()]
+            self._intents = []
+            try:
+                async with self._turn:
+                    ids, leases = array(claim.id for claim, _ in group), array(claim.lease for claim, _ in group)
+                    rows = await self._link.run("intend_effects", {"ids": ids, "leases": leases})
+            except AWAY as error:
+                # Whoever waits is cancelled when its lease is gone; until then it can still be done.
+                self._intents = group + self._intents
+                wait = pace.grow()
+                log.warning("%d attempts wait for the database (%s)", len(group), type(error).__name__)
+                await asyncio.sleep(wait)
+                continue
+            pace.reset()
+            written = {row[0] for row in rows}
+            for claim, ended in group:
+                if not ended.done():
+                    ended.set_result(None) if claim.id in written else ended.set_exception(self._lost(claim))
+
+    @asynccontextmanager
+    async def transaction(self, job: Job[Any], claim: Claim) -> AsyncIterator[AsyncConnection[Any]]:
+        held = self._hand.held.get(claim.id)
+        if held is None or held.lost is not None:
+            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
+        if held.completed:
+            raise RuntimeError(f"job {claim.job_id} is completed already: one transaction() for each job")
+        async with (await self._opened()).connection() as connection, connection.transaction():
+            yield connection
+            # Last, so that the row is not held while the handler works; from here on the fence decides, and nobody cancels.
+            held.completing = True
+            parameters = {"id": claim.id, "lease": claim.lease, "receipt": written_receipt(job)}
+            cursor = await connection.execute(load("complete_job"), parameters)
+            if await cursor.fetchone() is None:
+                held.completing = False
+                raise self._lost(claim)
+        held.completed = True
+
+    async def _opened(self) -> AsyncConnectionPool[Any]:
+        if self._pool is None:
+            pool = self._pool = open_pool(self._settings)
+            await pool.open(wait=False)
+        return self._pool
+
+    async def close(self) -> None:
+        if self._intending is not None:
+            self._intending.cancel()
+        if self._pool is not None:
+            await self._pool.close(timeout=1)
+
+    def _lost(self, claim: Claim) -> LeaseLost:
+        self._hand.counters.stale_writes += 1
+        return LeaseLost(f"job {claim.job_id} is no longer this attempt's")
