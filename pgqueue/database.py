@@ -86,13 +86,14 @@ class RawJson(Loader):
         return bytes(data)[1:]
 
 
-class HexId(Loader):
-    """uuid as 32 hexadecimal digits: a text sorts as Postgres sorts, hashes fast, and goes back as it is."""
+class TextId(Loader):
+    """uuid as Postgres writes it: a text sorts as Postgres sorts, hashes fast, and goes back as it is."""
 
     format = Format.BINARY
 
     def load(self, data: Buffer) -> str:
-        return bytes(data).hex()
+        digits = bytes(data).hex()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def array(values: Iterable[object]) -> str:
@@ -127,7 +128,7 @@ class Link:
                 if not self._pooled:
                     await connection.execute(load("set_session"), self._session())
             connection.adapters.register_loader("jsonb", RawJson)
-            connection.adapters.register_loader("uuid", HexId)
+            connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
             self._cursor = None
             self.epoch += 1
@@ -150,6 +151,14 @@ class Link:
     async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
         """The rows of sql/queries/<statement>.sql. Undone by a deadlock, it is sent again. Raises one of LOST, the connection
         then being gone, or what the statement raised."""
+        cursor = await self._run(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def count(self, statement: str, parameters: Parameters) -> int:
+        """The same for a statement without rows: how many it changed."""
+        return (await self._run(statement, parameters)).rowcount
+
+    async def _run(self, statement: str, parameters: Parameters) -> AsyncCursor[TupleRow]:
         try:
             cursor = await self._ready()
             for _ in range(20):
@@ -157,8 +166,7 @@ class Link:
                 try:
                     # The client's own patience too: a dead peer behind a live proxy never answers.
                     async with asyncio.timeout(self._limit + 1):
-                        await cursor.execute(load(statement), parameters)
-                        return await cursor.fetchall() if cursor.description else []
+                        return await cursor.execute(load(statement), parameters)
                 except REPEATABLE as error:
                     self.repeats += 1
                     log.warning("%s was undone (%s) and is sent again", statement, type(error).__name__)

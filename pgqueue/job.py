@@ -56,7 +56,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """One attempt, as a worker took it: the row's id (hexadecimal), its lease, and the undecoded payload (JSON)."""
+    """One attempt, as a worker took it: the row's id, its lease, and the undecoded payload (JSON)."""
 
     id: str
     lease: int
@@ -65,7 +65,7 @@ class Claim(msgspec.Struct, frozen=True):
     user_id: str
     attempt: int
     max_attempts: int
-    payload: bytes
+    payload: bytes | str
     created_at: datetime
     queue: str
     rescued: bool = False

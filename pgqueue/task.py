@@ -88,7 +88,7 @@ class Task(Generic[P]):
         self.user_from = user_from
         self.admin = admin
         self.is_async = inspect.iscoroutinefunction(handler)
-        self.decode: Callable[[bytes], P] = msgspec.json.Decoder(payload_type).decode
+        self.decode: Callable[[bytes | str], P] = msgspec.json.Decoder(payload_type).decode
 
     def __call__(self, job: Job[P]) -> Any:
         return self.handler(job)

@@ -13,6 +13,7 @@ from pgqueue.registry import declarations, entry, publish
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.lanes import LAST_ID, START
+from pgqueue.worker.rows import answer_from
 
 LEASE = timedelta(seconds=30)
 
@@ -49,7 +50,7 @@ async def link(settings: Settings, name: str = "test") -> AsyncIterator[Link]:
 async def claim(
     one: Link, *, worker: str = "w-1", most: int = 10, queue: str = "default", lease: timedelta = LEASE, place: Any = START
 ) -> list[Any]:
-    """Rows of claim_jobs.sql: (id, lease, lane, job_id, job_type, user_id, attempt, ...), in order."""
+    """The jobs of claim_jobs.sql: (id, lease, lane, job_id, job_type, user_id, attempt, ...), in order."""
     lanes = list(range(10))
     rows = await one.run(
         "claim_jobs",
@@ -64,7 +65,7 @@ async def claim(
             "worker": worker,
         },
     )
-    return sorted((row for row in rows if row[0] is not None), key=lambda row: (row[2], row[10], row[0]))
+    return answer_from(rows).jobs
 
 
 async def sweep(

@@ -103,17 +103,17 @@ async def test_one_row_that_violates_a_check_loses_no_other(
 
 def losing_replies(one: Link, times: int) -> Callable[[], int]:
     """Makes the link carry out a statement and lose the reply, so many times."""
-    run, lost = one.run, [0]
+    run, lost = one._run, [0]
 
     async def lossy(statement: str, parameters: Any) -> Any:
-        rows = await run(statement, parameters)
+        cursor = await run(statement, parameters)
         if lost[0] < times and statement in ("ack_jobs", "fail_jobs"):
             lost[0] += 1
             await one.close()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
-        return rows
+        return cursor
 
-    one.run = lossy
+    one._run = lossy
     return lambda: lost[0]
 
 

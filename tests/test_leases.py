@@ -27,7 +27,7 @@ def of(row: Any) -> dict[str, Any]:
 
 
 async def stale_complete(one: Link, row: Any) -> Any:
-    return await one.run("ack_jobs", of(row) | {"receipts": ["too late"]})
+    return ["written"] * await one.count("ack_jobs", of(row) | {"receipts": ["too late"]})
 
 
 async def stale_fail(status: str, one: Link, row: Any) -> Any:

@@ -172,4 +172,4 @@ async def test_a_slice_tells_where_it_ended_and_what_it_left(connection: Connect
         )
     (lane,) = [row for row in rows if row[11] == "lane"]
     third = await the_job(connection, "j2")
-    assert (lane[0], lane[10], lane[6], lane[7]) == (third["id"].hex, third["run_after"], 3, 2)
+    assert (lane[0], lane[10], lane[6], lane[7]) == (str(third["id"]), third["run_after"], 3, 2)

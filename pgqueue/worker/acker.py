@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence, Set
 from typing import Any
 
 import psycopg
@@ -105,14 +105,10 @@ class Acker:
 
     async def _write(self, statement: str, group: list[Ended]) -> None:
         pace = Pace()
-        lost = any(held.completing for held, _ in group)
+        lost = False
         while True:
             try:
-                rows = await self.link.run(statement, _parameters(statement, group))
-                written: set[str] = {row[0] for row in rows}
-                if lost and len(written) < len(group):
-                    group, confirmed = await self._confirmed(group, written)
-                    written |= confirmed
+                group, written, rows = await self._send(statement, group, lost=lost)
                 break
             except REFUSED as error:
                 await self._split(statement, group, error)
@@ -127,16 +123,36 @@ class Acker:
         for held, outcome in group:
             self._settle(held, outcome, held.claim.id in written, tell=statement != "shelve_jobs")
 
-    async def _confirmed(self, group: list[Ended], written: set[str]) -> tuple[list[Ended], set[str]]:
-        """Which of the rest were written before a reply was lost: of this statement, or of the commit of a handler's own
-        transaction, and then the job is completed whatever the handler made of that."""
-        rest = [held.claim for held, _ in group if held.claim.id not in written]
-        rows = await self.link.run("confirm_acks", {"ids": array(c.id for c in rest), "leases": array(c.lease for c in rest)})
-        ended: dict[str, str] = {row[0]: row[1] for row in rows}
-        return [
+    async def _send(
+        self, statement: str, group: list[Ended], *, lost: bool
+    ) -> tuple[list[Ended], Container[str], Sequence[Any]]:
+        """One statement; the outcomes as they now are, the ids of those that were written, and its rows."""
+        if statement == "ack_jobs":
+            group.sort(key=_row_id)
+            if await self.link.count(statement, _acks(group)) == len(group):
+                return group, {held.claim.id for held, _ in group}, ()
+            # Not all of them: whose lease is gone, and whose reply was lost before?
+            return *await self._confirmed(group, frozenset()), ()
+        rows = await self.link.run(statement, _failures(group) if statement == "fail_jobs" else _leases(group))
+        written = {row[0] for row in rows}
+        if len(written) < len(group) and (lost or any(held.completing for held, _ in group)):
+            return *await self._confirmed(group, written), rows
+        return group, written, rows
+
+    async def _confirmed(self, group: list[Ended], written: Set[str]) -> tuple[list[Ended], Set[str]]:
+        """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
+        and then the job is completed whatever the handler made of that."""
+        rest = [one for one in group if one[0].claim.id not in written]
+        ended: dict[str, str] = dict(await self.link.run("confirm_acks", _leases(rest)))
+        group = [
             (held, COMPLETED if held.completing and ended.get(held.claim.id) == Status.COMPLETED else outcome)
             for held, outcome in group
-        ], set(ended)
+        ]
+        return group, written | {
+            held.claim.id
+            for held, outcome in group
+            if (status := ended.get(held.claim.id)) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
+        }
 
     async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
         """One outcome that the database does not take must not lose the others'."""
@@ -199,19 +215,24 @@ class Acker:
             )
 
 
-def _parameters(statement: str, group: list[Ended]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {
-        "ids": array(held.claim.id for held, _ in group),
-        "leases": array(held.claim.lease for held, _ in group),
+def _row_id(ended: Ended) -> str:
+    return ended[0].claim.id
+
+
+def _leases(group: list[Ended]) -> dict[str, Any]:
+    return {"ids": array(held.claim.id for held, _ in group), "leases": array(held.claim.lease for held, _ in group)}
+
+
+def _acks(group: list[Ended]) -> dict[str, Any]:
+    receipts = [outcome.receipt for _, outcome in group]
+    return _leases(group) | {"receipts": receipts if any(receipts) else "{}"}
+
+
+def _failures(group: list[Ended]) -> dict[str, Any]:
+    return _leases(group) | {
+        "statuses": [str(outcome.status) for _, outcome in group],
+        "delays": [outcome.delay for _, outcome in group],
+        "errors": [outcome.error for _, outcome in group],
+        "stack_traces": [outcome.stack_trace for _, outcome in group],
+        "certain": [held.intended and outcome.certain and not held.claim.uncertain for held, outcome in group],
     }
-    if statement == "ack_jobs":
-        parameters["receipts"] = [outcome.receipt for _, outcome in group]
-    if statement == "fail_jobs":
-        parameters |= {
-            "statuses": [str(outcome.status) for _, outcome in group],
-            "delays": [outcome.delay for _, outcome in group],
-            "errors": [outcome.error for _, outcome in group],
-            "stack_traces": [outcome.stack_trace for _, outcome in group],
-            "certain": [held.intended and outcome.certain and not held.claim.uncertain for held, outcome in group],
-        }
-    return parameters

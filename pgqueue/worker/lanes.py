@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 Place = tuple[datetime, str]
 
-START: Place = (datetime(1, 1, 2, tzinfo=UTC), "0" * 32)
+START: Place = (datetime(1, 1, 2, tzinfo=UTC), "00000000-0000-0000-0000-000000000000")
 """Before every job (and inside what both Python and Postgres can write)."""
 
-LAST_ID = "f" * 32
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 GRACE = timedelta(milliseconds=250)
 """How long a commit may take after its job's run_after was set, and still be seen by claims rather than by a sweep."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.database import HexId, array, load
+from pgqueue.database import TextId, array, load
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
 
@@ -106,7 +106,7 @@ class LeaseKeeper:
                     "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
                     [milliseconds, milliseconds],
                 )
-            connection.adapters.register_loader("uuid", HexId)
+            connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
         return self._connection
 

@@ -1,34 +1,59 @@
-"""What claim_jobs.sql and sweep_jobs.sql answer, row by row, in the order of their columns."""
+"""What claim_jobs.sql, sweep_jobs.sql and claim_probe.sql answer, row by row, in the order of their columns."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
+
+import msgspec
 
 from pgqueue.job import Claim
 
+Row = tuple[Any, ...]
 
-class ClaimRow(NamedTuple):
-    """A job that was claimed; or, with id None, the last row, where run_after is the database's clock."""
+_NTH = 10
+_nth = itemgetter(_NTH)
 
-    id: Any
-    lease: int
-    lane: int
-    """Which lane of the parameters, from 1."""
-    job_id: str
-    job_type: str
-    user_id: str
-    attempt_count: int
-    max_attempts: int
-    payload: bytes
-    created_at: datetime
-    run_after: datetime
-    next_run_after: datetime | None
-    """Only in the last row: when more is due, if that is known."""
+
+class Answer(NamedTuple):
+    """What a claim brought."""
+
+    jobs: list[Row]
+    """In their order."""
+    lanes: dict[int, tuple[int, tuple[datetime, str]]]
+    """Lane (from 1) that gave jobs -> how many, and the place of the last."""
+    now: datetime
+    """By the database's clock."""
+    next_due: float | None
+    """In so many seconds more is due, if that is known."""
     paused: list[str]
-    """Only in the last row."""
-    uncertain: bool
-    trouble: list[str] | None
-    """Only in the last row: "name state" of each dependency that is not at ease."""
+    trouble: list[str]
+    """"name state" of each dependency that is not at ease."""
+
+
+def answer_from(rows: Sequence[Row]) -> Answer:
+    """Of the rows of claim_jobs.sql, which come in no order that is promised."""
+    jobs: list[Row] = []
+    lanes = {}
+    clock: Row = ()
+    for row in rows:
+        id, _, lane, job_id, *_ = row
+        if job_id is not None:
+            jobs.append(row)
+        elif id is not None:
+            lanes[lane] = (row[_NTH], (row[-1], id))
+        else:
+            clock = row
+    jobs.sort(key=_nth)
+    said = msgspec.json.decode(clock[8])
+    next_due = None if clock[_NTH] is None else clock[_NTH] / 1_000_000
+    return Answer(jobs, lanes, clock[-1], next_due, said["paused"], said["trouble"])
+
+
+def claim_from(row: Row, queue: str) -> Claim:
+    """Of a job in an Answer."""
+    id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, uncertain, _ = row
+    return Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue, False, uncertain)
 
 
 class SweepRow(NamedTuple):
@@ -50,10 +75,10 @@ class SweepRow(NamedTuple):
     action: str
     uncertain: bool
     trouble: list[str] | None
-    """Only in the row of the clock, as in ClaimRow."""
+    """Only in the row of the clock, as in Answer."""
 
 
-def claim_from(row: ClaimRow | SweepRow, queue: str, *, rescued: bool = False) -> Claim:
+def claim_from_sweep(row: SweepRow, queue: str) -> Claim:
     return Claim(
         row.id,
         row.lease,
@@ -65,12 +90,12 @@ def claim_from(row: ClaimRow | SweepRow, queue: str, *, rescued: bool = False) -
         row.payload,
         row.created_at,
         queue,
-        rescued,
+        row.action == "rescue",
         row.uncertain,
     )
 
 
-def probe_from(row: Sequence[Any]) -> Claim:
-    """The one row of claim_probe.sql."""
+def probe_from(row: Row) -> Claim:
+    """Of the one row of claim_probe.sql."""
     id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, queue, uncertain, dependency = row
     return Claim(id, lease, job_id, job_type, user_id, attempt, most, payload, created_at, queue, False, uncertain, dependency)

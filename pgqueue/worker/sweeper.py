@@ -14,7 +14,7 @@ from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
-from pgqueue.worker.rows import SweepRow, claim_from, probe_from
+from pgqueue.worker.rows import SweepRow, claim_from_sweep, probe_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -158,8 +158,7 @@ class Sweeper:
             extra = {"event": f"job.{row.action}", "jobId": row.job_id}
             log.warning("Job %s %s: its lease ran out", row.job_id, WHAT[row.action], extra=extra)
         if row.action in ("claim", "rescue"):
-            claim = claim_from(row, lane.queue, rescued=row.action == "rescue")
-            self.start(self.hand.take(claim, sent_at))
+            self.start(self.hand.take(claim_from_sweep(row, lane.queue), sent_at))
 
     def _leave(self, lane: Lane) -> None:
         # More is due behind the cursor than a sweep may take: the claims fetch it, at their speed.

@@ -1,9 +1,11 @@
 -- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a priority of that queue), oldest
--- first, each lane from its cursor on.
--- Types that depend on something whose breaker is not closed are passed over.
--- One row per job, and one last row with id null that tells the database's clock, the earliest time at which more is due (null
--- when the claim was full), which queues are paused, and which dependencies are in trouble ("name state"). Must run in autocommit
--- and outside a pipeline: now() is the bound.
+-- first, each lane from its cursor on. Types that depend on something whose breaker is not closed are passed over.
+-- Three kinds of rows:
+--   a job        nth is its place among them
+--   a lane       job_id null: one that gave jobs, with the place (run_after, id) of the last of them; nth is how many
+--   the clock    id null, once: run_after is the database's now; nth the microseconds until more is due (null when the claim was full
+--                or nothing is known of); payload says which queues are paused, and which dependencies are in trouble ("name state")
+-- Must run in autocommit and outside a pipeline: now() is the bound. Jobs are few columns of types that are cheap to read.
 WITH trouble AS MATERIALIZED (
     SELECT d.dependency, d.state FROM job_dependencies d WHERE d.state <> 'closed' OR d.failures <> '{}'
 ), room AS (
@@ -16,11 +18,12 @@ WITH trouble AS MATERIALIZED (
                   %(lane_ids)s::uuid[])
            WITH ORDINALITY AS l(room, priority, run_after, id, ord)
 ), picked AS MATERIALIZED (
-    SELECT taken.id, taken.ord
+    -- The row's address goes along: it is locked, and found by that without a second way through an index.
+    SELECT taken.*, row_number() OVER (ORDER BY taken.ord, taken.run_after, taken.id) AS nth
       FROM room CROSS JOIN LATERAL (
-          SELECT due.id, lane.ord
+          SELECT due.*, lane.ord
             FROM lane CROSS JOIN LATERAL (
-                SELECT j.id FROM job_logs j
+                SELECT j.ctid AS address, j.run_after, j.id FROM job_logs j
                  WHERE j.queue = room.queue AND j.priority = lane.priority AND j.processed_at IS NULL
                    AND j.status IN ('enqueued', 'failed')
                    AND j.job_type <> ALL (ARRAY(SELECT t.job_type FROM trouble b JOIN job_types t ON t.depends_on = b.dependency
@@ -36,17 +39,24 @@ WITH trouble AS MATERIALIZED (
     UPDATE job_logs j
        SET status = 'processing', attempt_count = j.attempt_count + 1, lease = j.lease + 1, started_at = now(),
            lease_until = now() + %(lease)s::interval, locked_by = %(worker)s
-      FROM picked WHERE j.id = picked.id
-    RETURNING j.id, j.lease, picked.ord, j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.payload,
-              j.created_at, j.run_after, j.intent_at IS NOT NULL AS uncertain
+      FROM picked WHERE j.ctid = picked.address
+    RETURNING j.id::text, j.lease, picked.ord, j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.payload::text,
+              j.created_at, picked.nth, j.intent_at IS NOT NULL AS uncertain
 )
-SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c.max_attempts, c.payload, c.created_at,
-       c.run_after, NULL::timestamptz AS next_run_after, NULL::text[] AS paused, c.uncertain, NULL::text[] AS trouble
+SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c.max_attempts, c.payload, c.created_at, c.nth,
+       c.uncertain, NULL::timestamptz AS run_after
   FROM claimed c
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, now(),
+SELECT p.id::text, NULL, p.ord, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.jobs, NULL, p.run_after
+  FROM (SELECT picked.ord, count(*) AS jobs, max(picked.nth) AS last FROM picked GROUP BY picked.ord) AS l
+  JOIN picked p ON p.nth = l.last
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       jsonb_build_object('paused', ARRAY(SELECT room.queue FROM room WHERE room.paused),
+                          'trouble', ARRAY(SELECT b.dependency || ' ' || b.state FROM trouble b))::text,
+       NULL,
        CASE WHEN (SELECT count(*) FROM picked) < (SELECT sum(room.free) FROM room) THEN
-           (SELECT min(later.run_after)
+           (SELECT (extract(epoch FROM min(later.run_after) - now()) * 1000000)::bigint
               FROM lane JOIN room ON room.ord = lane.room AND NOT room.paused
              CROSS JOIN LATERAL (
                 SELECT j.run_after FROM job_logs j
@@ -55,5 +65,4 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, now(),
                  ORDER BY j.run_after LIMIT 1
              ) AS later)
        END,
-       ARRAY(SELECT room.queue FROM room WHERE room.paused), NULL,
-       ARRAY(SELECT b.dependency || ' ' || b.state FROM trouble b ORDER BY 1)
+       NULL, now()
