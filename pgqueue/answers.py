@@ -1,5 +1,6 @@
 """From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a sentence."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,24 @@ def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
         error = DuplicatePayload(row["job_id"])
     status = Status(row["status"]) if row["status"] and error is None else None
     return Ticket(row["job_id"], status, row["created"], error)
+
+
+def bulk_rows(rows: Sequence[dict[str, Any]], given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each of the given jobs, as enqueue_job.sql would have answered: what is not spoken of was created."""
+    queues = {row["job_id"]: row["queue"] for row in rows if row["ord"] is None}
+    told = {row["ord"]: row for row in rows if row["ord"] is not None}
+    return [
+        told.get(number)
+        or {
+            "job_id": values["job_id"],
+            "status": "enqueued",
+            "created": True,
+            "retry_after": None,
+            "refusal": None,
+            "queue": values["queue"] or queues[values["job_type"]],
+        }
+        for number, values in enumerate(given, 1)
+    ]
 
 
 def view_from(row: dict[str, Any]) -> JobView:

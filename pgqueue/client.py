@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID, uuid4
+from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -14,16 +15,19 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgqueue.answers import refusal, ticket_from, view_from
+from pgqueue.answers import bulk_rows, refusal, ticket_from, view_from
 from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, SchemaError, UnknownType, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, job_type_of, json_text, parameters
+from pgqueue.offers import bulk_parameters, document, json_text, parameters, with_id
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
+from pgqueue.sharing import SharedCommits
 
 log = logging.getLogger("pgqueue.client")
+
+T = TypeVar("T")
 
 Connection = AsyncConnection[Any]
 MOST_AT_ONCE = 10_000
@@ -40,6 +44,9 @@ class Client:
     def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True) -> None:
         self.pool = pool
         self._ringer = Ringer(pool) if doorbell else None
+        self._shared = SharedCommits(
+            lambda values: self._repeat("enqueue_job", values), lambda values: self._repeat("enqueue_group", values)
+        )
 
     @classmethod
     @asynccontextmanager
@@ -61,7 +68,8 @@ class Client:
                 await client.close()
 
     async def close(self) -> None:
-        """Stops ringing. The pool is its owner's."""
+        """Lets arrive what is under way, and stops ringing. The pool is its owner's."""
+        await self._shared.close()
         if self._ringer is not None:
             await self._ringer.close()
 
@@ -98,16 +106,16 @@ class Client:
     async def offer(self, job: NewJob, *, connection: Connection | None = None) -> Ticket:
         """The same, but a refusal is a ticket with an error."""
         values = parameters(job)
-        mine = values["job_id"] is None
-        if mine:
-            # An id made here makes it safe to send the statement again when its reply was lost.
-            values["job_id"] = f"{values['job_type']}-{uuid4()}"
-        rows, repeated = await self._enqueue("enqueue_job", values, connection)
-        ticket = ticket_from(rows[0], values["job_type"])
+        mine = with_id(values)
+        if connection is None:
+            row, repeated = await self._told(self._shared.offer(values))
+        else:
+            row, repeated = (await self._told(self._execute(connection, "enqueue_job", values)))[0], False
+        ticket = ticket_from(row, values["job_type"])
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
         if ticket.created and connection is None:
-            self._ring(rows[0]["queue"], 1)
+            self._ring(row["queue"], 1)
         return ticket
 
     async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Connection | None = None) -> list[Ticket]:
@@ -117,24 +125,21 @@ class Client:
             raise InvalidJob(f"at most {MOST_AT_ONCE} jobs at once, not {len(jobs)}")
         if not jobs:
             return []
-        rows, _ = await self._enqueue("enqueue_jobs", bulk_parameters(jobs), connection)
-        tickets = [ticket_from(row, job_type_of(job)) for row, job in zip(rows, jobs, strict=True)]
+        given = bulk_parameters(jobs)
         if connection is None:
-            created: dict[str, int] = {}
-            for row in rows:
-                if row["created"]:
-                    created[row["queue"]] = created.get(row["queue"], 0) + 1
-            for queue, count in created.items():
+            rows, _ = await self._told(self._repeat("enqueue_jobs", document(given)))
+        else:
+            rows = await self._told(self._execute(connection, "enqueue_jobs", document(given)))
+        answers = bulk_rows(rows, given)
+        if connection is None:
+            for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
                 self._ring(queue, count)
-        return tickets
+        return [ticket_from(row, values["job_type"]) for row, values in zip(answers, given, strict=True)]
 
-    async def _enqueue(
-        self, statement: str, values: Parameters, connection: Connection | None
-    ) -> tuple[list[dict[str, Any]], bool]:
+    async def _told(self, enqueued: Awaitable[T]) -> T:
+        """What it answers; what the database refuses in the words of pgqueue.errors."""
         try:
-            if connection is not None:
-                return await self._execute(connection, statement, values), False
-            return await self._repeat(statement, values)
+            return await enqueued
         except psycopg.errors.InvalidParameterValue as error:
             message = error.diag.message_primary or str(error)
             if message.startswith("unknown job type"):

@@ -1,9 +1,10 @@
-"""From NewJob to the parameters of enqueue_job.sql and enqueue_jobs.sql; what cannot be a job is refused with a sentence."""
+"""From NewJob to the parameters of the statements that enqueue; what cannot be a job is refused with a sentence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -38,22 +39,39 @@ def parameters(job: NewJob) -> dict[str, Any]:
         raise InvalidJob(str(error)) from None
 
 
-def bulk_parameters(jobs: Sequence[NewJob]) -> dict[str, Any]:
-    """The same for many, as one JSON document. InvalidJob names the index of a job that cannot be one."""
-    items = []
+def with_id(values: dict[str, Any]) -> bool:
+    """Gives a job without an id one, so that its statement can safely be sent again when a reply was lost; whether it had none."""
+    mine = values["job_id"] is None
+    if mine:
+        values["job_id"] = f"{values['job_type']}-{uuid4()}"
+    return mine
+
+
+def bulk_parameters(jobs: Sequence[NewJob]) -> list[dict[str, Any]]:
+    """The parameters of many, each with an id. InvalidJob names the index of a job that cannot be one."""
+    given = []
     for index, job in enumerate(jobs):
         try:
-            given = parameters(job)
+            values = parameters(job)
         except InvalidJob as error:
             raise InvalidJob(f"job {index}: {error}", index=index) from None
-        item = {name: value for name, value in given.items() if value is not None}
-        for name in ("payload", "filled"):
-            if name in item:
-                item[name] = msgspec.Raw(item[name].encode())
+        with_id(values)
+        given.append(values)
+    return given
+
+
+def document(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql read, and the types among them."""
+    items = []
+    for values in given:
+        item = {name: value for name, value in values.items() if value is not None}
+        item["payload"] = msgspec.Raw(item["payload"].encode())
+        if "filled" in item:
+            item["filled"] = msgspec.Raw(item["filled"].encode())
         if "delay" in item:
             item["delay"] = item["delay"].total_seconds()
         items.append(item)
-    return {"jobs": _encode(items).decode()}
+    return {"jobs": _encode(items).decode(), "types": sorted({values["job_type"] for values in given})}
 
 
 def job_type_of(job: NewJob) -> str:

@@ -7,7 +7,7 @@
 -- has to be first on the search path (PGOPTIONS="-c search_path=NAME"). Roles belong to the whole server, rights to this database.
 --
 -- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the functions lend. Nobody works as it
--- pgqueue_producer   enqueues (enqueue_job, offer_job, offer_jobs) and rings the doorbell; no right on any table, so that it can
+-- pgqueue_producer   enqueues (enqueue_job, and what the client calls) and rings the doorbell; no right on any table, so that it can
 --                    neither read other people's payloads nor go round a limit by a bare INSERT
 -- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes (never payload, user or id),
 --                    publishes job types, keeps its place among the processes, prunes; and enqueues, for handlers that do
@@ -82,8 +82,8 @@ DECLARE
     was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
     tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_dependencies',
                               'job_migrations'];
-    types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change'];
-    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
+    types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
+    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
                               'replay_job', 'replay_jobs', 'pause_queue'];
     others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults', 'known_job',
                               'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs', 'dependency_failed',
@@ -113,7 +113,7 @@ BEGIN
             EXECUTE format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
         END IF;
     END LOOP;
-    FOR who IN SELECT p.oid::regprocedure AS signature, p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'ring_doorbell') AS enqueues
+    FOR who IN SELECT p.oid::regprocedure AS signature, p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell') AS enqueues
                  FROM pg_proc p WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending) LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', who.signature,
                        CASE WHEN who.enqueues THEN 'pgqueue_producer' ELSE 'pgqueue_operator' END);

@@ -162,3 +162,123 @@ BEGIN
     RETURN replayed;
 END
 $$;
+
+-- Enqueueing many at once. What offer_jobs() answered row by row is here told only of the jobs that were not created; the rest
+-- saves more time than the insert itself takes. (offer_jobs stays for the release before, and for types with a limit.)
+
+-- ord null: about a job type (job_id) and its queue; else about the job that was the ord-th given, from 1.
+CREATE TYPE job_answer AS (ord integer, job_id text, status text, created boolean, retry_after interval, refusal text, queue text);
+
+CREATE FUNCTION offer_many(jobs jsonb, types text[]) RETURNS SETOF job_answer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+SET work_mem = '64MB'  -- ten thousand jobs are sorted
+AS $$
+-- The jobs are those of offer_jobs(), each with a job_id; types are all types among them. Jobs of one queue and priority start in the
+-- order in which they are given.
+DECLARE
+    at      timestamptz := clock_timestamp();
+    given   integer := jsonb_array_length(jobs);
+    placed  text[];
+    mine    jsonb;
+    strange text;
+BEGIN
+    SELECT u.job_type INTO strange FROM unnest(types) AS u(job_type)
+     WHERE NOT EXISTS (SELECT FROM job_types t WHERE t.job_type = u.job_type) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'unknown job type %', strange USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
+    END IF;
+    RETURN QUERY SELECT NULL::integer, t.job_type, NULL, NULL::boolean, NULL::interval, NULL, t.queue
+                   FROM job_types t WHERE t.job_type = ANY (types);
+    IF EXISTS (SELECT FROM job_types t WHERE t.job_type = ANY (types) AND (t.limit_count IS NOT NULL OR t.user_from IS NOT NULL)) THEN
+        RETURN QUERY SELECT o.ord::integer, o.job_id, o.status, false, o.retry_after, o.refusal, o.queue
+                       FROM offer_jobs(jobs) WITH ORDINALITY AS o(job_id, status, created, retry_after, refusal, queue, ord)
+                      WHERE NOT o.created;
+        RETURN;
+    END IF;
+
+    WITH written AS (
+        INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
+        SELECT i.job_id, i.job_type, coalesce(i.user_id, 'system'),
+               CASE WHEN i.filled IS NULL THEN i.payload ELSE i.payload || i.filled END,
+               job_digest(i.job_type, coalesce(i.user_id, 'system'), i.payload), coalesce(i.queue, t.queue),
+               coalesce(i.priority, 5),
+               coalesce(i.run_after, at + make_interval(secs => coalesce(i.delay, (i.ord - given) / 1000000.0))),
+               coalesce(i.max_attempts, t.max_attempts), at
+          FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb,
+                                                       queue text, priority integer, run_after timestamptz, delay float8,
+                                                       max_attempts integer))
+               WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
+          JOIN job_types t ON t.job_type = i.job_type
+         ORDER BY i.job_id, i.ord
+        ON CONFLICT (job_id) DO NOTHING
+        RETURNING job_logs.job_id
+    )
+    SELECT array_agg(w.job_id) INTO placed FROM written w;
+    IF cardinality(placed) = given AND NOT EXISTS (SELECT FROM job_tombstones) THEN RETURN; END IF;
+
+    -- Some ids were known, perhaps by a tombstone. After the insert, not before: retention may have turned a row into one while we
+    -- looked. (Sets are objects: a plan that does not know how long an array is would join it row by row.)
+    WITH undone AS (
+        DELETE FROM job_logs j USING unnest(placed) AS p(job_id), job_tombstones t
+         WHERE j.job_id = p.job_id AND t.id_hash = job_id_hash(p.job_id)
+        RETURNING j.job_id
+    )
+    SELECT coalesce(jsonb_object_agg(p.job_id, true) FILTER (WHERE NOT EXISTS (SELECT FROM undone u WHERE u.job_id = p.job_id)), '{}')
+      INTO mine FROM unnest(placed) AS p(job_id);
+    RETURN QUERY
+    SELECT i.ord::integer, i.job_id, CASE WHEN k.digest = i.digest THEN k.status END, false, NULL::interval,
+           CASE WHEN k.digest <> i.digest THEN 'duplicate_payload' END, NULL
+      FROM (SELECT i.ord, i.job_id, job_digest(i.job_type, coalesce(i.user_id, 'system'), i.payload) AS digest,
+                   row_number() OVER (PARTITION BY i.job_id ORDER BY i.ord) = 1 AS first
+              FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb))
+                   WITH ORDINALITY AS i(job_id, job_type, user_id, payload, ord)) AS i
+     CROSS JOIN LATERAL (
+           SELECT j.status, j.payload_digest AS digest FROM job_logs j WHERE j.job_id = i.job_id
+           UNION ALL
+           SELECT t.outcome, t.digest FROM job_tombstones t WHERE t.id_hash = job_id_hash(i.job_id)
+           LIMIT 1) AS k
+     WHERE NOT (i.first AND mine ? i.job_id);
+END
+$$;
+
+CREATE FUNCTION offer_group(jobs jsonb, types text[]) RETURNS SETOF job_answer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+SET lock_timeout = '100ms'  -- one that has to wait for somebody's open transaction must not hold up the others: each then goes alone
+AS $$
+-- Jobs of callers who know nothing of each other, each as by offer_job(), in one commit; answered as by offer_many(). Locks and rows
+-- are taken in one order.
+DECLARE
+    bucket bigint;
+    item   record;
+    offer  job_offer;
+BEGIN
+    IF NOT EXISTS (SELECT FROM job_types t WHERE t.job_type = ANY (types) AND (t.limit_count IS NOT NULL OR t.user_from IS NOT NULL)) THEN
+        RETURN QUERY SELECT * FROM offer_many(jobs, types);
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT NULL::integer, t.job_type, NULL, NULL::boolean, NULL::interval, NULL, t.queue
+                   FROM job_types t WHERE t.job_type = ANY (types);
+    FOR bucket IN
+        SELECT DISTINCT limit_lock(i.job_type, coalesce(i.user_id, i.payload ->> t.user_from, 'system'))
+          FROM jsonb_to_recordset(jobs) AS i(job_type text, user_id text, payload jsonb) JOIN job_types t ON t.job_type = i.job_type
+         WHERE t.limit_count IS NOT NULL ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(bucket);
+    END LOOP;
+    FOR item IN
+        SELECT i.*
+          FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
+                                                       priority integer, run_after timestamptz, delay float8, max_attempts integer))
+               WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
+         ORDER BY i.job_id, i.ord
+    LOOP
+        offer := offer_job(item.job_type, item.payload, item.job_id, item.user_id, item.queue, item.priority,
+                           coalesce(item.run_after, clock_timestamp() + make_interval(secs => item.delay)), item.max_attempts,
+                           item.filled);
+        IF NOT offer.created THEN
+            RETURN NEXT (item.ord, offer.job_id, offer.status, false, offer.retry_after, offer.refusal, offer.queue)::job_answer;
+        END IF;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,113 @@
+"""Enqueues that share a commit: what comes while one is under way goes together in the next."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+
+from pgqueue.answers import bulk_rows
+from pgqueue.database import LOST, Parameters
+from pgqueue.offers import document
+
+MOST = 100
+"""Jobs in one group."""
+
+PATIENCE = 0.1
+"""Seconds after which the next group departs although the one before has not returned: one that is stuck must not hold up all."""
+
+Row = dict[str, Any]
+Execute = Callable[[Parameters], Awaitable[tuple[list[Row], bool]]]
+Waiting = tuple[Parameters, asyncio.Future[tuple[Row, bool]]]
+
+
+class SharedCommits:
+    """Each caller is answered when its own row is durable. One job alone goes by itself, and at once.
+
+    `one` carries out enqueue_job.sql, `group` enqueue_group.sql; both say too whether that may have happened twice."""
+
+    def __init__(self, one: Execute, group: Execute) -> None:
+        self._one = one
+        self._group = group
+        self._busy = False
+        self._waiting: list[Waiting] = []
+        self._flights: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def offer(self, values: Parameters) -> tuple[Row, bool]:
+        """The row of enqueue_job.sql, and whether it may have been carried out twice. Raises what `one` raises for it."""
+        if not self._busy:
+            self._busy = True
+            try:
+                rows, repeated = await self._one(values)
+                return rows[0], repeated
+            finally:
+                self._returned()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[tuple[Row, bool]] = loop.create_future()
+        self._waiting.append((values, answered))
+        if self._alarm is None:
+            self._alarm = loop.call_later(PATIENCE, self._depart)
+        return await answered
+
+    async def close(self) -> None:
+        """Lets what is under way arrive."""
+        while self._flights or self._waiting:
+            self._depart()
+            await asyncio.wait(self._flights)
+
+    def _returned(self) -> None:
+        self._busy = False
+        self._depart()
+
+    def _depart(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        group = [one for one in self._waiting[:MOST] if not one[1].done()]
+        del self._waiting[:MOST]
+        if not group:
+            return
+        self._busy = True
+        flight = asyncio.create_task(self._fly(group), name="shared commit")
+        self._flights.add(flight)
+        flight.add_done_callback(self._landed)
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        self._returned()
+
+    async def _fly(self, group: list[Waiting]) -> None:
+        if len(group) == 1:
+            await self._alone(*group[0])
+            return
+        try:
+            rows, repeated = await self._group(document([values for values, _ in group]))
+        except LOST as error:
+            if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled):
+                await self._each(group)
+                return
+            for _, answered in group:
+                if not answered.done():
+                    answered.set_exception(error)
+        except psycopg.Error:
+            # One of them cannot be, and only that one is to hear of it.
+            await self._each(group)
+        else:
+            answers = bulk_rows(rows, [values for values, _ in group])
+            for (_, answered), row in zip(group, answers, strict=True):
+                if not answered.done():
+                    answered.set_result((row, repeated))
+
+    async def _each(self, group: list[Waiting]) -> None:
+        await asyncio.gather(*(self._alone(values, answered) for values, answered in group))
+
+    async def _alone(self, values: Parameters, answered: asyncio.Future[tuple[Row, bool]]) -> None:
+        try:
+            rows, repeated = await self._one(values)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
+            if not answered.done():
+                answered.set_exception(error)
+        else:
+            if not answered.done():
+                answered.set_result((rows[0], repeated))
