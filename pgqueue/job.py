@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -219,3 +219,18 @@ class Job(Generic[P]):
         if self._writes is None:
             raise RuntimeError("there is no database here: job.transaction() needs a worker")
         return self._writes.transaction(self, self._claim)
+
+
+class ThreadJob(Job[P]):
+    """What a plain function gets, which runs in a thread: it cannot await, and has none of these."""
+
+    __slots__ = ()
+
+    def progress(self, fraction: float, note: str | None = None) -> NoReturn:
+        raise RuntimeError("a synchronous handler has no progress")
+
+    def intend(self) -> NoReturn:
+        raise RuntimeError("a synchronous handler has no intend")
+
+    def transaction(self) -> NoReturn:
+        raise RuntimeError("a synchronous handler has no transaction")

@@ -70,19 +70,19 @@ def verdict(
             return Outcome(Status.ENQUEUED, delay=error.delay, error=_text(error.reason))
         case DependencyDown():
             return Outcome(
-                Status.ENQUEUED, delay=DEPENDENCY_DELAY, error=_text(f"{error}"), dependency=error.dependency, down=True
+                Status.ENQUEUED, delay=DEPENDENCY_DELAY, error=_text(spoken(error)), dependency=error.dependency, down=True
             )
         case Discard():
-            return Outcome(Status.DLQ, error=_text(f"{error}" or "discarded"))
+            return Outcome(Status.DLQ, error=_text(spoken(error) or "discarded"))
         case Undecodable():
             return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {error}"))
-    spoken, stack = _failure(error)
+    said, stack = _failure(error)
     delay = None if claim.attempt >= claim.max_attempts else backoff_delay(backoff, claim.attempt, jitter)
     after = error.after if isinstance(error, Retry) else None
     return Outcome(
         Status.DLQ if delay is None else Status.FAILED,
         delay=delay if delay is None or after is None else max(delay, after),
-        error=spoken,
+        error=said,
         stack_trace=stack,
         dependency=depends_on if blames_dependency(error) else None,
         retry_after=after,
@@ -100,10 +100,18 @@ def spared(outcome: Outcome, *, probe: bool) -> Outcome:
 
 def _failure(error: BaseException) -> tuple[str | None, str | None]:
     if isinstance(error, TimedOut | Retry) and error.__cause__ is None:
-        return _text(f"{error}"), None
+        return _text(spoken(error)), None
     stack = "".join(traceback.format_exception(error.__cause__ or error if isinstance(error, Retry) else error))
-    spoken = f"{error}" if isinstance(error, Retry) else f"{type(error).__name__}: {error}".rstrip(": ")
-    return _text(spoken), clean(stack, STACK_LENGTH, keep="end")
+    said = spoken(error) if isinstance(error, Retry) else f"{type(error).__name__}: {spoken(error)}".rstrip(": ")
+    return _text(said), clean(stack, STACK_LENGTH, keep="end")
+
+
+def spoken(error: BaseException) -> str:
+    """What it says; an exception may fail even at that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is somebody else's __str__
+        return "(its text cannot be read)"
 
 
 def _text(text: str | None) -> str | None:

@@ -315,3 +315,100 @@ async def _has(connection: Connection, **columns: Any) -> bool:
 
 async def _extended(connection: Connection, moment: Any) -> bool:
     return bool((await the_job(connection, "j"))["lease_until"] > moment)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StopIteration("x"),
+        SystemExit(0),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        BaseExceptionGroup("x", [KeyboardInterrupt()]),
+        Unspeakable(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_whatever_is_raised_is_a_failed_attempt_and_the_worker_lives(
+    connection: Connection, settings: Settings, error: BaseException, kind: str
+) -> None:
+    @task("test.job")
+    async def later(job: Job[Any]) -> None:
+        raise error
+
+    @task("test.job")
+    def plain(job: Job[Any]) -> None:
+        raise error
+
+    row = await perform(connection, settings, later if kind == "async" else plain)
+    assert (row["status"], row["attempt_count"]) == ("failed", 1)
+    assert row["error"]
+
+
+async def test_a_handler_that_swallows_its_timeout_has_failed_all_the_same(connection: Connection, settings: Settings) -> None:
+    @task("test.job", timeout=0.1)
+    async def handler(job: Job[Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+    row = await perform(connection, settings, handler)
+    assert (row["status"], row["error"]) == ("failed", "timed out after 0.1 s")
+
+
+async def test_a_payload_s_own_check_may_raise_anything(connection: Connection, settings: Settings) -> None:
+    class Fussy(msgspec.Struct):
+        n: int = 0
+
+        def __post_init__(self) -> None:
+            raise LookupError("not today")
+
+    @task("test.job")
+    async def handler(job: Job[Fussy]) -> None: ...
+
+    await published(connection, settings, handler)
+    async with Client.open(settings) as client, working(settings, handler):
+        await client.enqueue("test.job", {}, job_id="j")
+        await until(lambda: _ended(connection))
+    row = await the_job(connection, "j")
+    assert (row["status"], row["error"]) == ("dlq", "The payload cannot be read: not today")
+
+
+async def test_a_plain_function_is_not_started_again_while_it_runs(connection: Connection, settings: Settings) -> None:
+    """Cancelled and replayed meanwhile: the second attempt waits for the thread of the first, and burns nothing."""
+    go_on, starts = threading.Event(), []
+
+    @task("test.job")
+    def handler(job: Job[Any]) -> None:
+        starts.append(job.attempt)
+        go_on.wait(20)
+
+    await published(connection, settings, handler)
+    async with Client.open(settings) as client, working(settings, handler):
+        await client.enqueue(handler, {}, job_id="j")
+        await until(lambda: len(starts) == 1)
+        await client.cancel("j")
+        await client.replay("j")
+        await until(lambda: _given_back(connection))
+        assert len(starts) == 1
+        go_on.set()
+        await sql(connection, "UPDATE job_logs SET run_after = now()")
+        await until(lambda: _completed(connection))
+    assert len(starts) == 2
+    assert (await the_job(connection, "j"))["attempt_count"] == 1
+
+
+async def _given_back(connection: Connection) -> bool:
+    row = await the_job(connection, "j")
+    return row["status"] == "enqueued" and row["error"] == "an earlier attempt still runs in a thread"
+
+
+async def _completed(connection: Connection) -> bool:
+    return bool((await the_job(connection, "j"))["status"] == "completed")

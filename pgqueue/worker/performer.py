@@ -5,16 +5,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any
 
 from pgqueue.errors import LeaseLost
-from pgqueue.job import Claim, Job, Outcome, Writes
-from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
+from pgqueue.job import Job, Outcome, Status, ThreadJob, Writes
+from pgqueue.policy import Released, TimedOut, Undecodable, completed, spoken, verdict
 from pgqueue.task import Task
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
+
+STILL_RUNNING = timedelta(seconds=2)
+"""How long a job waits whose earlier attempt cannot be stopped."""
 
 TICK = 0.05
 """Seconds between two looks at who has run out of time."""
@@ -40,6 +43,8 @@ class Performer:
         self.forget = forget
         self.writes = writes
         self.running: set[Held] = set()
+        self._in_threads: set[str] = set()
+        """Rows whose attempt runs in a thread, still theirs or not."""
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
 
     def start(self, held: Held) -> None:
@@ -47,6 +52,10 @@ class Performer:
         task = self.tasks.get(claim.job_type)
         if task is None:
             self.shelve(held)
+            return
+        if claim.id in self._in_threads:
+            # Cancelled and replayed, for instance: an attempt before this one has lost its lease, and goes on all the same.
+            self.finish(held, Outcome(Status.ENQUEUED, delay=STILL_RUNNING, error="an earlier attempt still runs in a thread"))
             return
         if log.isEnabledFor(logging.INFO):
             log.info(
@@ -65,7 +74,7 @@ class Performer:
         held.started_at = time.monotonic()
         held.deadline = held.started_at + task.seconds
         self.running.add(held)
-        held.task = asyncio.create_task(self._perform(task, held))
+        held.task = asyncio.Task(self._perform(task, held))
 
     async def watch(self) -> None:
         """Stops attempts whose time is over; until cancelled. One look at all of them is cheaper than a timer for each."""
@@ -81,15 +90,18 @@ class Performer:
         error: BaseException | None = None
         job: Job[Any] | None = None
         try:
-            writes = self.writes if task.is_async else _NOT_IN_A_THREAD
-            job = Job(self._payload(task, held), held.claim, self._resources(held), writes)
+            payload, resources = self._payload(task, held), self.resources.get(held.claim.job_type)
             if task.is_async:
+                job = Job(payload, held.claim, resources, self.writes)
                 await task.handler(job)
             else:
+                job = ThreadJob(payload, held.claim, resources)
                 await self._perform_in_thread(task, held, job)
+            if held.overdue and not held.completed:
+                error = TimedOut(_too_long(task))
         except asyncio.CancelledError as cancelled:
             error = self._why(task, held, cancelled)
-        except Exception as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt
+        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt, sys.exit() too
             error = caught
         held.finished_at = time.monotonic()
         self.running.discard(held)
@@ -106,16 +118,13 @@ class Performer:
     def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
             return task.decode(held.claim.payload)
-        except (ValueError, RecursionError) as error:
-            raise Undecodable(str(error)) from None
-
-    def _resources(self, held: Held) -> Any:
-        return self.resources.get(held.claim.job_type)
+        except Exception as error:  # noqa: BLE001 - a payload's own checks may raise anything
+            raise Undecodable(spoken(error)) from None
 
     def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:
         if held.released:
             return Released()
-        return TimedOut(f"timed out after {task.timeout.total_seconds():g} s") if held.overdue else cancelled
+        return TimedOut(_too_long(task)) if held.overdue else cancelled
 
     def _warn_of(self, error: BaseException | None, held: Held) -> None:
         if error is not None:
@@ -138,7 +147,9 @@ class Performer:
 
     async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
-        call = asyncio.get_running_loop().run_in_executor(self._threads, task.handler, job)
+        call = asyncio.get_running_loop().run_in_executor(self._threads, _call, task.handler, job)
+        self._in_threads.add(held.claim.id)
+        call.add_done_callback(lambda _: self._in_threads.discard(held.claim.id))
         while not call.done():
             try:
                 await asyncio.wait({call})
@@ -146,23 +157,20 @@ class Performer:
                 if held.released:
                     # The process is about to end, and the thread with it.
                     raise
-        if time.monotonic() > held.deadline:
-            call.exception()
-            raise TimedOut(f"timed out after {task.timeout.total_seconds():g} s (a synchronous handler cannot be interrupted)")
-        call.result()
+        held.overdue = time.monotonic() > held.deadline
+        if (error := call.result()) is not None and not held.overdue:
+            raise error
 
 
-class _NotInAThread:
-    """What a synchronous handler cannot have."""
-
-    async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
-        raise RuntimeError("a synchronous handler has no progress")
-
-    async def intend(self, claim: Claim) -> None:
-        raise RuntimeError("a synchronous handler has no intend")
-
-    def transaction(self, job: Job[Any], claim: Claim) -> AbstractAsyncContextManager[Any]:
-        raise RuntimeError("a synchronous handler has no transaction")
+def _call(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> BaseException | None:
+    """What it raises, as a value: a future does not take everything that can be raised."""
+    try:
+        handler(job)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
+        return error
+    return None
 
 
-_NOT_IN_A_THREAD = _NotInAThread()
+def _too_long(task: Task[Any]) -> str:
+    said = f"timed out after {task.timeout.total_seconds():g} s"
+    return said if task.is_async else f"{said} (a synchronous handler cannot be interrupted)"
