@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgqueue.answers import bulk_rows, refusal, ticket_from, view_from
-from pgqueue.database import LOST, REPEATABLE, Parameters, load, open_pool
+from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, SchemaError, UnknownType, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
@@ -268,8 +268,15 @@ class Client:
                 if lost:
                     raise
                 lost = True
-                await self.pool.check()
+                await self._distrust()
         raise QueueError(f"{statement} did not go through")
+
+    async def _distrust(self) -> None:
+        """Where one connection was lost the others may be too."""
+        if isinstance(self.pool, Pool):
+            self.pool.distrust()
+        else:
+            await self.pool.check()
 
     async def _execute(
         self, connection: Connection, statement: str, values: Parameters, folder: str = "queries"

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.rows import TupleRow
@@ -21,6 +21,11 @@ from pgqueue.settings import Settings
 log = logging.getLogger("pgqueue.database")
 
 Parameters = Mapping[str, Any]
+R = TypeVar("R")
+T = TypeVar("T")
+
+CHECK_PATIENCE = 2.0
+"""Seconds in which an idle connection must say that it lives."""
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError)
 """What a statement raises when the database is away; the statement may have been carried out all the same."""
@@ -42,13 +47,36 @@ def load(name: str, folder: str = "queries") -> str:
     return files(f"pgqueue.sql.{folder}").joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def open_pool(settings: Settings, *, size: int | None = None, timeout: float | None = None) -> AsyncConnectionPool:
+class BoundedConnection(AsyncConnection[R]):
+    """Gives up on an answer that does not come: a dead peer behind a live proxy never says a word. Raises one of LOST then, and
+    is of no more use."""
+
+    patience: float | None = None
+    """Seconds."""
+
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109 - psycopg's
+        return await super().wait(gen, interval, self.patience if timeout is None else timeout)
+
+
+class Pool(AsyncConnectionPool[BoundedConnection[TupleRow]]):
+    """A pool whose idle connections can be put under suspicion."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.used: dict[int, float] = {}
+        super().__init__(*arguments, **options)
+
+    def distrust(self) -> None:
+        """Every connection is asked whether it lives before it is lent again."""
+        self.used.clear()
+
+
+def open_pool(settings: Settings, *, size: int | None = None, timeout: float | None = None) -> Pool:
     """A pool, not yet open, that notices dead connections. `timeout` (s) bounds each wait for one, and each statement."""
     most = size or settings.pool_size
     limit = settings.statement_timeout.total_seconds() if timeout is None else timeout
-    used: dict[int, float] = {}
 
-    async def configure(connection: AsyncConnection[Any]) -> None:
+    async def configure(connection: BoundedConnection[TupleRow]) -> None:
+        connection.patience = limit + 1
         await connection.set_autocommit(True)
         if settings.pgbouncer:
             connection.prepare_threshold = None
@@ -56,15 +84,18 @@ def open_pool(settings: Settings, *, size: int | None = None, timeout: float | N
             milliseconds = f"{int(limit * 1000)}ms"
             await connection.execute("SELECT set_config('statement_timeout', %s, false)", [milliseconds])
 
-    async def check(connection: AsyncConnection[Any]) -> None:
+    async def check(connection: BoundedConnection[TupleRow]) -> None:
         # A round trip on every checkout would cost as much as an enqueue: only what has lain idle is asked.
         now = time.monotonic()
-        if now - used.get(id(connection), 0.0) > 1.0:
+        if now - pool.used.get(id(connection), 0.0) > 1.0:
+            connection.patience = min(limit, CHECK_PATIENCE)
             await AsyncConnectionPool.check_connection(connection)
-        used[id(connection)] = now
+            connection.patience = limit + 1
+        pool.used[id(connection)] = now
 
-    return AsyncConnectionPool(
+    pool = Pool(
         settings.conninfo,
+        connection_class=BoundedConnection,
         min_size=min(2, most),
         max_size=most,
         open=False,
@@ -75,6 +106,7 @@ def open_pool(settings: Settings, *, size: int | None = None, timeout: float | N
         check=check,
         name="pgqueue",
     )
+    return pool
 
 
 class RawJson(Loader):
@@ -115,18 +147,19 @@ class Link:
         self._limit = settings.statement_timeout.total_seconds()
         self._pooled = settings.pgbouncer
         self._sorting = sorting
-        self._connection: AsyncConnection[TupleRow] | None = None
+        self._connection: BoundedConnection[TupleRow] | None = None
         self._cursor: AsyncCursor[TupleRow] | None = None
 
     async def connect(self) -> AsyncConnection[TupleRow]:
         """The connection, made when there is none. Raises one of LOST."""
         if self._connection is None or self._connection.closed:
             async with asyncio.timeout(self._limit):
-                connection = await AsyncConnection.connect(
+                connection: BoundedConnection[TupleRow] = await BoundedConnection.connect(
                     self._conninfo, autocommit=True, prepare_threshold=None if self._pooled else 0
                 )
                 if not self._pooled:
                     await connection.execute(load("set_session"), self._session())
+            connection.patience = self._limit + 1
             connection.adapters.register_loader("jsonb", RawJson)
             connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
@@ -164,9 +197,7 @@ class Link:
             for _ in range(20):
                 self.statements += 1
                 try:
-                    # The client's own patience too: a dead peer behind a live proxy never answers.
-                    async with asyncio.timeout(self._limit + 1):
-                        return await cursor.execute(load(statement), parameters)
+                    return await cursor.execute(load(statement), parameters)
                 except REPEATABLE as error:
                     self.repeats += 1
                     log.warning("%s was undone (%s) and is sent again", statement, type(error).__name__)

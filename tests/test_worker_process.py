@@ -73,7 +73,7 @@ async def test_its_registry_entry_comes_and_goes(
         worker.send_signal(signal.SIGINT)
         assert (await ended(worker, ledger))[0] == 0
     assert (row["kind"], row["pid"], row["queues"]) == ("worker", worker.pid, {"a": 3, "b": 1})
-    assert set(row["types"]) == {"test.note", "test.sleep", "test.block", "test.kill"}
+    assert set(row["types"]) == {"test.note", "test.sleep", "test.block", "test.kill", "test.transaction"}
     assert await sql(connection, "SELECT 1 FROM job_workers") == []
 
 

@@ -57,6 +57,7 @@ class Claimer:
         self._epoch = 0
         self._patience = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
     async def run(self) -> None:
         pace = Pace()
@@ -74,12 +75,12 @@ class Claimer:
         """Something that this worker put back comes due in so many seconds: looks then, if it would not look earlier."""
         loop = asyncio.get_running_loop()
         moment = loop.time() + delay
-        if self._alarm is not None and loop.time() < self._alarm.when() <= moment:
+        if self._alarm is not None and loop.time() < self._alarm_at <= moment:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        # What comes due after this one, the claim that follows it will tell.
-        self._alarm = loop.call_at(moment, self.doorbell.wake)
+        # What comes due after this one, the claim that follows it will tell. (A timer of uvloop does not always know its time.)
+        self._alarm, self._alarm_at = loop.call_at(moment, self.doorbell.wake), moment
 
     def stop(self) -> None:
         self.stopping = True

@@ -55,16 +55,22 @@ class Hand:
     counters: Counters = field(default_factory=Counters)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a slot comes free."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Slots that claims leave for the next sweep: it found leases that ran out, and no slot to start their jobs in."""
     _used: dict[str, int] = field(default_factory=dict)
     _rescued: set[str] = field(default_factory=set)
 
     def free(self, queue: str) -> int:
-        return self.slots[queue] - self._used.get(queue, 0)
+        """Slots that a claim may fill."""
+        return max(0, self._unused(queue) - self.kept.get(queue, 0))
+
+    def _unused(self, queue: str) -> int:
+        return max(0, self.slots[queue] - self._used.get(queue, 0))
 
     @contextmanager
-    def reserved(self, most: int) -> Iterator[dict[str, int]]:
+    def reserved(self, most: int, *, sweeping: bool = False) -> Iterator[dict[str, int]]:
         """Up to `most` free slots of each queue, kept from everybody else while a statement is under way that may fill them."""
-        taken = {queue: min(self.free(queue), most) for queue in self.slots}
+        taken = {queue: min(self._unused(queue) if sweeping else self.free(queue), most) for queue in self.slots}
         for queue, count in taken.items():
             self._used[queue] = self._used.get(queue, 0) + count
         try:
@@ -89,6 +95,11 @@ class Hand:
             del self.held[claim.id]
         self._used[claim.queue] -= 1
         self._rescued.discard(claim.id)
+        self.changed.set()
+
+    def keep(self, queue: str, wanted: int) -> None:
+        """Leaves up to a tenth of the queue's slots, but one at least, to the next sweep; 0: none any more."""
+        self.kept[queue] = min(wanted, max(1, self.slots[queue] // 10))
         self.changed.set()
 
     def may_rescue(self, now: float, survived: float) -> bool:

@@ -4,15 +4,28 @@ import asyncio
 import logging
 import threading
 import time
-from typing import Any
+from typing import TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
 
 from pgqueue.database import TextId, array, load
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
 
 log = logging.getLogger("pgqueue.worker")
+
+T = TypeVar("T")
+
+
+class _Bounded(psycopg.Connection[TupleRow]):
+    """As pgqueue.database.BoundedConnection, for a thread."""
+
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        return super().wait(gen, interval, self.patience if timeout is None else timeout)
 
 
 class LeaseKeeper:
@@ -26,7 +39,7 @@ class LeaseKeeper:
         self._lease = settings.lease.total_seconds()
         self._margin = min(self._lease / 6, 2.0)
         self._stop = threading.Event()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: psycopg.Connection[TupleRow] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -40,6 +53,16 @@ class LeaseKeeper:
     def join(self, timeout: float) -> None:
         self._thread.join(timeout)
 
+    async def watch(self) -> None:
+        """Stops attempts whose lease could not be extended in time; until cancelled. In the event loop, for the thread may be
+        waiting for an answer that does not come."""
+        while True:
+            await asyncio.sleep(self._lease / 24)
+            now = time.monotonic()
+            for one in list(self._hand.held.values()):
+                if one.lost is None and now - one.extended_at > self._lease - self._margin:
+                    self._lose(one, "it could not be extended in time")
+
     def _run(self) -> None:
         while not self._stop.wait(self._lease / 12):
             now = time.monotonic()
@@ -51,7 +74,6 @@ class LeaseKeeper:
                 except (psycopg.Error, OSError) as error:
                     self._disconnect()
                     log.warning("leases could not be extended (%s); trying again", type(error).__name__)
-            self._give_up_on(due)
         self._disconnect()
 
     def _extend(self, due: list[Held]) -> None:
@@ -73,12 +95,6 @@ class LeaseKeeper:
             elif id in self._hand.held:
                 self._lose(ids[id], "it was cancelled, or another worker has it")
 
-    def _give_up_on(self, due: list[Held]) -> None:
-        now = time.monotonic()
-        for one in due:
-            if one.lost is None and now - one.extended_at > self._lease - self._margin:
-                self._lose(one, "it could not be extended in time")
-
     def _lose(self, held: Held, why: str) -> None:
         def tell() -> None:
             # An attempt that has ended waits for its ack, which the fence decides.
@@ -90,10 +106,10 @@ class LeaseKeeper:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(tell)
 
-    def _ready(self) -> psycopg.Connection[Any]:
+    def _ready(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None or self._connection.closed:
             pooled = self._settings.pgbouncer and not self._settings.direct_url
-            connection = psycopg.connect(
+            connection = _Bounded.connect(
                 self._settings.direct_conninfo,
                 autocommit=True,
                 prepare_threshold=None if pooled else 0,
@@ -106,6 +122,7 @@ class LeaseKeeper:
                     "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
                     [milliseconds, milliseconds],
                 )
+            connection.patience = self._lease / 3
             connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
         return self._connection

@@ -61,6 +61,7 @@ class SweepRow(NamedTuple):
 
     id: Any
     lease: int
+    """Of a lane: how many jobs to be rescued were left behind."""
     lane: int
     job_id: str
     job_type: str

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ SLICE = 1000
 
 MOST = 100
 """Jobs that one sweep starts in each queue."""
+
+HURRY = 0.1
+"""Seconds between two sweeps while slots are kept for them."""
 
 INTERVAL = 1.0
 SHARE = 0.03
@@ -68,6 +72,8 @@ class Sweeper:
         self.turns = 0
         self._places: list[Place] = [START] * len(lanes.all)
         self._unfinished: set[int] = set(range(len(lanes.all)))
+        self._lapsed: Counter[str] = Counter()
+        """Of each queue: jobs whose turn it is to be started here, and for which there was no slot."""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -94,6 +100,8 @@ class Sweeper:
         self._stop.set()
 
     def _interval(self) -> float:
+        if any(self.hand.kept.values()):
+            return HURRY
         if self.claimer.resting and self.claimer.doorbell.working:
             return self.settings.idle_interval.total_seconds()
         return min(INTERVAL, self.settings.lease.total_seconds() / 2)
@@ -110,22 +118,30 @@ class Sweeper:
         for row in rows:
             match row.action:
                 case "lane":
+                    lane = swept[row.lane - 1][1]
                     seen[row.lane - 1] = (row.attempt_count, (row.run_after, row.id))
                     if row.max_attempts:
-                        self._leave(swept[row.lane - 1][1])
+                        self._leave(lane)
+                    self._lapsed[lane.queue] += row.lease
                 case "clock":
                     self.breaker.heard(row.trouble)
                     if not row.attempt_count:
                         await self.register(self.link)
         await self._probe()
-        return self._advance(swept, seen)
+        finished = self._advance(swept, seen)
+        for queue in self.hand.slots:
+            if finished or self._lapsed[queue]:
+                self.hand.keep(queue, self._lapsed[queue])
+        if finished:
+            self._lapsed.clear()
+        return finished
 
     async def _probe(self) -> None:
         """Starts a job to see whether what it depends on works again, when nobody else is doing so."""
         if not (dependencies := self.breaker.probing) or self.claimer.stopping:
             return
         async with self.claimer.quiet:
-            with self.hand.reserved(1) as free:
+            with self.hand.reserved(1, sweeping=True) as free:
                 sent_at = time.monotonic()
                 parameters = {
                     "worker": self.worker,
@@ -138,13 +154,15 @@ class Sweeper:
                 except AWAY:
                     self.claimer.suspect()
                     raise
+            if not any(free.values()):
+                self._lapsed.update(dict.fromkeys(self.hand.slots, 1))
             for row in rows:
                 claim = probe_from(row)
                 log.info("Job %s is to show whether %s works again", claim.job_id, claim.probe, extra={"event": "breaker.probe"})
                 self.start(self.hand.take(claim, sent_at))
 
     async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[list[SweepRow], float]:
-        with self.hand.reserved(0 if self.claimer.stopping else MOST) as free:
+        with self.hand.reserved(0 if self.claimer.stopping else MOST, sweeping=True) as free:
             sent_at = time.monotonic()
             try:
                 rows = await self.link.run("sweep_jobs", self._parameters(swept, free))

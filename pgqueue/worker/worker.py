@@ -79,7 +79,7 @@ class Worker:
             await self._register(self._links["sweeps"])
             self._banner(resources)
             self._warn()
-            beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch())
+            beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch(), self.leases.watch())
             background = [asyncio.create_task(one) for one in beside]
             loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
             self.leases.start()

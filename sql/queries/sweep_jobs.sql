@@ -5,10 +5,10 @@
 --   release  the same in a paused queue, or where the job's dependency is down: back to waiting
 --   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
 -- It is also the worker's heartbeat. A lease of a type that the worker does not know is left to one that does, but for burying.
--- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw and
--- max_attempts how many due ones it left behind), and one with
--- action 'clock' (run_after is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers; trouble
--- as in claim_jobs.sql).
+-- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw,
+-- max_attempts how many due ones it left behind, and lease how many whose lease ran out), and one with action 'clock' (run_after
+-- is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers; trouble is text, "name state" of
+-- each dependency that is not at ease).
 WITH beat AS (
     UPDATE job_workers w SET seen_at = now(), detail = w.detail || %(detail)s::jsonb WHERE w.id = %(worker)s RETURNING w.id
 ), trouble AS MATERIALIZED (
@@ -93,7 +93,8 @@ SELECT c.id, c.lease, c.ord, c.job_id, c.job_type, c.user_id, c.attempt_count, c
        c.run_after, c.action, c.uncertain, NULL::text[] AS trouble
   FROM changed c
 UNION ALL
-SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)], NULL, s.ord, NULL, NULL, NULL, count(*),
+SELECT (array_agg(s.id ORDER BY s.run_after, s.id))[count(*)],
+       (SELECT count(*) FROM wanted w WHERE w.ord = s.ord AND w.action = 'rescue' AND w.id NOT IN (SELECT c.id FROM chosen c)), s.ord, NULL, NULL, NULL, count(*),
        (SELECT count(*) FROM wanted w WHERE w.ord = s.ord AND w.action = 'claim' AND w.id NOT IN (SELECT c.id FROM chosen c)),
        NULL, NULL, max(s.run_after), 'lane', NULL, NULL
   FROM slice s GROUP BY s.ord
