@@ -281,6 +281,6 @@ class Client:
     async def _execute(
         self, connection: Connection, statement: str, values: Parameters, folder: str = "queries"
     ) -> list[dict[str, Any]]:
-        async with connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(load(statement, folder), values or None)
-            return await cursor.fetchall() if cursor.description else []
+        cursor = connection.cursor(row_factory=dict_row)
+        await cursor.execute(load(statement, folder), values or None)
+        return await cursor.fetchall() if cursor.description else []

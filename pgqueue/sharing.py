@@ -30,13 +30,15 @@ class SharedCommits:
         self._one = one
         self._group = group
         self._busy = False
+        self._crowded = False
+        """Whether the last one to depart was a group: then more are likely to come with the next."""
         self._waiting: list[Waiting] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
     async def offer(self, values: Parameters) -> tuple[Row, bool]:
         """The row of enqueue_job.sql, and whether it may have been carried out twice. Raises what `one` raises for it."""
-        if not self._busy:
+        if not self._busy and not self._crowded:
             self._busy = True
             try:
                 rows, repeated = await self._one(values)
@@ -47,7 +49,8 @@ class SharedCommits:
         answered: asyncio.Future[tuple[Row, bool]] = loop.create_future()
         self._waiting.append((values, answered))
         if self._alarm is None:
-            self._alarm = loop.call_later(PATIENCE, self._depart)
+            # Nothing under way: at once, but with those whose turn it is now too.
+            self._alarm = loop.call_later(PATIENCE if self._busy else 0, self._depart)
         return await answered
 
     async def close(self) -> None:
@@ -58,7 +61,8 @@ class SharedCommits:
 
     def _returned(self) -> None:
         self._busy = False
-        self._depart()
+        if self._waiting:
+            self._depart()
 
     def _depart(self) -> None:
         if self._alarm is not None:
@@ -68,7 +72,7 @@ class SharedCommits:
         del self._waiting[:MOST]
         if not group:
             return
-        self._busy = True
+        self._busy, self._crowded = True, len(group) > 1
         flight = asyncio.create_task(self._fly(group), name="shared commit")
         self._flights.add(flight)
         flight.add_done_callback(self._landed)
