@@ -41,8 +41,8 @@ async def stale_shelve(one: Link, row: Any) -> Any:
 
 async def stale_extend(one: Link, row: Any) -> Any:
     rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "worker": "w-1"})
-    assert [what for _, what in rows] in ([], ["lost"])
-    return [found for found in rows if found[1] == "extended"]
+    assert [what for *_, what in rows] in ([], ["lost"])
+    return [found for found in rows if found[2] == "extended"]
 
 
 async def stale_progress(one: Link, row: Any) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Container, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import psycopg
@@ -20,6 +20,8 @@ MOST = 1000
 """Outcomes in one statement."""
 
 Ended = tuple[Held, Outcome]
+Key = tuple[str, int]
+"""An attempt: row and lease. Two attempts of one row may be in hand, when it was cancelled and replayed meanwhile."""
 
 
 class Acker:
@@ -121,37 +123,38 @@ class Acker:
         if statement == "shelve_jobs":
             self._tell_shelved(group, rows)
         for held, outcome in group:
-            self._settle(held, outcome, held.claim.id in written, tell=statement != "shelve_jobs")
+            self._settle(held, outcome, _key(held) in written, tell=statement != "shelve_jobs")
 
     async def _send(
         self, statement: str, group: list[Ended], *, lost: bool
-    ) -> tuple[list[Ended], Container[str], Sequence[Any]]:
-        """One statement; the outcomes as they now are, the ids of those that were written, and its rows."""
+    ) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
+        """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
             group.sort(key=_row_id)
             if await self.link.count(statement, _acks(group)) == len(group):
-                return group, {held.claim.id for held, _ in group}, ()
+                return group, {_key(held) for held, _ in group}, ()
             # Not all of them: whose lease is gone, and whose reply was lost before?
             return *await self._confirmed(group, frozenset()), ()
         rows = await self.link.run(statement, _failures(group) if statement == "fail_jobs" else _leases(group))
-        written = {row[0] for row in rows}
+        written = {(row[0], row[1]) for row in rows}
         if len(written) < len(group) and (lost or any(held.completing for held, _ in group)):
             return *await self._confirmed(group, written), rows
         return group, written, rows
 
-    async def _confirmed(self, group: list[Ended], written: Set[str]) -> tuple[list[Ended], Set[str]]:
+    async def _confirmed(self, group: list[Ended], written: Set[Key]) -> tuple[list[Ended], Set[Key]]:
         """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
         and then the job is completed whatever the handler made of that."""
-        rest = [one for one in group if one[0].claim.id not in written]
-        ended: dict[str, str] = dict(await self.link.run("confirm_acks", _leases(rest)))
+        rest = [one for one in group if _key(one[0]) not in written]
+        rows = await self.link.run("confirm_acks", _leases(rest))
+        ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
         group = [
-            (held, COMPLETED if held.completing and ended.get(held.claim.id) == Status.COMPLETED else outcome)
+            (held, COMPLETED if held.completing and ended.get(_key(held)) == Status.COMPLETED else outcome)
             for held, outcome in group
         ]
         return group, written | {
-            held.claim.id
+            _key(held)
             for held, outcome in group
-            if (status := ended.get(held.claim.id)) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
+            if (status := ended.get(_key(held))) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
         }
 
     async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
@@ -191,10 +194,10 @@ class Acker:
 
     def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
         """A line for each type, however many jobs there are of it; and one for each job that is given up."""
-        answers = {id: (status, delay) for id, status, delay in rows}
+        answers = {(id, lease): (status, delay) for id, lease, status, delay in rows}
         waiting: dict[str, list[float]] = {}
         for held, _ in group:
-            status, delay = answers.get(held.claim.id, (None, None))
+            status, delay = answers.get(_key(held), (None, None))
             if status == "dlq":
                 log.error(
                     "Job %s moved to the dead-letter queue: no handler for %s",
@@ -213,6 +216,10 @@ class Acker:
                 max(delays),
                 extra={"event": "job.no_handler", "jobType": job_type, "jobs": len(delays)},
             )
+
+
+def _key(held: Held) -> Key:
+    return held.claim.id, held.claim.lease
 
 
 def _row_id(ended: Ended) -> str:

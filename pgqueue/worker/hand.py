@@ -82,6 +82,8 @@ class Hand:
 
     def take(self, claim: Claim, claimed_at: float) -> Held:
         held = Held(claim, claimed_at)
+        if before := self.held.get(claim.id):
+            self.lose(before, "its job was claimed again")
         self.held[claim.id] = held
         self._used[claim.queue] = self._used.get(claim.queue, 0) + 1
         if claim.rescued:
@@ -96,6 +98,14 @@ class Hand:
         self._used[claim.queue] -= 1
         self._rescued.discard(claim.id)
         self.changed.set()
+
+    def lose(self, held: Held, why: str) -> None:
+        """There is proof, or reason to fear, that the lease is gone: stops the attempt. One that has ended waits for its ack, which
+        the fence decides."""
+        if held.lost is None and not held.completing and held.task is not None and not held.task.done():
+            held.lost = why
+            self.counters.leases_lost += 1
+            held.task.cancel()
 
     def keep(self, queue: str, wanted: int) -> None:
         """Leaves up to a tenth of the queue's slots, but one at least, to the next sweep; 0: none any more."""

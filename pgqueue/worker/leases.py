@@ -78,33 +78,26 @@ class LeaseKeeper:
 
     def _extend(self, due: list[Held]) -> None:
         sent_at = time.monotonic()
-        ids = {one.claim.id: one for one in due}
+        attempts = {(one.claim.id, one.claim.lease): one for one in due}
         rows = self._ready().execute(
             load("extend_leases"),
             {
-                "ids": array(ids),
+                "ids": array(one.claim.id for one in due),
                 "leases": array(one.claim.lease for one in due),
                 "lease": self._settings.lease,
                 "worker": self._worker,
             },
             binary=True,
         )
-        for id, what in rows:
+        for id, lease, what in rows:
             if what == "extended":
-                ids[id].extended_at = sent_at
-            elif id in self._hand.held:
-                self._lose(ids[id], "it was cancelled, or another worker has it")
+                attempts[id, lease].extended_at = sent_at
+            else:
+                self._lose(attempts[id, lease], "it was cancelled, or another worker has it")
 
     def _lose(self, held: Held, why: str) -> None:
-        def tell() -> None:
-            # An attempt that has ended waits for its ack, which the fence decides.
-            if held.lost is None and not held.completing and held.task is not None and not held.task.done():
-                held.lost = why
-                self._hand.counters.leases_lost += 1
-                held.task.cancel()
-
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(self._hand.lose, held, why)
 
     def _ready(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None or self._connection.closed:

@@ -44,7 +44,7 @@ class AttemptWrites:
         if self._intending is None or self._intending.done():
             self._intending = asyncio.create_task(self._intend_all(), name="intents")
         await ended
-        if held := self._hand.held.get(claim.id):
+        if (held := self._hand.held.get(claim.id)) and held.claim is claim:
             held.intended = True
 
     async def _intend_all(self) -> None:
@@ -73,7 +73,7 @@ class AttemptWrites:
     @asynccontextmanager
     async def transaction(self, job: Job[Any], claim: Claim) -> AsyncIterator[AsyncConnection[Any]]:
         held = self._hand.held.get(claim.id)
-        if held is None or held.lost is not None:
+        if held is None or held.claim is not claim or held.lost is not None:
             raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
         if held.completed:
             raise RuntimeError(f"job {claim.job_id} is completed already: one transaction() for each job")

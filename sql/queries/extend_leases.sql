@@ -6,11 +6,11 @@ WITH held AS (
     SELECT j.id FROM held h JOIN job_logs j ON j.id = h.id AND j.lease = h.lease AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), extended AS (
-    UPDATE job_logs j SET lease_until = now() + %(lease)s::interval FROM locked l WHERE j.id = l.id RETURNING j.id
+    UPDATE job_logs j SET lease_until = now() + %(lease)s::interval FROM locked l WHERE j.id = l.id RETURNING j.id, j.lease
 ), beat AS (
     UPDATE job_workers w SET seen_at = now() WHERE w.id = %(worker)s
 )
-SELECT e.id, 'extended' AS what FROM extended e
+SELECT e.id, e.lease, 'extended' AS what FROM extended e
 UNION ALL
-SELECT h.id, 'lost' FROM held h
+SELECT h.id, h.lease, 'lost' FROM held h
  WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = h.id AND j.lease = h.lease AND j.status = 'processing')

@@ -25,4 +25,4 @@ UPDATE job_logs j
            job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', job_time(now()), 'worker', j.locked_by,
                                                      'error', o.error, 'stack', o.stack_trace)) END
   FROM outcome o WHERE j.id = o.id
-RETURNING j.id
+RETURNING j.id, j.lease

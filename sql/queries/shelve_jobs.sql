@@ -22,4 +22,4 @@ UPDATE job_logs j
            jsonb_build_object('event', 'no handler', 'at', job_time(coalesce(s.since, now())), 'times', s.times + 1,
                               'worker', j.locked_by))
   FROM shelf s WHERE j.id = s.id
-RETURNING j.id, j.status, j.run_after - now() AS delay
+RETURNING j.id, j.lease, j.status, j.run_after - now() AS delay
