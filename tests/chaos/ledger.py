@@ -1,0 +1,147 @@
+"""The ledger: what producers were promised, what handlers did, and what the database accepted, none of it by the queue's word.
+
+Producers append the id of each accepted enqueue to a file before they go on; handlers append what they do to another; triggers of
+the superuser write down what becomes of each row (ledger.sql).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+SCHEMA = Path(__file__).with_name("ledger.sql").read_text()
+
+CLAIMING = timedelta(seconds=0.5)
+"""A claim that was under way when its worker was struck may be committed as late as this."""
+
+ENDED = {"completed", "dlq", "cancelled"}
+
+
+class Event(NamedTuple):
+    """One row of ledger.events, in the order of the writes."""
+
+    at: datetime
+    job_id: str
+    kind: str
+    status: str
+    lease: int
+    taken: bool
+    burned: bool
+    writer: str
+
+
+class Effect(NamedTuple):
+    """One line that a handler wrote."""
+
+    what: str
+    job_id: str
+    attempt: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The books as they are now; read anew for each `Ledger`."""
+
+    events: list[Event]
+    statuses: Mapping[str, str]
+    accepted: frozenset[str]
+    effects: list[Effect]
+
+    @cached_property
+    def by_job(self) -> Mapping[str, list[Event]]:
+        found: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            found[event.job_id].append(event)
+        return found
+
+    @cached_property
+    def handled(self) -> Mapping[str, int]:
+        """How many handlers began, by job."""
+        return self._effects("start")
+
+    @cached_property
+    def done(self) -> Mapping[str, int]:
+        """How many handlers came to their end, by job."""
+        return self._effects("end")
+
+    def _effects(self, what: str) -> Mapping[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for effect in self.effects:
+            found[effect.job_id] += effect.what == what
+        return found
+
+    @cached_property
+    def successors(self) -> list[tuple[Event, Event | None]]:
+        """Every start, with what next became of the row."""
+        return [
+            (event, following)
+            for events in self.by_job.values()
+            for event, following in zip(events, [*events[1:], None], strict=True)
+            if event.kind == "start"
+        ]
+
+    def open_at(self, moment: datetime, writer: str | None = None) -> int:
+        """Jobs in flight at a moment, with one worker or with all."""
+        return sum(
+            one.at <= moment and (after is None or after.at > moment) and writer in (None, one.writer)
+            for one, after in self.successors
+        )
+
+    def left_by(self, writers: Iterable[str]) -> list[Event]:
+        """The starts of workers that are gone which they never ended themselves: in flight when they went."""
+        gone = set(writers)
+        return [
+            one
+            for one, after in self.successors
+            if one.writer in gone and (after is None or after.kind == "start" or after.taken)
+        ]
+
+    def rescued_after(self, struck: Iterable[tuple[str, datetime]]) -> float:
+        """The longest time from when a worker (login) was struck to the next start of a job that it had."""
+        waits = [
+            (after.at - moment).total_seconds()
+            for login, moment in struck
+            for one, after in self.successors
+            if one.writer == login and one.at <= moment + CLAIMING and after and after.kind == "start" and after.at > moment
+        ]
+        return max(waits, default=0.0)
+
+    def completions(self, since: datetime, until: datetime) -> int:
+        return sum(event.kind == "end" and event.status == "completed" and since < event.at <= until for event in self.events)
+
+    def resumed_after(self, moment: datetime) -> float:
+        """Seconds from a moment to the first job that was completed after it."""
+        later = [event.at for event in self.events if event.status == "completed" and event.at > moment]
+        return (min(later) - moment).total_seconds() if later else float("inf")
+
+
+def install(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(SCHEMA.encode())
+
+
+def read(url: str, accepted: Path, effects: Path) -> Ledger:
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT at, job_id, kind, status, lease, taken, burned, writer FROM ledger.events ORDER BY seq"
+        ).fetchall()
+        statuses = dict(connection.execute("SELECT job_id, status FROM job_logs").fetchall())
+    return Ledger(
+        list(map(Event._make, rows)),
+        statuses,
+        frozenset(lines(accepted)),
+        [Effect(what, job, int(attempt), int(pid)) for what, job, attempt, pid in map(str.split, lines(effects))],
+    )
+
+
+def lines(path: Path) -> list[str]:
+    """Whole lines of a file, or of every file in a folder."""
+    if path.is_dir():
+        return [line for one in sorted(path.iterdir()) for line in lines(one)]
+    return path.read_text().splitlines() if path.exists() else []
