@@ -4,6 +4,8 @@ Producers append the id of each accepted enqueue to a file before they go on; ha
 the superuser write down what becomes of each row (ledger.sql).
 """
 
+import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -112,13 +114,26 @@ class Ledger:
         ]
         return max(waits, default=0.0)
 
+    @cached_property
+    def completed_at(self) -> list[datetime]:
+        return sorted(event.at for event in self.events if event.kind == "end" and event.status == "completed")
+
     def completions(self, since: datetime, until: datetime) -> int:
-        return sum(event.kind == "end" and event.status == "completed" and since < event.at <= until for event in self.events)
+        return bisect_right(self.completed_at, until) - bisect_right(self.completed_at, since)
 
     def resumed_after(self, moment: datetime) -> float:
         """Seconds from a moment to the first job that was completed after it."""
-        later = [event.at for event in self.events if event.status == "completed" and event.at > moment]
-        return (min(later) - moment).total_seconds() if later else float("inf")
+        later = self.completed_at[bisect_right(self.completed_at, moment) :]
+        return (later[0] - moment).total_seconds() if later else math.inf
+
+    def at_speed_after(self, struck: datetime, back: datetime, window: timedelta = timedelta(seconds=1)) -> float:
+        """Seconds from the end of an outage until as many jobs are completed in a window as in that before it, but for 5 %."""
+        wanted = 0.95 * self.completions(struck - window, struck)
+        for tenths in range(600):
+            moment = back + timedelta(seconds=tenths / 10)
+            if self.completions(moment, moment + window) >= wanted:
+                return tenths / 10
+        return math.inf
 
 
 def install(url: str) -> None:

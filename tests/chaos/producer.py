@@ -35,6 +35,8 @@ class Order(msgspec.Struct):
     rate: float = 100.0
     seconds: tuple[float, float] = (0.0, 0.05)
     patience: float = 5.0
+    own_ids: bool = True
+    """Otherwise the client makes them, a new one for each call."""
     pgbouncer: bool = False
 
 
@@ -74,13 +76,13 @@ class Producer:
         while True:
             try:
                 async with asyncio.timeout(self.order.patience):
-                    ticket = await self.client.enqueue(self.order.job_type, payload, job_id=job_id)
+                    ticket = await self.client.enqueue(self.order.job_type, payload, job_id=job_id if self.order.own_ids else None)
             except (psycopg.Error, OSError, QueueError) as error:
                 self.figures["repeated"] += 1
                 print(f"{job_id}: {type(error).__name__}: {error}", file=sys.stderr)
                 await span(random.uniform(0.05, 0.2))
                 continue
-            self.book.write(job_id)
+            self.book.write(ticket.job_id)
             self.figures["accepted"] += 1
             self.figures["known"] += not ticket.created
             return

@@ -71,14 +71,15 @@ class Site:
 
     def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """As the superuser. Raises OperationalError while the server is away."""
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
-        try:
-            cursor = self._connection.execute(statement.encode(), parameters or None)
-            return cursor.fetchall() if cursor.description else []
-        except psycopg.OperationalError:
-            self._connection.close()
-            raise
+        for _ in range(2):  # the connection may have been lost to a fault since it was used last
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
+            try:
+                cursor = self._connection.execute(statement.encode(), parameters or None)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                self._connection.close()
+        raise psycopg.OperationalError("the server is away")
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """The one value of a statement's one row."""
