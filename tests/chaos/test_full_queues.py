@@ -13,10 +13,10 @@ from tests.chaos.size import span
 from tests.factories import a_job
 from tests.scene import published, until
 
-BACKLOG = 200
+BACKLOG = 40
 
 
-@pytest.mark.xfail(strict=True, reason="claims take every slot that comes free, and leave none to the sweep")
+@pytest.mark.xfail(strict=False, reason="claims take every slot that comes free; a sweep finds one only by luck")
 async def test_a_lease_that_ran_out_is_rescued_before_the_backlog_is_done(
     connection: AsyncConnection[Any], settings: Settings
 ) -> None:
@@ -24,15 +24,15 @@ async def test_a_lease_that_ran_out_is_rescued_before_the_backlog_is_done(
 
     @task("test.job")
     async def handler(job: Job[Any]) -> None:
-        await span(0.02)
+        await span(0.1)
         done.append(job.job_id)
 
     impatient = settings.with_(lease=timedelta(seconds=1), queues={"default": 1})
     await published(connection, impatient, handler)
     async with Client.open(impatient) as client:
         await client.enqueue_many([NewJob(handler, {}, f"j{n}") for n in range(BACKLOG)])
-    await a_job(connection, job_id="left behind", status="processing", lease_until=timedelta(seconds=1), locked_by="gone")
+    await a_job(connection, job_id="left behind", status="processing", lease_until=timedelta(seconds=0.5), locked_by="gone")
     async with working(impatient, handler) as worker:
         await until(lambda: len(done) == BACKLOG + 1, 60)
     assert worker.sweeper.turns > 4
-    assert done.index("left behind") < BACKLOG - 50
+    assert done.index("left behind") < BACKLOG - 10
