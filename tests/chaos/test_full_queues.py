@@ -13,7 +13,7 @@ from tests.chaos.size import span
 from tests.factories import a_job
 from tests.scene import published, until
 
-BACKLOG = 40
+BACKLOG = 60
 
 
 @pytest.mark.xfail(strict=False, reason="claims take every slot that comes free; a sweep finds one only by luck")
@@ -31,7 +31,7 @@ async def test_a_lease_that_ran_out_is_rescued_before_the_backlog_is_done(
     await published(connection, impatient, handler)
     async with Client.open(impatient) as client:
         await client.enqueue_many([NewJob(handler, {}, f"j{n}") for n in range(BACKLOG)])
-    await a_job(connection, job_id="left behind", status="processing", lease_until=timedelta(seconds=0.5), locked_by="gone")
+    await a_job(connection, job_id="left behind", status="processing", lease_until=timedelta(seconds=2), locked_by="gone")
     async with working(impatient, handler) as worker:
         await until(lambda: len(done) == BACKLOG + 1, 60)
     assert worker.sweeper.turns > 4
