@@ -1,0 +1,88 @@
+"""R5: a network that swallows everything without a word, so that nobody is told that the other side is gone."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from pgqueue import Client
+from tests.chaos.conftest import Record
+from tests.chaos.counts import count
+from tests.chaos.faults.proxy import a_proxy
+from tests.chaos.fleet import a_fleet, now
+from tests.chaos.load import producing
+from tests.chaos.producer import Book
+from tests.chaos.site import Site
+from tests.chaos.size import scale, span
+from tests.scene import until
+
+SLACK = 10
+"""Seconds that a busy machine may add to any promise."""
+
+IMPATIENT = {"PGQUEUE_LEASE": "2s", "PGQUEUE_STATEMENT_TIMEOUT": "1s"}
+
+
+async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, record: Record) -> None:
+    silence = scale(4, 60)
+    async with (
+        a_proxy(site.server.port) as proxy,
+        a_fleet(site, 2, address=proxy.address, **IMPATIENT) as fleet,
+        producing(site, address=proxy.address, rate=20, patience=2, seconds=(0, 0.2)) as load,
+    ):
+        await span(1)
+        struck = now()
+        proxy.silent = True
+        await span(silence)
+        proxy.silent = False
+        back = now()
+        await until(lambda: _completed_since(site, back), 60, "a job completed after the silence")
+        await span(2)
+        await load.stop()
+        await fleet.drained()
+        assert fleet.fallen() == []
+    ledger = site.ledger()
+    counts = count(
+        ledger,
+        fault="R5",
+        what="everything between workers, producers and Postgres swallowed; recovery: from the end of that to a completed job",
+        faults=1,
+        in_flight=ledger.open_at(struck + timedelta(seconds=1)),
+        stale_refused=fleet.refused(),
+        recovery=ledger.resumed_after(back),
+        silence=silence,
+        repeated_enqueues=load.figures["repeated"],
+    )
+    record(counts)
+    assert counts.figures["ended"].keys() == {"completed"}
+
+
+def _completed_since(site: Site, moment: datetime) -> bool:
+    return bool(site.rows("SELECT 1 FROM ledger.events WHERE status = 'completed' AND at > %s LIMIT 1", moment))
+
+
+@pytest.mark.xfail(strict=True, reason="the thread that extends leases waits for ever for an answer, and gives up on none")
+async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(site: Site, record: Record) -> None:
+    async with (
+        a_proxy(site.server.port) as proxy,
+        a_fleet(site, 1, address=proxy.address, **IMPATIENT) as fleet,
+        Client.open(site.url) as client,
+    ):
+        (cut_off,) = fleet.members
+        await client.enqueue("chaos.work", {"seconds": 600}, job_id="long")
+        Book(site.accepted / "test").write("long")
+        await until(lambda: bool(site.rows("SELECT 1 FROM job_logs WHERE lease_until > started_at + interval '2.1 s'")))
+        struck = now()
+        proxy.silent = True
+        await until(lambda: bool(cut_off.said("lease.lost")), 2 + SLACK, "the end of the handler")
+        (line,) = cut_off.said("lease.lost")
+        await client.cancel("long")
+    counts = count(
+        site.ledger(),
+        fault="R5",
+        what="the same, one job in hand; recovery: until its handler is stopped",
+        faults=1,
+        in_flight=1,
+        stale_refused=1,
+        recovery=(datetime.fromisoformat(line["timestamp"]) - struck).total_seconds(),
+    )
+    record(counts)
+
