@@ -113,6 +113,19 @@ class Fleet:
         """Until every job has ended."""
         await until(lambda: self.site.live() == 0, seconds, "the end of every job")
 
+    async def supervise(self) -> None:
+        """Starts another for each that ends; until cancelled."""
+        while True:
+            ends = {asyncio.ensure_future(member.process.wait()): member for member in self.members}
+            try:
+                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in ends:
+                    one.cancel()
+            for one in done:
+                self._dismiss(ends[one])
+                await self.start(ready=False)
+
     def fallen(self) -> list[str]:
         """Those that ended without being told, with the end of what they said."""
         return [f"{one.login}: {one.log.read_text()[-500:]}" for one in self.all if not one.runs and not one.told]

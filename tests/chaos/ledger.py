@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from typing import NamedTuple
 import psycopg
 
 SCHEMA = Path(__file__).with_name("ledger.sql").read_text()
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 CLAIMING = timedelta(seconds=0.5)
 """A claim that was under way when its worker was struck may be committed as late as this."""
@@ -113,6 +115,15 @@ class Ledger:
             if one.writer == login and one.at <= moment + CLAIMING and after and after.kind == "start" and after.at > moment
         ]
         return max(waits, default=0.0)
+
+    def p99(self, since: datetime = FIRST, until: datetime = LAST) -> float:
+        """Seconds from enqueue to completion that 99 % of the jobs took which were enqueued in that time."""
+        took = sorted(
+            (events[-1].at - events[0].at).total_seconds()
+            for events in self.by_job.values()
+            if since < events[0].at <= until and events[-1].status == "completed"
+        )
+        return round(took[int(len(took) * 0.99)], 3)
 
     @cached_property
     def completed_at(self) -> list[datetime]:

@@ -1,13 +1,18 @@
 """R1: workers that are killed. R7: a job that kills them."""
 
+import asyncio
 import random
+from typing import Any
 
+from pgqueue import Client
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
-from tests.chaos.fleet import a_fleet
+from tests.chaos.fleet import a_fleet, now
 from tests.chaos.load import producing
+from tests.chaos.producer import Book
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
+from tests.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -40,3 +45,41 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, r
     record(counts)
     assert counts.figures["ended"].keys() == {"completed"}
     assert ledger.rescued_after(gone.items()) < lease + 2 + SLACK
+
+
+async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_nobody_with_it(
+    site: Site, record: Record
+) -> None:
+    good: dict[str, Any] = {"processes": 2, "count": 500, "rate": scale(150, 60), "seconds": (0, 0.02)}
+    async with a_fleet(site, 2, slots=50, PGQUEUE_LEASE="1s") as fleet, Client.open(site.url) as client:
+        async with producing(site, **good) as alone:
+            await alone.end(120)
+        await fleet.drained()
+        quiet_until = now()
+        supervisor = asyncio.create_task(fleet.supervise())
+        await client.enqueue("chaos.poison", {}, job_id="poison")
+        Book(site.accepted / "test").write("poison")
+        async with producing(site, **good) as beside:
+            await beside.end(120)
+        await until(lambda: bool(site.rows("SELECT 1 FROM job_logs WHERE job_id = 'poison' AND status = 'dlq'")), 90)
+        await fleet.drained()
+        supervisor.cancel()
+    ledger = site.ledger()
+    before, after = ledger.p99(until=quiet_until), ledger.p99(since=quiet_until)
+    gone = [member.login for member in fleet.all if member not in fleet.members]
+    counts = count(
+        ledger,
+        fault="R7",
+        what="a handler that kills its process beside 1,000 good jobs, 1,000 others before for comparison",
+        faults=ledger.handled["poison"],
+        in_flight=len(ledger.left_by(gone)),
+        stale_refused=fleet.refused(),
+        p99_without=before,
+        p99_beside=after,
+        p99_ratio=round(after / before, 2),
+    )
+    record(counts)
+    (reason,) = site.rows("SELECT error FROM job_logs WHERE status = 'dlq'")
+    assert counts.figures["ended"] == {"completed": 2000, "dlq": 1}
+    assert counts.faults == 5, "it was started five times"
+    assert "The lease of attempt 5 ran out" in reason[0]
