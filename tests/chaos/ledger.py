@@ -36,6 +36,7 @@ class Event(NamedTuple):
     lease: int
     taken: bool
     burned: bool
+    due: datetime
     writer: str
 
 
@@ -155,7 +156,7 @@ def install(url: str) -> None:
 def read(url: str, accepted: Path, effects: Path) -> Ledger:
     with psycopg.connect(url, autocommit=True) as connection:
         rows = connection.execute(
-            "SELECT at, job_id, kind, status, lease, taken, burned, writer FROM ledger.events ORDER BY seq"
+            "SELECT at, job_id, kind, status, lease, taken, burned, due, writer FROM ledger.events ORDER BY seq"
         ).fetchall()
         statuses = dict(connection.execute("SELECT job_id, status FROM job_logs").fetchall())
     return Ledger(

@@ -12,6 +12,7 @@ CREATE TABLE ledger.events (
     lease  bigint      NOT NULL,  -- start: the new one; end: the one that was ended
     taken  boolean     NOT NULL,  -- end: not by the attempt itself, the lease grew (cancel, burial, release by a sweep)
     burned boolean     NOT NULL,  -- end: the attempt counts
+    due    timestamptz NOT NULL,  -- run_after
     writer text        NOT NULL   -- who was logged in; every worker process of the tests has a login of its own
 );
 CREATE INDEX ON ledger.events (job_id, seq);
@@ -19,18 +20,18 @@ CREATE INDEX ON ledger.events (job_id, seq);
 CREATE FUNCTION ledger.write_down() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, writer)
-        VALUES (NEW.job_id, 'insert', NEW.status, NEW.lease, false, false, session_user);
+        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, due, writer)
+        VALUES (NEW.job_id, 'insert', NEW.status, NEW.lease, false, false, NEW.run_after, session_user);
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, writer)
-        VALUES (OLD.job_id, 'delete', OLD.status, OLD.lease, false, false, session_user);
+        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, due, writer)
+        VALUES (OLD.job_id, 'delete', OLD.status, OLD.lease, false, false, OLD.run_after, session_user);
     ELSE
-        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, writer)
+        INSERT INTO ledger.events (job_id, kind, status, lease, taken, burned, due, writer)
         VALUES (NEW.job_id,
                 CASE WHEN NEW.status = 'processing' AND NEW.lease <> OLD.lease THEN 'start'
                      WHEN OLD.status = 'processing' THEN 'end' ELSE 'other' END,
                 NEW.status, CASE NEW.status WHEN 'processing' THEN NEW.lease ELSE OLD.lease END,
-                NEW.lease <> OLD.lease, NEW.attempt_count >= OLD.attempt_count, session_user);
+                NEW.lease <> OLD.lease, NEW.attempt_count >= OLD.attempt_count, NEW.run_after, session_user);
     END IF;
     RETURN NULL;
 END

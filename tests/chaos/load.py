@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,7 +40,9 @@ class Load:
 
 
 @asynccontextmanager
-async def producing(site: Site, processes: int = 2, *, address: str | None = None, **order: Any) -> AsyncIterator[Load]:
+async def producing(
+    site: Site, processes: int = 2, *, address: str | None = None, environment: Mapping[str, str] = {}, **order: Any
+) -> AsyncIterator[Load]:
     """So many producer processes, ready when the block begins, killed at its end if they still run."""
     started = []
     try:
@@ -48,7 +50,7 @@ async def producing(site: Site, processes: int = 2, *, address: str | None = Non
             number = next(NUMBERS)
             login = site.login("pgqueue_producer", address)
             what = Order(login.url, str(site.accepted / f"producer-{number}"), f"p{number}", **order)
-            started.append(await start("tests.chaos.producer", site, f"producer-{number}", what))
+            started.append(await start("tests.chaos.producer", site, f"producer-{number}", what, environment))
         for process in started:
             assert process.stdout is not None
             assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
@@ -60,10 +62,12 @@ async def producing(site: Site, processes: int = 2, *, address: str | None = Non
             await process.wait()
 
 
-async def start(module: str, site: Site, name: str, order: Any) -> asyncio.subprocess.Process:
+async def start(
+    module: str, site: Site, name: str, order: Any, environment: Mapping[str, str] = {}
+) -> asyncio.subprocess.Process:
     """`python -m MODULE ORDER`, with its standard output to read from and the rest in a log."""
     command = [sys.executable, "-m", module, msgspec.json.encode(order).decode()]
     with (site.folder / f"{name}.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=env("", site.effects, {}), stdout=asyncio.subprocess.PIPE, stderr=log
+            *command, cwd=ROOT, env=env("", site.effects, environment), stdout=asyncio.subprocess.PIPE, stderr=log
         )

@@ -35,6 +35,8 @@ class Order(msgspec.Struct):
     rate: float = 100.0
     seconds: tuple[float, float] = (0.0, 0.05)
     patience: float = 5.0
+    payload: dict[str, Any] = {}
+    delay: float = 0.0
     own_ids: bool = True
     """Otherwise the client makes them, a new one for each call."""
     pgbouncer: bool = False
@@ -68,15 +70,17 @@ class Producer:
         for number in numbers:
             if self.stopping.is_set():
                 return
-            await self._insist(f"{self.order.prefix}-{number}", {"seconds": round(random.uniform(*self.order.seconds), 3)})
+            payload = self.order.payload | {"seconds": round(random.uniform(*self.order.seconds), 3)}
+            await self._insist(f"{self.order.prefix}-{number}", payload)
             await span(random.uniform(0.5, 1.5) * self.order.at_once / self.order.rate)
 
     async def _insist(self, job_id: str, payload: dict[str, Any]) -> None:
         """One job, until it is accepted."""
+        mine = job_id if self.order.own_ids else None
         while True:
             try:
                 async with asyncio.timeout(self.order.patience):
-                    ticket = await self.client.enqueue(self.order.job_type, payload, job_id=job_id if self.order.own_ids else None)
+                    ticket = await self.client.enqueue(self.order.job_type, payload, job_id=mine, delay=self.order.delay or None)
             except (psycopg.Error, OSError, QueueError) as error:
                 self.figures["repeated"] += 1
                 print(f"{job_id}: {type(error).__name__}: {error}", file=sys.stderr)
