@@ -11,6 +11,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.load import producing
 from tests.chaos.site import Site
 from tests.chaos.size import scale, span
+from tests.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -32,7 +33,7 @@ async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: 
     ):
         for environment in (early, late, late):
             await fleet.start(**environment, PGQUEUE_LOG_LEVEL="info")
-        assert [_hours_wrong(member) for member in fleet.members] == [-1, 1, 1]
+        assert [await _hours_wrong(member) for member in fleet.members] == [-1, 1, 1]
         await span(scale(3, 30))
         victim = fleet.members[1]
         gone = [(victim.login, await fleet.kill(victim))]
@@ -61,7 +62,8 @@ async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: 
     assert max(map(abs, errors)) < SLACK
 
 
-def _hours_wrong(member: Member) -> int:
+async def _hours_wrong(member: Member) -> int:
+    await until(lambda: bool(member.said("worker.started")))
     (line,) = member.said("worker.started")
     return round((datetime.fromisoformat(line["timestamp"]) - now()).total_seconds() / 3600)
 
