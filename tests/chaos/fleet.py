@@ -63,7 +63,7 @@ class Fleet:
     async def start(self, *arguments: str, ready: bool = True, **environment: str) -> Member:
         """One worker more; when this returns it works, unless it need not be `ready`."""
         login = self.site.login("pgqueue_worker", self.address)
-        log = self.site.folder / f"{login.name}.log"
+        log = self.site.folder / f"worker-{next(self._numbers)}.log"
         variables = env(login.url, self.site.effects, self.environment | environment)
         command = [sys.executable, "-m", "pgqueue.worker", *(arguments or self.arguments)]
         with log.open("wb") as file:

@@ -45,6 +45,8 @@ class Site:
         self.accepted = folder / "accepted"
         self.accepted.mkdir()
         self.effects = folder / "effects"
+        self.everybody: Login | None = None
+        """The login of all processes, where they cannot have one each."""
         self.settings_shown: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._connection: psycopg.Connection[Any] | None = None
@@ -65,6 +67,8 @@ class Site:
 
     def login(self, group: str, address: str | None = None) -> Login:
         """A new role in one of the groups of sql/roles.sql, and its URL: there, or at the address (host:port) of a proxy."""
+        if self.everybody:
+            return self.everybody
         name = f"{group.removeprefix('pgqueue_')}_{next(self._numbers)}"
         self.rows(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE {group}")
         return Login(name, via(self.server.url(user=name, password=PASSWORD), address))
