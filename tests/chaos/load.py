@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
-from tests.chaos.producer import Order
+from pgqueue import Client, NewJob
+from tests.chaos.producer import Book, Order
 from tests.chaos.site import Site
 from tests.processes import ROOT, env
 
@@ -60,6 +61,12 @@ async def producing(
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+
+async def enqueue(site: Site, client: Client, jobs: Sequence[NewJob]) -> None:
+    """From the test itself, in one commit; they are in the books then."""
+    tickets = await client.enqueue_many(jobs)
+    Book(site.accepted / "test").write("\n".join(ticket.job_id for ticket in tickets))
 
 
 async def start(

@@ -25,9 +25,9 @@ def done(job: Job[Any]) -> None:
 
 @task("chaos.work")
 async def work(job: Job[Any]) -> None:
-    """Takes so many `seconds`."""
+    """Takes so many `seconds`, or when it is started `again`, so many."""
     began(job)
-    await span(job.payload["seconds"])
+    await span(job.payload["seconds"] if job.attempt == 1 else job.payload.get("again", job.payload["seconds"]))
     done(job)
 
 
