@@ -6,6 +6,7 @@
   python3 dev.py up               the whole system, until Ctrl-C
   python3 dev.py run ARGS         pgqueue ARGS, for instance: run status
   python3 dev.py check            style and types
+  python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --out)
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
@@ -205,7 +206,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "constraints":
         return remake_constraints()
-    if verb not in ("demo", "test", "up", "run", "check"):
+    if verb not in ("demo", "test", "up", "run", "check", "chaos"):
         print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
         return 2
     ensure_installed()
@@ -216,6 +217,8 @@ def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
     if verb == "demo":
         become(str(PYTHON), "-m", "service.demo", *rest)
+    if verb == "chaos":
+        become(str(PYTHON), "-m", "tests.chaos", *rest)
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

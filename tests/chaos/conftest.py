@@ -1,6 +1,5 @@
 """What every fault is given: a site of its own, and somebody who takes down what it came to."""
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +13,22 @@ from tests.chaos.site import DURABLE, Site
 Record = Callable[[Counts], Counts]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(name): which fault the test is about, R1 to R17")
+
+
+def fault_of(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("fault")
+    return str(marker.args[0]) if marker else ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """CHAOS_FAULTS: these alone."""
+    if wanted := os.environ.get("CHAOS_FAULTS", "").split():
+        config.hook.pytest_deselected(items=[item for item in items if fault_of(item) not in wanted])
+        items[:] = [item for item in items if fault_of(item) in wanted]
+
+
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     with EmbeddedServer(DURABLE) as server:
@@ -24,12 +39,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def record(site: Site, request: pytest.FixtureRequest) -> Record:
-    """Takes counts down where a report is wanted (CHAOS_OUT), and asserts that they are sound."""
+    """Takes counts down, for whoever makes a report, and asserts that they are sound."""
 
     def take(counts: Counts) -> Counts:
-        if out := os.environ.get("CHAOS_OUT"):
-            told = counts.plain() | {"test": request.node.nodeid, "settings": site.settings_shown}
-            (Path(out) / f"{request.node.name}.json").write_text(json.dumps(told, indent=2, default=str))
+        told = {"fault": fault_of(request.node), "settings": site.settings_shown, **counts.plain()}
+        request.node.user_properties.append(("chaos", told))
         counts.sound()
         return counts
 

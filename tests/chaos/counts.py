@@ -11,7 +11,6 @@ from tests.chaos.ledger import ENDED, Ledger
 class Counts:
     """`sound()` raises AssertionError unless nothing was lost or doubled, and no more was started twice than was in flight."""
 
-    fault: str
     what: str
     faults: int
     """How often the fault struck."""
@@ -42,7 +41,6 @@ class Counts:
 def count(
     ledger: Ledger,
     *,
-    fault: str,
     what: str,
     faults: int,
     in_flight: int,
@@ -60,7 +58,6 @@ def count(
     trouble += [f"doubled: {_story(ledger, job)}" for job in doubled]
     trouble += [f"stale: {_story(ledger, event.job_id)}" for event in stale]
     return Counts(
-        fault=fault,
         what=what,
         faults=faults,
         jobs=len(ledger.accepted),

@@ -3,6 +3,8 @@
 from datetime import datetime
 from itertools import pairwise
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.clock import wrong_by
@@ -21,6 +23,7 @@ BACKOFF = 0.2
 """After a first failure (tasks.QUICKLY)."""
 
 
+@pytest.mark.fault("R11")
 async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: Record) -> None:
     early, late = wrong_by("-1h"), wrong_by("+1h")
     later = {"delay": DELAY, "rate": 20}
@@ -46,7 +49,6 @@ async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: 
     waits, errors = _waits(ledger, site)
     counts = count(
         ledger,
-        fault="R11",
         what="workers and producers an hour fast and slow, one worker killed; recovery: until its jobs start again",
         faults=1,
         in_flight=len(ledger.left_by([victim.login])),

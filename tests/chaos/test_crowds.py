@@ -32,6 +32,7 @@ async def a_crowd(site: Site, processes: int, patience: float, **order: Any) -> 
     await Load(started).end(patience)
 
 
+@pytest.mark.fault("R8")
 async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted_once(site: Site, record: Record) -> None:
     processes, callers, ids, times = many(2, 4), many(8, 16), many(60, 1000), many(3, 20)
     async with a_fleet(site, 1) as fleet:
@@ -48,7 +49,6 @@ async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R8",
         what=f"{processes * callers} producers, the same {ids} ids, {times} times each; each user has exactly as many as the limit",
         faults=1,
         in_flight=0,
@@ -61,6 +61,7 @@ async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted
     assert answers == {"created": ids, "known": processes * callers * ids * times - ids}
 
 
+@pytest.mark.fault("R9")
 async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: Site, record: Record) -> None:
     users, seconds, processes = many(10, 200), many(3, 60), many(2, 4)
     site.rows(
@@ -81,7 +82,6 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: 
     refused = [(user, before, after) for kind, user, before, after in answers if kind == "limited"]
     counts = count(
         site.ledger(),
-        fault="R9",
         what=f"sign-ins of {users} users, 64 at once for each, while their ten of the hour before run out one by one",
         faults=1,
         in_flight=0,

@@ -4,6 +4,8 @@ import asyncio
 import random
 from datetime import datetime
 
+import pytest
+
 from pgqueue import Client, NewJob
 from pgqueue.database import open_pool
 from pgqueue.settings import Settings
@@ -35,6 +37,7 @@ def _started(ledger: Ledger, name: str) -> list[datetime]:
     return sorted(one.at for one, _ in ledger.successors if one.job_id.startswith(name))
 
 
+@pytest.mark.fault("R16")
 async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again(site: Site, record: Record) -> None:
     held = many(100, 1000)
     async with a_fleet(site, 1, slots=held, PGQUEUE_LEASE=f"{LEASE}s") as fleet, Client.open(site.url) as client:
@@ -51,7 +54,6 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R16",
         what=f"a worker that holds {held} jobs ahead of the cursor of another dies; recovery: until the last starts again",
         faults=1,
         in_flight=held,
@@ -62,6 +64,7 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
     assert ledger.rescued_after(gone) < LEASE + SWEEP + SLACK
 
 
+@pytest.mark.fault("R16")
 async def test_jobs_whose_commit_was_slow_start_soon_after_it(site: Site, record: Record) -> None:
     number = many(60, 1000)
     committed: dict[str, datetime] = {}
@@ -85,7 +88,6 @@ async def test_jobs_whose_commit_was_slow_start_soon_after_it(site: Site, record
     waits = [(events[1].at - committed[job]).total_seconds() for job, events in ledger.by_job.items()]
     counts = count(
         ledger,
-        fault="R16",
         what="commits that take up to two seconds; recovery: the longest from a commit to the start of its job",
         faults=number,
         in_flight=0,
@@ -95,6 +97,7 @@ async def test_jobs_whose_commit_was_slow_start_soon_after_it(site: Site, record
     assert max(waits) < SWEEP + SLACK
 
 
+@pytest.mark.fault("R16")
 async def test_a_backlog_that_was_blocked_drains_at_the_speed_of_claims(site: Site, record: Record) -> None:
     """Sweeps alone would take a second for a hundred."""
     number = many(2000, 50000)
@@ -111,7 +114,6 @@ async def test_a_backlog_that_was_blocked_drains_at_the_speed_of_claims(site: Si
     seconds = (ledger.completed_at[-1] - resumed).total_seconds()
     counts = count(
         ledger,
-        fault="R16",
         what=f"{number} jobs in a paused queue, resumed; recovery: until they are done",
         faults=1,
         in_flight=0,
@@ -122,6 +124,7 @@ async def test_a_backlog_that_was_blocked_drains_at_the_speed_of_claims(site: Si
     assert seconds < number / 200 + SLACK
 
 
+@pytest.mark.fault("R16")
 async def test_a_lane_behind_full_ones_is_not_starved(site: Site, record: Record) -> None:
     number = many(400, 5000)
     async with a_fleet(site, 1, slots=4) as fleet, Client.open(site.url) as client:
@@ -134,7 +137,6 @@ async def test_a_lane_behind_full_ones_is_not_starved(site: Site, record: Record
     waits = [(at - asked).total_seconds() for at in _started(ledger, "patient")]
     counts = count(
         ledger,
-        fault="R16",
         what=f"ten jobs of the last priority behind {number} of the first; recovery: until the last of the ten starts",
         faults=1,
         in_flight=0,

@@ -1,5 +1,7 @@
 """R17: whatever can be done to jobs, done to the same rows at once, and one row that takes no ack."""
 
+import pytest
+
 from pgqueue import Client, NewJob
 from tests.chaos.agitator import Order
 from tests.chaos.conftest import Record
@@ -10,6 +12,7 @@ from tests.chaos.site import Site
 from tests.chaos.size import many, scale
 
 
+@pytest.mark.fault("R17")
 async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_nothing(site: Site, record: Record) -> None:
     site.rows("ALTER TABLE job_logs ADD CONSTRAINT bad_row CHECK (job_id <> 'bad' OR status <> 'completed')")
     processes, seconds = many(2, 4), scale(5, 120)
@@ -26,7 +29,6 @@ async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R17",
         what="bulk enqueues, cancels, replays and deletes from several processes, acks, extensions and sweeps over the same rows",
         faults=sum(agitators.figures.values()),
         in_flight=4 + sum(event.kind == "end" and event.taken for event in ledger.events),

@@ -2,6 +2,8 @@
 
 from contextlib import AsyncExitStack
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.proxy import a_proxy
@@ -12,6 +14,7 @@ from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
 
 
+@pytest.mark.fault("R6")
 async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, record: Record) -> None:
     struck, back = [], []
     async with (
@@ -35,7 +38,6 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, r
         ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R6",
         what="the server killed under load, its synchronous standby promoted; recovery: from then to a completed job",
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)),

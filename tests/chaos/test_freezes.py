@@ -4,6 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pgqueue import Client
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
@@ -19,6 +21,7 @@ ENDINGS = ("return", "fail", "discard", "report", "go on")
 """What the frozen attempt does when it wakes: each is another statement that must find no row."""
 
 
+@pytest.mark.fault("R2")
 async def test_whatever_a_frozen_worker_writes_after_its_lease_changes_nothing(
     site: Site, record: Record, tmp_path: Path
 ) -> None:
@@ -48,7 +51,6 @@ async def test_whatever_a_frozen_worker_writes_after_its_lease_changes_nothing(
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R2",
         what="SIGSTOP past the lease: complete, fail, discard, report and extend, each by one that has lost its job",
         faults=len(ENDINGS),
         in_flight=len(ENDINGS),
@@ -70,6 +72,7 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
     return site.rows("SELECT to_jsonb(j) - 'lease_until' FROM job_logs j ORDER BY job_id")
 
 
+@pytest.mark.fault("R2")
 async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site: Site, record: Record) -> None:
     lease = scale(1, 3)
     struck = []
@@ -88,7 +91,6 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site:
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R2",
         what="SIGSTOP past the lease and SIGCONT, a random worker of three under load; recovery: until its jobs start again",
         faults=len(struck),
         in_flight=sum(ledger.open_at(moment, login) for login, moment in struck),

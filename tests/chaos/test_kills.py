@@ -4,6 +4,8 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
+
 from pgqueue import Client
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
@@ -18,6 +20,7 @@ SLACK = 10
 """Seconds that a busy machine may add to any promise."""
 
 
+@pytest.mark.fault("R1")
 async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, record: Record) -> None:
     lease = scale(1, 5)
     gone = {}
@@ -34,7 +37,6 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, r
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R1",
         what="SIGKILL of a random worker of four; recovery: until the last job of a killed one starts again",
         faults=len(gone),
         in_flight=len(ledger.left_by(gone)),
@@ -47,6 +49,7 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, r
     assert ledger.rescued_after(gone.items()) < lease + 2 + SLACK
 
 
+@pytest.mark.fault("R7")
 async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_nobody_with_it(
     site: Site, record: Record
 ) -> None:
@@ -69,7 +72,6 @@ async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_
     gone = [member.login for member in fleet.all if member not in fleet.members]
     counts = count(
         ledger,
-        fault="R7",
         what="a handler that kills its process beside 1,000 good jobs, 1,000 others before for comparison",
         faults=ledger.handled["poison"],
         in_flight=len(ledger.left_by(gone)),

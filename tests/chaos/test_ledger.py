@@ -96,4 +96,4 @@ def counted(
     ]
     effects = [Effect("start", "j", 1, 1)] * starts + [Effect("end", "j", 1, 1)] * ends
     book = Ledger(events, {"j": "completed"} if statuses is None else statuses, frozenset({"j"}), effects)
-    return count(book, fault="R0", what="made up", faults=1, in_flight=in_flight)
+    return count(book, what="made up", faults=1, in_flight=in_flight)

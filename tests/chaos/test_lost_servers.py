@@ -4,6 +4,8 @@ import asyncio
 import random
 from datetime import datetime
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.proxy import a_proxy
@@ -16,6 +18,7 @@ SLACK = 10
 """Seconds that a busy machine may add to any promise."""
 
 
+@pytest.mark.fault("R3")
 async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: Site, record: Record) -> None:
     struck: list[datetime] = []
     back: list[datetime] = []
@@ -34,7 +37,6 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R3",
         what="Postgres stopped, fast and immediate in turn, and started again; recovery: until jobs are completed again",
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)),
@@ -49,6 +51,7 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
     assert counts.recovery < 30 + SLACK
 
 
+@pytest.mark.fault("R4")
 async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(site: Site, record: Record) -> None:
     struck: list[datetime] = []
     async with (
@@ -71,7 +74,6 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(si
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R4",
         what="pg_terminate_backend and two connections cut between commit and reply, twice a second",
         faults=len(struck) + proxy.cuts,
         in_flight=0,

@@ -3,6 +3,8 @@
 import random
 import re
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet, now
@@ -14,6 +16,7 @@ from tests.pooler import pooled
 LEASE = 2
 
 
+@pytest.mark.fault("R14")
 async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lost(site: Site, record: Record) -> None:
     """Four connections to the server for all processes."""
     login = site.login("pgqueue_worker")
@@ -38,7 +41,6 @@ async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lo
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R14",
         what="R1 with three workers through PgBouncer in transaction mode; recovery: from the end of the load to that of the jobs",
         faults=len(kills),
         in_flight=sum(map(ledger.open_at, kills)),

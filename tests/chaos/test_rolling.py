@@ -3,6 +3,8 @@
 import time
 from datetime import datetime
 
+import pytest
+
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet, now
@@ -15,6 +17,7 @@ SLACK = 10
 """Seconds that a busy machine may add to any promise."""
 
 
+@pytest.mark.fault("R12")
 async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_burn_nothing(site: Site, record: Record) -> None:
     longest, stopping = scale(2, 40), scale(1, 20)
     struck, exits, codes = [], [], []
@@ -36,7 +39,6 @@ async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_b
     given_back = [event for event in ledger.events if event.kind == "end" and not event.burned]
     counts = count(
         ledger,
-        fault="R12",
         what=f"SIGTERM, one after the other, jobs of up to {longest:g} s and {stopping:g} s to stop; recovery: the longest exit",
         faults=len(struck),
         in_flight=len(given_back),

@@ -21,6 +21,7 @@ SLACK = 10
 IMPATIENT = {"PGQUEUE_LEASE": "2s", "PGQUEUE_STATEMENT_TIMEOUT": "1s"}
 
 
+@pytest.mark.fault("R5")
 async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, record: Record) -> None:
     silence = scale(4, 60)
     async with (
@@ -42,7 +43,6 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     ledger = site.ledger()
     counts = count(
         ledger,
-        fault="R5",
         what="everything between workers, producers and Postgres swallowed; recovery: from the end of that to a completed job",
         faults=1,
         in_flight=ledger.open_at(struck + timedelta(seconds=1)),
@@ -60,6 +60,7 @@ def _completed_since(site: Site, moment: datetime) -> bool:
 
 
 @pytest.mark.xfail(strict=True, reason="the thread that extends leases waits for ever for an answer, and gives up on none")
+@pytest.mark.fault("R5")
 async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(site: Site, record: Record) -> None:
     async with (
         a_proxy(site.server.port) as proxy,
@@ -77,7 +78,6 @@ async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(si
         await client.cancel("long")
     counts = count(
         site.ledger(),
-        fault="R5",
         what="the same, one job in hand; recovery: until its handler is stopped",
         faults=1,
         in_flight=1,

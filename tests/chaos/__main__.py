@@ -1,0 +1,58 @@
+"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--out DIR]`: the faults at full size, one after the other, and a report.
+
+  python3 dev.py chaos                    all of them: hours
+  python3 dev.py chaos R1 R13             these
+  python3 dev.py chaos --size 0.1         a tenth of the way from the size of the ordinary tests to the full one
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import report
+
+
+class Listener:
+    """Hears how each test ended."""
+
+    def __init__(self) -> None:
+        self.results: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.passed:
+            return
+        counts = dict(report.user_properties).get("chaos")
+        if not isinstance(counts, dict) and report.passed:
+            return  # a test of the ledger itself
+        self.results.append(
+            {
+                "fault": counts["fault"] if isinstance(counts, dict) else "",
+                "test": report.nodeid,
+                "outcome": report.outcome,
+                "seconds": round(report.duration, 1),
+                "counts": counts,
+                "error": "\n".join(report.longreprtext.splitlines()[-20:]) if report.failed else None,
+            }
+        )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("dev.py chaos", description="Faults against real processes and a durable Postgres.")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help="R1 to R17; all of them when none is named")
+    parser.add_argument("--size", default="full", help="small, full, or a number between: 0 is small, 1 is full")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/chaos"), metavar="DIR", help="where the report goes")
+    options = parser.parse_args(arguments)
+    os.environ |= {"CHAOS": options.size, "CHAOS_FAULTS": " ".join(options.faults)}
+    listener = Listener()
+    code = pytest.main(["tests/chaos", "-v", "--timeout=7200", "-p", "no:cacheprovider"], plugins=[listener])
+    made = report.circumstances(["python3", "dev.py", "chaos", *arguments], options.size)
+    print(f"\n{report.write(options.out, made, listener.results)}")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""A run of the faults as Markdown, for people, and as JSON, for comparison."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.processes import ROOT
+
+COLUMNS = {
+    "jobs": "jobs",
+    "faults": "faults",
+    "lost": "lost",
+    "doubled": "doubled",
+    "stale_accepted": "stale writes taken",
+    "stale_refused": "stale writes refused",
+    "duplicate_starts": "started twice",
+    "in_flight": "in flight",
+    "recovery": "recovery (s)",
+}
+
+INTRODUCTION = """\
+What each fault came to, counted by a ledger that the queue cannot reach: producers append the id of every enqueue that was
+answered to a file of their own, handlers what they do to another, and triggers of the superuser write down every start and end
+that the database accepted, with the login that made it. Workers and producers are processes with the rights of
+`sql/roles.sql`; every fault has a Postgres of its own.
+
+Nothing may be *lost* (accepted and not ended, or completed without its handler), *doubled* (completed twice) or taken from
+somebody who did not hold the job. No more jobs may be *started twice* than were *in flight* when the faults struck.
+"""
+
+
+def circumstances(command: list[str], size: str) -> dict[str, Any]:
+    """Where and with what it ran."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "command": " ".join(command),
+        "size": size,
+        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": commit.stdout.strip() or None,
+        "pgqueue": version("pgqueue"),
+        "python": platform.python_version(),
+        "psycopg": version("psycopg"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    }
+
+
+def write(folder: Path, made: dict[str, Any], results: list[dict[str, Any]]) -> Path:
+    """chaos.json and chaos.md in that folder; the latter's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = sorted(results, key=lambda one: (int(one["fault"].removeprefix("R") or 0), one["test"]))
+    (folder / "chaos.json").write_text(json.dumps({"made": made, "results": results}, indent=2, default=str) + "\n")
+    page = folder / "chaos.md"
+    page.write_text(markdown(made, results))
+    return page
+
+
+def markdown(made: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    settings = next((one["counts"]["settings"] for one in results if one["counts"]), {})
+    parts = ["# Faults", "", INTRODUCTION]
+    parts += [f"- {name}: {value}" for name, value in made.items()]
+    parts += [f"- Postgres: {', '.join(f'{name} {value}' for name, value in settings.items())}", ""]
+    parts += [f"| | {' | '.join(COLUMNS.values())} | |", f"|---|{'---|' * len(COLUMNS)}---|"]
+    parts += [_row(one) for one in results]
+    parts += ["", "## What was done, and what else was counted", ""]
+    for one in results:
+        parts += _details(one)
+    return "\n".join(parts) + "\n"
+
+
+def _row(one: dict[str, Any]) -> str:
+    counts = one["counts"] or {}
+    cells = ["" if counts.get(name) is None else f"{counts[name]:,}" for name in COLUMNS]
+    return f"| {one['fault']} | {' | '.join(cells)} | {one['outcome']} |"
+
+
+def _details(one: dict[str, Any]) -> list[str]:
+    counts = one["counts"] or {"what": "", "figures": {}}
+    sentence = one["test"].rpartition("::test_")[2].replace("_", " ")
+    lines = [f"**{one['fault']}, {sentence}** ({one['outcome']}, {one['seconds']} s). {counts['what']}", ""]
+    lines += [f"- {name.replace('_', ' ')}: {_shown(value)}" for name, value in counts["figures"].items()]
+    if one["error"]:
+        lines += ["", "```", one["error"], "```"]
+    return [*lines, ""]
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{key} {count:,}" for key, count in value.items()) if isinstance(value, dict) else str(value)
