@@ -23,21 +23,26 @@ class Listener:
         self.results: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.passed:
+        told: dict[str, Any] = dict(report.user_properties)
+        if not told.get("fault") or (report.when != "call" and report.passed):
             return
-        counts = dict(report.user_properties).get("chaos")
-        if not isinstance(counts, dict) and report.passed:
-            return  # a test of the ledger itself
         self.results.append(
             {
-                "fault": counts["fault"] if isinstance(counts, dict) else "",
+                "fault": told["fault"],
                 "test": report.nodeid,
-                "outcome": report.outcome,
+                "outcome": _outcome(report),
                 "seconds": round(report.duration, 1),
-                "counts": counts,
+                "counts": told.get("counts"),
                 "error": "\n".join(report.longreprtext.splitlines()[-20:]) if report.failed else None,
             }
         )
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    expected: str | None = getattr(report, "wasxfail", None)
+    if expected is not None and report.skipped:
+        return f"fails as expected: {expected}"
+    return f"skipped: {report.longrepr[2]}" if isinstance(report.longrepr, tuple) else report.outcome
 
 
 def main(arguments: list[str]) -> int:

@@ -24,6 +24,8 @@ def fault_of(item: pytest.Item) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """CHAOS_FAULTS: these alone."""
+    for item in items:
+        item.user_properties.append(("fault", fault_of(item)))
     if wanted := os.environ.get("CHAOS_FAULTS", "").split():
         config.hook.pytest_deselected(items=[item for item in items if fault_of(item) not in wanted])
         items[:] = [item for item in items if fault_of(item) in wanted]
@@ -42,8 +44,7 @@ def record(site: Site, request: pytest.FixtureRequest) -> Record:
     """Takes counts down, for whoever makes a report, and asserts that they are sound."""
 
     def take(counts: Counts) -> Counts:
-        told = {"fault": fault_of(request.node), "settings": site.settings_shown, **counts.plain()}
-        request.node.user_properties.append(("chaos", told))
+        request.node.user_properties.append(("counts", {"settings": site.settings_shown, **counts.plain()}))
         counts.sound()
         return counts
 

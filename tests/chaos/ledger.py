@@ -138,12 +138,15 @@ class Ledger:
         later = self.completed_at[bisect_right(self.completed_at, moment) :]
         return (later[0] - moment).total_seconds() if later else math.inf
 
-    def at_speed_after(self, struck: datetime, back: datetime, window: timedelta = timedelta(seconds=1)) -> float:
-        """Seconds from the end of an outage until as many jobs are completed in a window as in that before it, but for 5 %."""
-        wanted = 0.95 * self.completions(struck - window, struck)
+    def speed(self, since: datetime, until: datetime) -> float:
+        """Completed jobs a second."""
+        return self.completions(since, until) / (until - since).total_seconds()
+
+    def at_speed_after(self, back: datetime, speed: float, window: timedelta = timedelta(seconds=3)) -> float:
+        """Seconds from the end of an outage until jobs are completed at that speed again, but for 5 %."""
         for tenths in range(600):
             moment = back + timedelta(seconds=tenths / 10)
-            if self.completions(moment, moment + window) >= wanted:
+            if self.speed(moment, moment + window) >= 0.95 * speed:
                 return tenths / 10
         return math.inf
 
