@@ -37,10 +37,10 @@ async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: 
         for environment in (early, late, late):
             await fleet.start(**environment, PGQUEUE_LOG_LEVEL="info")
         assert [await _hours_wrong(member) for member in fleet.members] == [-1, 1, 1]
-        await span(scale(3, 30))
+        await span(scale(1.5, 30))
         victim = fleet.members[1]
         gone = [(victim.login, await fleet.kill(victim))]
-        await span(scale(3, 30))
+        await span(scale(1.5, 30))
         for load in (first, second, third):
             await load.stop()
         await fleet.drained()

@@ -25,12 +25,12 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, r
     ):
         for _ in range(many(1, 4)):
             standby = await standbys.enter_async_context(a_standby(site))
-            await span(scale(2, 20))
+            await span(scale(1, 20))
             struck.append(now())
             await promote(site, standby)
             proxy.target = (standby.host, standby.port)
             back.append(now())
-            await span(scale(2, 20))
+            await span(scale(1, 20))
         await load.stop()
         await fleet.drained()
         assert fleet.fallen() == []

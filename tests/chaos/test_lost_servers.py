@@ -63,7 +63,7 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(si
         producing(site, address=proxy.address, rate=scale(40, 150)) as load,
         producing(site, 1, address=proxy.address, rate=scale(20, 150), own_ids=False) as unnamed,
     ):
-        for _ in range(many(12, 240)):
+        for _ in range(many(10, 240)):
             struck.append(now())
             _terminate_one(site)
             proxy.doom_one()
