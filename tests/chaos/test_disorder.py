@@ -39,5 +39,5 @@ async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_
     )
     record(counts)
     assert counts.figures["did"].get("unhandled", 0) == 0
-    assert counts.figures["outcomes_that_could_not_be_stored"] == 5
+    assert counts.figures["outcomes_that_could_not_be_stored"] >= 5, "once more with each replay"
     assert ledger.statuses["bad"] == "dlq"
