@@ -17,7 +17,6 @@ BACKLOG = 60
 
 
 @pytest.mark.fault("R1")
-@pytest.mark.xfail(strict=False, reason="claims take every slot that comes free; a sweep finds one only by luck")
 async def test_a_lease_that_ran_out_is_rescued_before_the_backlog_is_done(
     connection: AsyncConnection[Any], settings: Settings
 ) -> None:

@@ -1,15 +1,9 @@
 """R13: the mail server is down while jobs arrive, with the service's own worker."""
 
 
-import asyncio
-from typing import Any, cast
-
 import pytest
 
 from pgqueue import Client, NewJob
-from pgqueue.settings import Settings
-from pgqueue.worker.claimer import Claimer
-from pgqueue.worker.doorbell import Doorbell
 from service.mail.message import message_id
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
@@ -35,26 +29,7 @@ def _sign_ins(first: int, number: int) -> list[NewJob]:
     ]
 
 
-DUE_AT_ONCE = "a worker on uvloop ends when it puts back a job that is due at once: such a timer has no when()"
-
-
 @pytest.mark.fault("R13")
-@pytest.mark.xfail(strict=True, reason=DUE_AT_ONCE)
-def test_jobs_that_are_put_back_for_now_do_not_end_a_worker() -> None:
-    uvloop = pytest.importorskip("uvloop")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_expect_twice())
-
-
-async def _expect_twice() -> None:
-    settings, nothing = Settings(), cast(Any, None)
-    claimer = Claimer(nothing, nothing, nothing, Doorbell(settings, "w"), nothing, settings, "w")
-    for _ in range(2):
-        claimer.expect(0.0)
-
-
-@pytest.mark.fault("R13")
-@pytest.mark.xfail(strict=False, reason=DUE_AT_ONCE)
 async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(site: Site, record: Record) -> None:
     number, outage, parts = many(400, 50_000), scale(6, 600), 20
     mails = site.folder / "mails"

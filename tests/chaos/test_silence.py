@@ -31,7 +31,7 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     async with (
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 2, address=proxy.address, **IMPATIENT) as fleet,
-        producing(site, rate=20, seconds=(0, 0.2)) as load,
+        producing(site, address=proxy.address, rate=20, patience=3, seconds=(0, 0.2)) as load,
     ):
         await span(1)
         struck = now()
@@ -47,12 +47,13 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="everything between workers and Postgres swallowed; recovery: from the end of that to a completed job",
+        what="everything between workers, producers and Postgres swallowed; recovery: from the end of that to a completed job",
         faults=1,
         in_flight=ledger.open_at(struck + timedelta(seconds=1)),
         stale_refused=fleet.refused(),
         recovery=ledger.resumed_after(back),
         silence=silence,
+        repeated_enqueues=load.figures["repeated"],
     )
     record(counts)
     assert counts.figures["ended"].keys() == {"completed"}
@@ -62,7 +63,6 @@ def _completed_since(site: Site, moment: datetime) -> bool:
     return bool(site.rows("SELECT 1 FROM ledger.events WHERE status = 'completed' AND at > %s LIMIT 1", moment))
 
 
-@pytest.mark.xfail(strict=True, reason="the thread that extends leases waits for ever for an answer, and gives up on none")
 @pytest.mark.fault("R5")
 async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(site: Site, record: Record) -> None:
     async with (
@@ -92,7 +92,6 @@ async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(si
 
 @pytest.mark.fault("R5")
 @pytest.mark.skipif(size() == 0, reason="takes a minute")
-@pytest.mark.xfail(strict=True, reason="the pool's check() swallows the cancellation, and waits for ever for the next dead line")
 async def test_an_enqueue_that_is_given_up_ends_although_the_pool_is_full_of_dead_lines(site: Site) -> None:
     async with a_proxy(site.server.port) as proxy:
         settings = Settings(database_url=via(site.url, proxy.address), pool_size=3)
