@@ -1,0 +1,298 @@
+"""What the queue should be: the same rules as in sql/, once more and without a database. A job is a row of plain Python values.
+
+Time is the database's. A time that a statement will have set by itself is not known beforehand: the oracle says `AtOnce()`, and the
+next look at the table checks that the time fell between the two looks, and takes it over.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+DAY = timedelta(hours=24)
+FORGOTTEN = "In processing for 24 hours: given up"
+ENDED = ("completed", "dlq", "cancelled")
+Place = tuple[datetime, str]
+
+
+class AtOnce(NamedTuple):
+    """The moment of the statement that is under way, and so much."""
+
+    later: timedelta = timedelta()
+
+
+Moment = datetime | AtOnce
+
+
+class Answer(NamedTuple):
+    """What an enqueue answers: status (None when refused), created, and why it was refused."""
+
+    status: str | None
+    created: bool
+    refusal: str | None = None
+
+
+class Kind(NamedTuple):
+    """A job type."""
+
+    queue: str
+    max_attempts: int
+    limit: int | None = None
+    window: timedelta = timedelta()
+
+
+class Item(NamedTuple):
+    """What a producer sends."""
+
+    job_type: str
+    payload: dict[str, Any]
+    job_id: str
+    user_id: str
+    queue: str | None = None
+    priority: int | None = None
+    delay: timedelta | None = None
+    max_attempts: int | None = None
+
+
+class Grave(NamedTuple):
+    """A tombstone."""
+
+    digest: str
+    outcome: str
+    ended_at: datetime
+
+
+@dataclass
+class Row:
+    """One row of job_logs. `id` is known from the first look on."""
+
+    job_id: str
+    job_type: str
+    user_id: str
+    payload: dict[str, Any]
+    digest: str
+    queue: str
+    priority: int
+    max_attempts: int
+    run_after: Moment
+    id: str = ""
+    created_at: Moment = AtOnce()
+    status: str = "enqueued"
+    attempt_count: int = 0
+    lease: int = 0
+    started_at: Moment | None = None
+    lease_until: Moment | None = None
+    processed_at: Moment | None = None
+    dead_at: Moment | None = None
+    locked_by: str | None = None
+    error: str | None = None
+    stack_trace: str | None = None
+    progress: float | None = None
+    progress_note: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    counted: bool = True
+    """Came through a function that knows the limit; a bare INSERT does not."""
+    by_holder: bool = False
+    """The last attempt was ended by the worker that held its lease."""
+
+    @property
+    def live(self) -> bool:
+        return self.status not in ENDED
+
+    @property
+    def waiting(self) -> bool:
+        return self.status in ("enqueued", "failed")
+
+    @property
+    def running(self) -> bool:
+        return self.status == "processing"
+
+    @property
+    def place(self) -> Place:
+        assert isinstance(self.run_after, datetime)
+        return self.run_after, self.id
+
+    def expired(self, now: datetime) -> bool:
+        return isinstance(self.lease_until, datetime) and self.lease_until <= now
+
+    def forgotten(self, now: datetime) -> bool:
+        return isinstance(self.started_at, datetime) and self.started_at <= now - DAY
+
+    def held_by(self, lease: int) -> bool:
+        return self.running and self.lease == lease
+
+    def tell(self, **entry: Any) -> None:
+        self.history = [*self.history, entry][-20:]
+
+    def wait(self) -> None:
+        """Back to the queue; the attempt was not one."""
+        self.status = "failed" if self.attempt_count > 1 else "enqueued"
+        self.attempt_count -= 1
+        self.lease_until = None
+
+    def end(self, status: str) -> None:
+        self.status, self.lease_until, self.processed_at = status, None, AtOnce()
+        self.dead_at = AtOnce() if status == "dlq" else None
+
+
+def digest_of(job_type: str, user_id: str, payload: dict[str, Any]) -> str:
+    return json.dumps([job_type, user_id, payload], sort_keys=True)
+
+
+class Oracle:
+    """All jobs, all tombstones, all paused queues. Each method is what one statement does, when it does what it should."""
+
+    def __init__(self, kinds: dict[str, Kind]) -> None:
+        self.kinds = kinds
+        self.rows: dict[str, Row] = {}
+        self.graves: dict[str, Grave] = {}
+        self.paused: set[str] = set()
+
+    def by_id(self, id: str) -> Row | None:
+        return next((row for row in self.rows.values() if row.id == id), None)
+
+    # Producers
+
+    def answers(self, item: Item, *moments: datetime) -> set[Answer]:
+        """What may be answered; more than one answer only if a place came free just between these moments."""
+        known = self.known(item.job_id, digest_of(item.job_type, item.user_id, item.payload))
+        if known:
+            return {known}
+        kind = self.kinds[item.job_type]
+        full = [kind.limit is not None and len(self.used(item, now)) >= kind.limit for now in moments]
+        return {Answer(None, False, "rate_limited") if one else Answer("enqueued", True) for one in full}
+
+    def known(self, job_id: str, digest: str) -> Answer | None:
+        if row := self.rows.get(job_id):
+            return Answer(row.status, False) if row.digest == digest else Answer(None, False, "duplicate_payload")
+        if grave := self.graves.get(job_id):
+            return Answer(grave.outcome, False) if grave.digest == digest else Answer(None, False, "duplicate_payload")
+        return None
+
+    def used(self, item: Item, now: datetime) -> list[Row]:
+        """The jobs that take places in the window of this item's limit."""
+        window = self.kinds[item.job_type].window
+        return [
+            row
+            for row in self.rows.values()
+            if (row.job_type, row.user_id) == (item.job_type, item.user_id)
+            and (isinstance(row.created_at, AtOnce) or row.created_at > now - window)
+        ]
+
+    def add(self, item: Item, *, counted: bool = True) -> None:
+        kind = self.kinds[item.job_type]
+        self.rows[item.job_id] = Row(
+            item.job_id,
+            item.job_type,
+            item.user_id,
+            item.payload,
+            digest_of(item.job_type, item.user_id, item.payload),
+            item.queue or kind.queue,
+            5 if item.priority is None else item.priority,
+            item.max_attempts or kind.max_attempts,
+            AtOnce(item.delay or timedelta()),
+            counted=counted,
+        )
+
+    # Workers
+
+    def lane(self, queue: str, priority: int) -> list[Row]:
+        """Its live rows, in the order in which they are due."""
+        rows = [row for row in self.rows.values() if row.live and (row.queue, row.priority) == (queue, priority)]
+        return sorted(rows, key=lambda row: row.place)
+
+    def due(self, queue: str, priority: int, now: datetime, after: Place) -> list[Row]:
+        """What a claim from that cursor may take of a lane."""
+        return [row for row in self.lane(queue, priority) if row.waiting and after < row.place and row.place[0] <= now]
+
+    def claim(self, row: Row, worker: str, now: datetime, lease: timedelta) -> None:
+        if row.running:
+            self._blame(row)
+        row.status, row.locked_by, row.by_holder = "processing", worker, False
+        row.attempt_count += 1
+        row.lease += 1
+        row.started_at, row.lease_until = now, now + lease
+
+    def bury(self, row: Row, now: datetime) -> None:
+        """The sweep's, and the 24-hour rule's: whoever has the job loses the lease first."""
+        self._blame(row, forgotten=row.forgotten(now))
+        row.lease += 1
+        row.by_holder = False
+        row.end("dlq")
+
+    def give_up_lease(self, row: Row) -> None:
+        """What a sweep does for a paused queue."""
+        self._blame(row)
+        row.status, row.lease_until, row.by_holder = "failed", None, False
+        row.lease += 1
+
+    def _blame(self, row: Row, *, forgotten: bool = False) -> None:
+        ran_out = f"The lease of attempt {row.attempt_count} ran out: its worker {row.locked_by} died or lost the database"
+        row.error = FORGOTTEN if forgotten else ran_out
+        row.tell(attempt=row.attempt_count, worker=row.locked_by, error=row.error)
+
+    def complete(self, row: Row) -> None:
+        row.error = row.stack_trace = None
+        row.by_holder = True
+        row.end("completed")
+
+    def fail(self, row: Row, status: str, delay: timedelta | None, error: str | None, stack: str | None) -> None:
+        if error is not None:
+            if status != "enqueued":
+                row.tell(attempt=row.attempt_count, worker=row.locked_by, error=error, stack=stack)
+            row.error, row.stack_trace = error, stack
+        if delay is not None:
+            row.run_after = AtOnce(delay)
+        row.by_holder = True
+        match status:
+            case "enqueued":
+                row.wait()
+            case "dlq":
+                row.end("dlq")
+            case _:
+                row.status, row.lease_until = "failed", None
+
+    def shelve(self, row: Row, *moments: datetime) -> None:
+        last = row.history[-1] if row.history else {}
+        since, times = (last["at"], last["times"]) if last.get("event") == "no handler" else (None, 0)
+        over = {since is not None and since <= now - DAY for now in moments}
+        assert len(over) == 1, "the 24 hours ended just now: as good as impossible"
+        row.history = row.history[:-1] if since else row.history
+        row.tell(event="no handler", times=times + 1, worker=row.locked_by, at=since or AtOnce())
+        row.wait()
+        row.run_after = AtOnce(min(timedelta(seconds=2 ** min(times, 10)), timedelta(minutes=5)))
+        row.error, row.by_holder = f"no handler for {row.job_type}", True
+        if over == {True}:
+            row.end("dlq")
+
+    def orphans(self, worker: str, queues: set[str], held: set[tuple[str, int]], now: datetime) -> list[Row]:
+        """What a worker was given by a claim of whose answer it never heard."""
+        mine = [row for row in self.rows.values() if row.running and row.locked_by == worker and row.queue in queues]
+        return [row for row in mine if row.place[0] <= now and (row.id, row.lease) not in held]
+
+    # Operators
+
+    def cancel(self, row: Row) -> None:
+        row.lease += 1
+        row.by_holder = False
+        row.end("cancelled")
+
+    def replay(self, row: Row, payload: dict[str, Any] | None = None, later: timedelta = timedelta()) -> None:
+        row.tell(event="replayed", was=row.status, error=row.error, **({"payload": row.payload} if payload is not None else {}))
+        row.payload = row.payload if payload is None else payload
+        row.status, row.attempt_count, row.run_after = "enqueued", 0, AtOnce(later)
+        row.processed_at = row.dead_at = row.error = row.stack_trace = row.progress = row.progress_note = None
+
+    def delete(self, row: Row) -> None:
+        row.status, row.dead_at = "cancelled", None
+
+    def prunable(self, row: Row, now: datetime, keep: timedelta, keep_dead: timedelta) -> bool:
+        if row.live or not isinstance(row.processed_at, datetime) or not isinstance(row.created_at, datetime):
+            return False
+        old = row.processed_at < now - (keep_dead if row.status == "dlq" else keep)
+        return old and row.created_at < now - self.kinds[row.job_type].window
+
+    def remove(self, row: Row) -> None:
+        assert isinstance(row.processed_at, datetime)
+        self.graves.setdefault(row.job_id, Grave(row.digest, row.status, row.processed_at))
+        del self.rows[row.job_id]
