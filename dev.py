@@ -7,6 +7,7 @@
   python3 dev.py run ARGS         pgqueue ARGS, for instance: run status
   python3 dev.py check            style and types
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --out)
+  python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
@@ -206,7 +207,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "constraints":
         return remake_constraints()
-    if verb not in ("demo", "test", "up", "run", "check", "chaos"):
+    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants"):
         print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
         return 2
     ensure_installed()
@@ -219,6 +220,8 @@ def main(arguments: list[str]) -> int:
         become(str(PYTHON), "-m", "service.demo", *rest)
     if verb == "chaos":
         become(str(PYTHON), "-m", "tests.chaos", *rest)
+    if verb == "mutants":
+        become(str(PYTHON), "-m", "tests.mutants", *rest)
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

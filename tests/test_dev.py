@@ -22,7 +22,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_alone_it_prints_help(arguments: list[str]) -> None:
     done = run(str(ROOT / "dev.py"), *arguments)
     assert done.returncode == 0
-    assert all(f"dev.py {verb} " in done.stdout for verb in ("demo", "test", "up", "run", "check", "constraints"))
+    assert all(f"dev.py {verb} " in done.stdout for verb in ("demo", "test", "up", "run", "check", "mutants", "constraints"))
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

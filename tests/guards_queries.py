@@ -1,0 +1,246 @@
+"""The guards of sql/queries/."""
+
+from tests.guards import Guard, query
+
+LOST = "test_leases::test_a_worker_that_lost_its_lease_changes_nothing"
+ENDED = "test_fence::test_an_attempt_that_has_ended_does_not_end_again"
+WAITED = "test_locks::test_an_outcome_that_waited_for_a_cancel_finds_its_lease_gone"
+PASSES = "test_locks::test_nobody_waits_for_a_job_that_somebody_has_locked"
+ORDER = "test_lock_order::test_rows_are_locked_in_the_order_of_their_ids"
+SWEEP = "test_locks::test_a_sweep_takes_nothing_that_changed_after_it_was_read"
+LIVE = "test_fence::test_who_asks_for_live_rows_reads_the_index_of_live_rows"
+NOTHING = ""
+ORDERED = "ORDER BY j.id FOR NO KEY UPDATE OF j"
+UNORDERED = "FOR NO KEY UPDATE OF j"
+UNLOCKED = "ORDER BY j.id"
+
+
+def outcome(statement: str, given: str, verb: str) -> list[Guard]:
+    """The four guards of every statement that ends attempts."""
+    return [
+        query(statement, "lease", {f"j.lease = {given}.lease": "true"}, f"{LOST}[{verb}]"),
+        query(statement, "status", {"j.status = 'processing'": "true"}, f"{ENDED}[completed-{verb}]"),
+        query(statement, "lock", {ORDERED: UNLOCKED}, f"{WAITED}[{verb}]"),
+        query(statement, "order", {ORDERED: UNORDERED}, f"{ORDER}[{verb}]"),
+    ]
+
+
+QUERIES = [
+    *outcome("ack_jobs", "a", "complete"),
+    *outcome("fail_jobs", "o", "retry"),
+    *outcome("shelve_jobs", "h", "no handler"),
+    query("save_progress", "lease", {"j.lease = %(lease)s": "%(lease)s = %(lease)s"}, f"{LOST}[progress]"),
+    query("save_progress", "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-progress]"),
+    # Leases
+    query(
+        "extend_leases",
+        "lease",
+        {"JOIN job_logs j ON j.id = h.id AND j.lease = h.lease": "JOIN job_logs j ON j.id = h.id"},
+        f"{LOST}[extend]",
+    ),
+    query("extend_leases", "status", {"h.lease AND j.status = 'processing'\n": "h.lease\n"}, f"{ENDED}[failed-extend]"),
+    query("extend_leases", "skip", {"OF j SKIP LOCKED": "OF j"}, "test_locks::test_an_extension_waits_for_nobody"),
+    query(
+        "extend_leases",
+        "lock",
+        {"FOR NO KEY UPDATE OF j SKIP LOCKED": NOTHING},
+        "test_locks::test_an_extension_waits_for_nobody",
+    ),
+    query(
+        "extend_leases",
+        "lost-lease",
+        {"j WHERE j.id = h.id AND j.lease = h.lease": "j WHERE j.id = h.id"},
+        "test_fence::test_an_extension_tells_that_a_lease_is_lost[another worker has it]",
+    ),
+    query(
+        "extend_leases",
+        "lost-status",
+        {"h.lease AND j.status = 'processing')": "h.lease)"},
+        "test_fence::test_an_extension_tells_that_a_lease_is_lost[it has ended]",
+    ),
+    query(
+        "confirm_acks",
+        "lease",
+        {"j.lease = a.lease": "true"},
+        "test_leases::test_whoever_takes_a_running_job_away_ends_the_lease_first[cancel-complete]",
+    ),
+    query(
+        "confirm_acks",
+        "status",
+        {"j.status <> 'processing'": "true"},
+        "test_fence::test_an_ack_is_not_confirmed_while_its_attempt_runs",
+    ),
+    query("release_orphans", "worker", {"j.locked_by = %(worker)s": "%(worker)s::text IS NOT NULL"}, f"{LOST}[release]"),
+    query("release_orphans", "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-release]"),
+    query("release_orphans", "lease", {"h.lease = j.lease": "true"}, "test_fence::test_an_orphan_is_known_by_its_lease"),
+    query("release_orphans", "live", {"j.processed_at IS NULL AND ": NOTHING}, f"{LIVE}[release_orphans]"),
+    query("release_orphans", "skip", {"SKIP LOCKED": NOTHING}, f"{PASSES}[release]"),
+    query("release_orphans", "lock", {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING}, f"{PASSES}[release]"),
+    # Claims
+    query(
+        "claim_jobs",
+        "status",
+        {"j.status IN ('enqueued', 'failed')": "true"},
+        "test_claims::test_a_claim_takes_no_more_than_asked",
+    ),
+    query("claim_jobs", "live", {"j.processed_at IS NULL AND j.status": "j.status"}, f"{LIVE}[claim_jobs]"),
+    query(
+        "claim_jobs",
+        "live-later",
+        {"j.processed_at IS NULL AND j.run_after > now()": "j.run_after > now()"},
+        f"{LIVE}[claim_jobs]",
+    ),
+    query(
+        "claim_jobs",
+        "due",
+        {"j.run_after <= now()": "true"},
+        "test_claims::test_a_claim_takes_what_is_due_oldest_first_and_by_priority",
+    ),
+    query("claim_jobs", "pause", {"WHERE NOT room.paused": ""}, "test_claims::test_a_paused_queue_is_not_claimed"),
+    query("claim_jobs", "skip", {"SKIP LOCKED": NOTHING}, f"{PASSES}[claim]"),
+    query("claim_jobs", "lock", {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING}, f"{PASSES}[claim]"),
+    query(
+        "claim_jobs",
+        "fence",
+        {"lease = j.lease + 1": "lease = j.lease"},
+        "test_claims::test_a_claim_writes_down_attempt_lease_and_holder",
+    ),
+    query(
+        "claim_jobs",
+        "attempt",
+        {"attempt_count = j.attempt_count + 1": "attempt_count = j.attempt_count"},
+        "test_claims::test_a_claim_writes_down_attempt_lease_and_holder",
+    ),
+    query(
+        "claim_jobs",
+        "mark",
+        {"SET status = 'processing'": "SET status = j.status"},
+        "test_claims::test_a_claim_writes_down_attempt_lease_and_holder",
+    ),
+    # Sweeps
+    query("sweep_jobs", "live", {"lane.priority AND j.processed_at IS NULL": "lane.priority"}, f"{LIVE}[sweep_jobs]"),
+    query(
+        "sweep_jobs",
+        "waiting",
+        {"WHERE s.status <> 'processing' OR": "WHERE"},
+        "test_sweeps::test_stragglers_behind_the_cursor_are_claimed",
+    ),
+    query(
+        "sweep_jobs",
+        "running",
+        {"WHEN s.status <> 'processing' THEN 'claim'": "WHEN false THEN 'claim'"},
+        "test_sweeps::test_stragglers_behind_the_cursor_are_claimed",
+    ),
+    query(
+        "sweep_jobs", "expired", {"OR s.lease_until <= now()": "OR true"}, "test_sweeps::test_a_lease_that_holds_is_left_alone"
+    ),
+    query(
+        "sweep_jobs",
+        "attempts",
+        {" OR s.attempt_count >= s.max_attempts": NOTHING},
+        "test_sweeps::test_an_expired_job_without_attempts_left_is_buried_and_not_started",
+    ),
+    query(
+        "sweep_jobs",
+        "pause",
+        {"WHEN room.paused THEN 'release'": "WHEN false THEN 'release'"},
+        "test_sweeps::test_in_a_paused_queue_an_expired_job_goes_back_to_waiting",
+    ),
+    query("sweep_jobs", "lease-until", {"AND j.lease_until IS NOT DISTINCT FROM c.lease_until": NOTHING}, f"{SWEEP}[extended]"),
+    query("sweep_jobs", "run-after", {"AND j.run_after = c.run_after": NOTHING}, f"{SWEEP}[put off]"),
+    query(
+        "sweep_jobs",
+        "lease",
+        {"j.lease = c.lease AND ": NOTHING},
+        why="no two leases of a row have the same lease_until, and whoever ends one sets it to null",
+    ),
+    query(
+        "sweep_jobs",
+        "ended",
+        {" AND j.processed_at IS NULL AND j.run_after": " AND j.run_after"},
+        why="whoever ends a job also changes its lease or lease_until",
+    ),
+    query(
+        "sweep_jobs",
+        "lease-and-ended",
+        {"j.lease = c.lease AND ": NOTHING, " AND j.processed_at IS NULL AND j.run_after": " AND j.run_after"},
+        f"{SWEEP}[given up]",
+    ),
+    query(
+        "sweep_jobs",
+        "lease-and-until",
+        {"j.lease = c.lease AND j.lease_until IS NOT DISTINCT FROM c.lease_until": "true"},
+        f"{SWEEP}[rescued]",
+    ),
+    query("sweep_jobs", "skip", {"FOR NO KEY UPDATE OF j SKIP LOCKED": "FOR NO KEY UPDATE OF j"}, f"{PASSES}[sweep]"),
+    query("sweep_jobs", "lock", {"FOR NO KEY UPDATE OF j SKIP LOCKED": NOTHING}, f"{PASSES}[sweep]"),
+    query(
+        "sweep_jobs",
+        "fence",
+        {"lease = j.lease + 1": "lease = j.lease"},
+        "test_sweeps::test_a_lease_that_ran_out_starts_again_with_a_new_lease",
+    ),
+    query(
+        "bury_forgotten",
+        "status",
+        {"j.status = 'processing' AND ": NOTHING},
+        "test_fence::test_a_job_that_waits_is_never_forgotten",
+    ),
+    query("bury_forgotten", "live", {"j.processed_at IS NULL AND ": NOTHING}, f"{LIVE}[bury_forgotten]"),
+    query("bury_forgotten", "skip", {"SKIP LOCKED": NOTHING}, f"{PASSES}[bury]"),
+    query("bury_forgotten", "lock", {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING}, f"{PASSES}[bury]"),
+    query(
+        "bury_forgotten",
+        "fence",
+        {"lease = j.lease + 1": "lease = j.lease"},
+        "test_retention::test_a_job_that_nobody_sweeps_is_buried_after_24_hours",
+    ),
+    # Retention and all the rest
+    query("prune_jobs", "skip", {"FOR UPDATE OF j SKIP LOCKED": "FOR UPDATE OF j"}, f"{PASSES}[prune]"),
+    query(
+        "prune_jobs",
+        "lock",
+        {"FOR UPDATE OF j SKIP LOCKED": NOTHING},
+        "test_locks::test_what_retention_has_chosen_cannot_be_replayed_meanwhile",
+    ),
+    query(
+        "prune_jobs",
+        "window",
+        {"AND j.created_at < now() - coalesce(t.limit_window, '0 s')": NOTHING},
+        "test_retention::test_nothing_inside_the_window_of_its_limit_goes",
+    ),
+    query("prune_tombstones", "skip", {"SKIP LOCKED": NOTHING}, "test_locks::test_forgetting_ids_waits_for_nobody"),
+    query("prune_tombstones", "lock", {"FOR UPDATE SKIP LOCKED": NOTHING}, "test_locks::test_forgetting_ids_waits_for_nobody"),
+    query(
+        "bury_rows",
+        "conflict",
+        {"ON CONFLICT (id_hash) DO NOTHING": NOTHING},
+        "test_once::test_an_id_that_was_buried_can_be_buried_again",
+    ),
+    query(
+        "publish_types",
+        "conflict",
+        {"ON CONFLICT (job_type) DO UPDATE": "/* ON CONFLICT (job_type)", "    RETURNING t.*": "*/ RETURNING t.*"},
+        "test_once::test_a_type_that_is_published_again_is_as_it_was_said_last",
+    ),
+    query(
+        "register_worker",
+        "conflict",
+        {"ON CONFLICT (id) DO UPDATE SET seen_at = now(), types = excluded.types": NOTHING},
+        "test_once::test_a_worker_that_registers_again_is_alive",
+    ),
+    query(
+        "try_lock",
+        "lock",
+        {"pg_try_advisory_xact_lock(%(lock)s)": "%(lock)s > 0"},
+        "test_locks::test_one_process_at_a_time_keeps_house",
+    ),
+    query(
+        "advance_job",
+        "status",
+        {"AND j.status IN ('enqueued', 'failed')": NOTHING},
+        "test_fence::test_time_is_moved_only_for_a_job_that_waits[completed]",
+    ),
+    query("count_due", "live", {"j.processed_at IS NULL AND ": NOTHING}, "test_fence::test_what_has_ended_is_no_work_any_more"),
+    query("count_due", "status", {"j.status = 'processing' OR ": NOTHING}, why="whatever runs was due when it was claimed"),
+]

@@ -1,0 +1,206 @@
+"""The guards of sql/migrations/: keys, CHECKs, and what the functions look after."""
+
+from tests.guards import schema
+
+ORDER = "test_lock_order::test_rows_are_locked_in_the_order_of_their_ids"
+ROW = "test_once::test_a_thing_is_one_row"
+LIE = "test_contract_sql::test_an_update_that_leaves_a_lying_row_is_refused_by_name"
+NOTHING = ""
+
+LOOK = "SELECT * INTO offer FROM known_job(key, fingerprint); IF FOUND THEN RETURN offer; END IF;"
+SECOND_LOOK = {f"owner)); {LOOK}": "owner));"}
+
+SCHEMA = [
+    # Keys
+    schema(
+        "0001_job_logs",
+        "id",
+        {"CONSTRAINT job_logs_pkey PRIMARY KEY (id),": NOTHING},
+        "test_once::test_a_job_is_one_row_whoever_inserts_it[id]",
+    ),
+    schema(
+        "0001_job_logs",
+        "job-id",
+        {"CONSTRAINT unique_job_id UNIQUE (job_id),": NOTHING},
+        "test_once::test_a_job_is_one_row_whoever_inserts_it[job_id]",
+    ),
+    schema("0001_job_logs", "type", {"job_type      text PRIMARY KEY": "job_type      text"}, f"{ROW}[type]"),
+    schema("0001_job_logs", "queue", {"queue      text PRIMARY KEY": "queue      text"}, f"{ROW}[queue]"),
+    schema("0001_job_logs", "worker", {"id         text PRIMARY KEY": "id         text"}, f"{ROW}[worker]"),
+    schema("0001_job_logs", "tombstone", {"id_hash  bytea PRIMARY KEY": "id_hash  bytea"}, f"{ROW}[tombstone]"),
+    schema(
+        "0001_job_logs",
+        "claim-index",
+        {"(queue, priority, run_after, id) WHERE processed_at IS NULL": "(queue, priority, run_after, id)"},
+        "test_fence::test_the_claim_index_has_only_live_rows",
+    ),
+    # A row cannot lie
+    schema(
+        "0001_job_logs",
+        "check-status",
+        {"CHECK (status IN ('enqueued', 'processing', 'completed', 'failed', 'dlq', 'cancelled'))": "CHECK (true)"},
+        f"{LIE}[status = 'done']",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-ended",
+        {"CHECK (status NOT IN ('completed', 'dlq', 'cancelled') OR processed_at IS NOT NULL)": "CHECK (true)"},
+        f"{LIE}[enqueued-status = 'completed']",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-live",
+        {"CHECK (status IN ('completed', 'dlq', 'cancelled') OR processed_at IS NULL)": "CHECK (true)"},
+        f"{LIE}[completed-status = 'enqueued']",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-dead",
+        {"CHECK ((status = 'dlq') = (dead_at IS NOT NULL))": "CHECK (true)"},
+        f"{LIE}[completed-status = 'dlq']",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-lease",
+        {"CHECK ((status = 'processing') = (lease_until IS NOT NULL))": "CHECK (true)"},
+        f"{LIE}[enqueued-status = 'processing']",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-attempts-left",
+        {"CHECK (status NOT IN ('enqueued', 'failed') OR attempt_count < max_attempts)": "CHECK (true)"},
+        f"{LIE}[waiting_job_has_attempts_left_use_replay_job]",
+    ),
+    schema(
+        "0001_job_logs",
+        "check-attempts",
+        {"CHECK (attempt_count >= 0 AND attempt_count <= max_attempts)": "CHECK (true)"},
+        "test_fence::test_no_attempt_is_counted_past_the_last",
+    ),
+    schema(
+        "0001_job_logs", "check-priority", {"CHECK (priority BETWEEN 0 AND 9)": "CHECK (true)"}, f"{LIE}[priority_is_0_to_9]"
+    ),
+    schema(
+        "0001_job_logs",
+        "check-run-after",
+        {"CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00')": "CHECK (true)"},
+        f"{LIE}[run_after_is_a_day_before_year_9999]",
+    ),
+    # Enqueueing
+    schema(
+        "0002_enqueue_job",
+        "lock",
+        {"PERFORM pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));": NOTHING},
+        "test_contract_sql::TestEnqueueJob::test_the_lock_lasts_to_the_callers_commit",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "look-again",
+        SECOND_LOOK,
+        "test_lock_order::test_a_duplicate_that_waited_is_not_refused_by_the_limit",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "isolation",
+        {"IF current_setting('transaction_isolation') <> 'read committed' THEN": "IF false THEN"},
+        "test_enqueue::test_a_limit_cannot_be_counted_in_a_snapshot",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "conflict",
+        {"ON CONFLICT (job_id) DO NOTHING;": ";"},
+        "test_duplicates::test_when_queue_priority_time_and_attempts_do_not_count_for_same",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "tombstone",
+        {"IF NOT FOUND THEN RETURN (key, 'enqueued'": "IF true THEN RETURN (key, 'enqueued'"},
+        "test_duplicates::test_an_enqueue_that_races_with_retention_finds_the_tombstone[one]",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-lock",
+        {"PERFORM pg_advisory_xact_lock(bucket);": "NULL;"},
+        "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-lock-order",
+        {"WHERE i.limit_count IS NOT NULL ORDER BY 1 LOOP": "WHERE i.limit_count IS NOT NULL ORDER BY 1 DESC LOOP"},
+        "test_lock_order::test_the_locks_of_users_are_taken_in_order",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-isolation",
+        {"IF current_setting('transaction_isolation') <> 'read committed' AND": "IF false AND"},
+        "test_lock_order::test_many_jobs_with_a_limit_are_not_counted_in_a_snapshot",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-conflict",
+        {"ON CONFLICT (job_id) DO NOTHING RETURNING": "RETURNING"},
+        "test_lock_order::test_many_jobs_are_inserted_in_the_order_of_their_ids",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-order",
+        {"ORDER BY i.job_id ON CONFLICT": "ON CONFLICT"},
+        "test_lock_order::test_many_jobs_are_inserted_in_the_order_of_their_ids",
+    ),
+    schema(
+        "0002_enqueue_job",
+        "bulk-tombstone",
+        {"j.job_id = i.job_id AND t.id_hash = job_id_hash(i.job_id)": "false"},
+        "test_duplicates::test_an_enqueue_that_races_with_retention_finds_the_tombstone[many]",
+    ),
+    # Operating
+    schema(
+        "0003_operate_jobs",
+        "cancel-status",
+        {"j.status IN ('enqueued', 'failed', 'processing')": "true"},
+        "test_contract_sql::TestReplayAndCancel::test_what_cannot_be_done_is_said[cancel_job]",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "cancel-fence",
+        {"lease = j.lease + 1": "lease = j.lease"},
+        "test_contract_sql::TestReplayAndCancel::test_cancel_ends_a_live_job[processing]",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "delete-status",
+        {"AND j.status = 'dlq'": NOTHING},
+        "test_dead_letters::test_a_deleted_one_is_cancelled_and_keeps_its_id_and_place",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "replay-status",
+        {"j.status IN ('dlq', 'cancelled')": "true"},
+        "test_dead_letters::test_only_what_is_dead_or_cancelled_can_be_replayed[processing]",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "replay-lock",
+        {"ORDER BY j.id FOR NO KEY UPDATE": "ORDER BY j.id"},
+        "test_locks::test_two_replays_at_once_are_one",
+    ),
+    schema("0003_operate_jobs", "replay-order", {"ORDER BY j.id FOR NO KEY UPDATE": "FOR NO KEY UPDATE"}, f"{ORDER}[replay]"),
+    schema(
+        "0003_operate_jobs",
+        "pause-conflict",
+        {"ON CONFLICT (queue) DO NOTHING": NOTHING},
+        "test_once::test_a_queue_that_is_paused_twice_is_resumed_by_one_word",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "ring-skip",
+        {"FOR NO KEY UPDATE SKIP LOCKED": "FOR NO KEY UPDATE"},
+        "test_locks::test_two_rings_at_once_wake_different_workers",
+    ),
+    schema(
+        "0003_operate_jobs",
+        "ring-lock",
+        {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING},
+        "test_locks::test_two_rings_at_once_wake_different_workers",
+    ),
+]

@@ -1,0 +1,49 @@
+"""What tests of races share: a statement that stands and waits, and one that will not wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from pgqueue.database import Link
+from pgqueue.settings import Settings
+from tests.factories import value
+from tests.scene import until
+
+
+async def impatient(one: Link) -> Link:
+    """Waits for no lock."""
+    await (await one.connect()).execute("SELECT set_config('lock_timeout', '100ms', false)")
+    return one
+
+
+@asynccontextmanager
+async def another(settings: Settings, *, autocommit: bool = True) -> AsyncIterator[AsyncConnection[Any]]:
+    """A connection of somebody else's; without autocommit everything on it is one transaction, undone at the end."""
+    async with await AsyncConnection.connect(settings.conninfo, autocommit=autocommit) as connection:
+        yield connection
+        if not autocommit:
+            await connection.rollback()
+
+
+@asynccontextmanager
+async def waiting(
+    watcher: AsyncConnection[Any], one: Link | AsyncConnection[Any], what: Coroutine[Any, Any, Any]
+) -> AsyncIterator[asyncio.Task[Any]]:
+    """Something on the connection `one` that has come to wait for a lock (or is done, if it has to wait for nothing). When the test
+    fails meanwhile, it is not left behind on a connection that is about to be closed."""
+    backend = await one.connect() if isinstance(one, Link) else one
+    task = asyncio.create_task(what)
+
+    async def stands() -> bool:
+        blocked = await value(watcher, "SELECT cardinality(pg_blocking_pids(%s)) > 0", [backend.info.backend_pid])
+        return bool(blocked or task.done())
+
+    try:
+        await until(stands, what="a statement that waits")
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
