@@ -1,0 +1,100 @@
+"""What is known to be wrong. Each test says how it should be; when one passes, it moves to where its promise is tested."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from pgqueue.client import Client
+from pgqueue.job import Claim, Job, NewJob, Outcome, Status
+from pgqueue.settings import Settings
+from pgqueue.task import Limit, task
+from pgqueue.testing import working
+from pgqueue.worker.acker import Acker
+from pgqueue.worker.hand import Hand
+from tests.factories import a_job, sql, the_job
+from tests.scene import claim, link, published, until
+
+Connection = AsyncConnection[Any]
+
+
+@task("test.job")
+async def plain(job: Job[Any]) -> None: ...
+
+
+@task("test.limited", rate_limit=Limit(1, per="1h"))
+async def limited(job: Job[Any]) -> None: ...
+
+
+@pytest.mark.xfail(strict=True, reason="offer_jobs() looks at the first item of an id only, and answers for all of them")
+@pytest.mark.parametrize(("job_type", "user"), [(limited, "v"), (plain, "u")], ids=["another user", "a type without a limit"])
+async def test_whoever_sends_an_id_after_somebody_who_is_refused_is_not_refused_too(
+    connection: Connection, settings: Settings, job_type: Any, user: str
+) -> None:
+    """Nobody below the limit is refused: one by one, the second is a new job."""
+    await published(connection, settings, plain, limited)
+    async with Client.open(settings) as client:
+        await client.enqueue(limited, {}, user_id="u")
+        first, second = await client.enqueue_many([NewJob(limited, {}, "j", "u"), NewJob(job_type, {}, "j", user)])
+    assert type(first.error).__name__ == "RateLimited"
+    assert (second.error, second.created) == (None, True)
+
+
+@pytest.mark.xfail(strict=True, reason="Acker knows what was written by the row's id; two attempts of one row have the same")
+async def test_an_outcome_that_came_too_late_does_not_count_because_a_newer_attempt_s_did(
+    connection: Connection, settings: Settings
+) -> None:
+    """The job was cancelled and replayed while the worker still had it in hand; both attempts end at once."""
+    await a_job(connection, job_id="j")
+    hand = Hand({"default": 9})
+    settled: list[int] = []
+
+    def take(row: Any) -> Any:
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        return hand.take(Claim(row[0], row[1], row[3], row[4], row[5], row[6], row[7], b"{}", moment, "default"), 0.0)
+
+    async with link(settings) as one:
+        acker = Acker(one, hand, lambda held, outcome: settled.append(held.claim.lease), lambda delay: None)
+        (stale,) = await claim(one)
+        attempts = [take(stale)]
+        await sql(connection, "SELECT cancel_job('j')")
+        await sql(connection, "SELECT replay_job('j')")
+        (fresh,) = await claim(one)
+        attempts.append(take(fresh))
+        for held in attempts:
+            acker.put(held, Outcome(Status.COMPLETED))
+        acker.stop()
+        await acker.run()
+    assert settled == [fresh[1]]
+    assert hand.counters.stale_writes == 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Hand.take() puts the new attempt in the place of the old, which nobody looks after any more"
+)
+async def test_an_attempt_whose_job_its_own_worker_claims_again_is_stopped(connection: Connection, settings: Settings) -> None:
+    """Cancelled and replayed before the next extension: the old handler is to be stopped then at the latest, after 3 s or so."""
+    going, stopped, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @task("test.job")
+    async def handler(job: Job[Any]) -> None:
+        if going.is_set():
+            ended.set()
+            return
+        going.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    await published(connection, settings, handler)
+    async with Client.open(settings) as client, working(settings.with_(lease=timedelta(seconds=9)), handler) as worker:
+        await client.enqueue(handler, {}, job_id="j")
+        await going.wait()
+        await sql(connection, "BEGIN; SELECT cancel_job('j'); SELECT replay_job('j'); COMMIT")
+        await ended.wait()
+        await until(lambda: worker.acker.empty)
+        assert (await the_job(connection, "j"))["status"] == "completed"
+        await asyncio.wait_for(stopped.wait(), 6)
