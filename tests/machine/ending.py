@@ -100,7 +100,7 @@ class Ending(Claiming):
         held = hands.attempts[which % len(hands.attempts)]
         row = self.mine(held)
         try:
-            self.stage.play(hands.worker._save_progress(held.claim, fraction, "on it"))
+            self.stage.play(hands.progress(held, fraction, "on it"))
         except LeaseLost:
             assert row is None
         else:

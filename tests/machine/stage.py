@@ -114,6 +114,9 @@ class Hands:
         acker._stopping = False
         return counters.stale_writes - before
 
+    async def progress(self, held: Held, fraction: float, note: str) -> None:
+        await self.worker._save_progress(held.claim, fraction, note)
+
     def extend(self, some: Sequence[Held]) -> None:
         self.lost = []
         self.worker.leases._extend(list(some))
