@@ -8,6 +8,7 @@
   python3 dev.py check            style and types
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --out)
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
+  python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
@@ -207,7 +208,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "constraints":
         return remake_constraints()
-    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants"):
+    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants", "bench"):
         print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
         return 2
     ensure_installed()
@@ -222,6 +223,8 @@ def main(arguments: list[str]) -> int:
         become(str(PYTHON), "-m", "tests.chaos", *rest)
     if verb == "mutants":
         become(str(PYTHON), "-m", "tests.mutants", *rest)
+    if verb == "bench":
+        become(str(PYTHON), "-m", "benchmarks", *rest)
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

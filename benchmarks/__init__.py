@@ -1,0 +1,1 @@
+"""What pgqueue promises in figures, measured: `python3 dev.py bench`."""

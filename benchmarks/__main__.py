@@ -1,0 +1,70 @@
+"""The command line of the benchmarks."""
+
+import argparse
+import asyncio
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.report import report
+from benchmarks.run import Run
+from benchmarks.server import Postgres
+from pgqueue.errors import QueueError
+
+FIGURES = {
+    "bare": "p01_burn_down",
+    "p1": "p01_burn_down",
+    "p2": "p01_burn_down",
+}
+"""Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python3 dev.py bench", description="Measures what pgqueue promises in figures.")
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}; none: all of them")
+    parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not what it is worth")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every side is measured (3)")
+    parser.add_argument("--postgres", type=int, metavar="MAJOR", help="the version of the server (the embedded one)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (benchmarks/results/TIME)")
+    parser.add_argument("--within", type=Path, metavar="DIR", help="where the server keeps its data while it runs (TMPDIR)")
+    chosen = parser.parse_args(given)
+    if unknown := [word for word in chosen.figures if word not in FIGURES]:
+        parser.error(f"no figure {', '.join(unknown)}; there are: {', '.join(FIGURES)}")
+    return chosen
+
+
+async def measure(chosen: argparse.Namespace) -> Run:
+    words = chosen.figures or [word for word in FIGURES if word != "bare"]
+    out = chosen.out or RESULTS / time.strftime("%Y%m%d-%H%M%S")
+    run = Run(Postgres(chosen.postgres, chosen.within), out.resolve(), chosen.quick, chosen.rounds)
+    try:
+        await run.postgres.start()
+        run.say(run.postgres.version)
+        for module in dict.fromkeys(FIGURES[word] for word in words):
+            await import_module(f"benchmarks.{module}").measure(run, set(words))
+    finally:
+        run.postgres.stop()
+    return run
+
+
+def main() -> int:
+    chosen = arguments(sys.argv[1:])
+    try:
+        run = asyncio.run(measure(chosen))
+    except QueueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    text = report(run)
+    (run.out / "report.md").write_text(text)
+    print(text)
+    run.say(f"report: {run.out / 'report.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The limit: what Postgres does with the very statements of the engine and no worker around them, by pgbench.
+
+The statements are read from sql/queries and turned into pgbench's form: parameters become variables, and the claim's last SELECT
+is folded into one row, for pgbench keeps no more. So it hands over ids and leases and no payload, which makes the limit higher.
+"""
+
+import asyncio
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+
+from benchmarks.jobs import fill, span
+from benchmarks.server import Postgres, environment
+from pgqueue.database import Link, load
+from pgqueue.settings import Settings
+from pgqueue.worker.lanes import PRIORITIES, START
+from pgqueue.worker.rows import ClaimRow
+
+BATCH = 500
+LANES = len(PRIORITIES)
+CLIENTS = (1, 2, 4)
+
+FOLDED = """
+SELECT array_agg(id) AS ids, array_agg(lease) AS leases, array_fill(max(run_after), ARRAY[{lanes}]) AS lane_run_afters,
+       array_fill((array_agg(id ORDER BY run_after DESC, id DESC))[1], ARRAY[{lanes}]) AS lane_ids
+  FROM answer WHERE id IS NOT NULL \\gset"""
+
+
+def variables(statement: str) -> str:
+    """%(name)s becomes :name, and %% a per cent sign; no comment stays, for pgbench would look for variables in it."""
+    text = re.sub(r"--[^\n]*", "", statement)
+    return re.sub(r"%\((\w+)\)s", r":\1", text).replace("%%", "%").strip()
+
+
+def last_select(statement: str) -> int:
+    """Where the SELECT begins that is not inside parentheses."""
+    depth = 0
+    for match in re.finditer(r"[()]|\bSELECT\b", statement):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if match[0] == "SELECT" and depth == 0:
+            return match.start()
+    raise ValueError("no SELECT outside parentheses")
+
+
+def script() -> str:
+    """One transaction of pgbench: a claim and its ack."""
+    claim, ack = variables(load("claim_jobs")), variables(load("ack_jobs"))
+    place = last_select(claim)
+    head, answer = claim[:place].rstrip(), claim[place:]
+    columns = ", ".join(ClaimRow._fields)
+    return f"{head}, answer ({columns}) AS (\n{answer}\n){FOLDED.format(lanes=LANES)}\n{ack};\n"
+
+
+def starting_values(worker: str) -> dict[str, str]:
+    """What a worker's first claim says: one queue, its ten lanes, each from its start."""
+    return {
+        "queues": "{default}",
+        "free": f"{{{BATCH}}}",
+        "lane_rooms": _array([1] * LANES),
+        "lane_priorities": _array(PRIORITIES),
+        "lane_run_afters": _array([START[0].isoformat()] * LANES),
+        "lane_ids": _array([START[1]] * LANES),
+        "lease": "30s",
+        "worker": worker,
+    }
+
+
+def _array(values: Any) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+async def session(url: str) -> str:
+    """What a link of the engine sets for its connection, as PGOPTIONS. (Sorting on, as the acks have it; the claim's plan is the
+    same on a table that has just been analyzed.)"""
+    link = Link(Settings(database_url=url).conninfo, Settings(database_url=url), name="bench")
+    try:
+        connection = await link.connect()
+        cursor = await connection.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+        return " ".join(f"-c {name}={value}" for name, value in await cursor.fetchall())
+    finally:
+        await link.close()
+
+
+async def bare(postgres: Postgres, jobs: int, clients: int) -> dict[str, Any]:
+    """One pgbench run over `jobs` rows: jobs per second, from the table and as pgbench says."""
+    batches = jobs // (BATCH * clients)
+    count = batches * BATCH * clients
+    async with postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+        await fill(connection, count)
+        cpu = postgres.cpu_seconds()
+        said = await _pgbench(postgres, url, clients, batches)
+        cpu = postgres.cpu_seconds() - cpu
+        seconds = await span(connection, count)
+    tps = re.search(r"tps = ([\d.]+)", said)
+    return {
+        "jobs": count,
+        "seconds": seconds,
+        "per_second": count / seconds,
+        "pgbench_per_second": float(tps[1]) * BATCH if tps else None,
+        "server_cpu_us": 1e6 * cpu / count,
+    }
+
+
+async def _pgbench(postgres: Postgres, url: str, clients: int, transactions: int) -> str:
+    where = conninfo_to_dict(url)
+    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
+    libpq = {name: str(where[key]) for name, key in names.items()} | {"PGOPTIONS": await session(url)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "claim_ack.sql"
+        file.write_text(script())
+        given = [f"--define={name}={value}" for name, value in starting_values("bare").items()]
+        process = await asyncio.create_subprocess_exec(
+            str(postgres.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}",
+            f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}", f"--file={file}", *given,
+            env=environment(url, libpq), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+    text = output.decode(errors="replace")
+    if process.returncode != 0 or "aborted" in text:
+        raise RuntimeError(f"pgbench failed:\n{text[-3000:]}")
+    return text
