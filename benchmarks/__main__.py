@@ -16,6 +16,7 @@ FIGURES = {
     "bare": "p01_burn_down",
     "p1": "p01_burn_down",
     "p2": "p01_burn_down",
+    "p4": "p04_enqueue",
 }
 """Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
 

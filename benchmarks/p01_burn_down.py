@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from benchmarks import workers
 from benchmarks.bare import CLIENTS, bare
 from benchmarks.jobs import fill, span
-from benchmarks.run import Figure, Measure, Run, Sample, Verdict, median, spread
+from benchmarks.run import Figure, Measure, Run, Sample, Verdict, median, ratio, spread
 
 PROCESSES = (1, 2, 4)
 
@@ -55,11 +55,11 @@ async def measure(run: Run, wanted: set[str]) -> None:
 def _against_bare(samples: dict[str, list[Sample]], jobs: int) -> Figure:
     figure = Figure("P1", f"Burn-down of {jobs:,} stored no-op jobs, one worker process, rows kept", samples=samples)
     limit, best = max((median(samples[name]), name) for name in samples if name.startswith("bare"))
-    figure.rows = _rows(samples, limit)
+    figure.rows = _rows(samples, samples[best])
     if (name := "1 worker processes") in samples:
-        ratio = median(samples[name]) / limit
-        value = f"{ratio:.2f} ({median(samples[name]):,.0f} of {limit:,.0f} jobs/s; {best})"
-        figure.verdicts.append(Verdict("one process against bare", "at least 0.6", value, ratio >= 0.6))
+        part = ratio(samples[name], samples[best])
+        value = f"{part:.2f} ({median(samples[name]):,.0f} of {limit:,.0f} jobs/s; {best})"
+        figure.verdicts.append(Verdict("one process against bare", "at least 0.6", value, part >= 0.6))
     figure.notes += [
         f"Worker settings: --queue default:{workers.CONCURRENCY}, "
         + ", ".join(f"{name}={value}" for name, value in workers.FAST.items() if "MODULES" not in name)
@@ -71,30 +71,30 @@ def _against_bare(samples: dict[str, list[Sample]], jobs: int) -> Figure:
 
 def _more_processes(samples: dict[str, list[Sample]], jobs: int) -> Figure:
     figure = Figure("P2", f"The same {jobs:,} jobs with more processes", samples=samples)
-    rates = {count: median(samples[f"{count} worker processes"]) for count in PROCESSES}
-    figure.rows = _rows({name: samples[name] for name in samples if name.endswith("processes")}, rates[1])
+    taken = {count: samples[f"{count} worker processes"] for count in PROCESSES}
+    figure.rows = _rows({name: samples[name] for name in samples if name.endswith("processes")}, taken[1])
     for count in PROCESSES[1:]:
-        ratio = rates[count] / rates[1]
-        figure.verdicts.append(Verdict(f"{count} processes against one", "never slower", f"{ratio:.2f}", ratio >= 1.0))
+        part = ratio(taken[count], taken[1])
+        figure.verdicts.append(Verdict(f"{count} processes against one", "never slower", f"{part:.2f}", part >= 1.0))
     figure.curves.append(
         {
             "name": "processes",
             "title": f"Burn-down of {jobs:,} jobs",
             "x": "worker processes",
             "y": "jobs/s",
-            "lines": {"pgqueue": [[count, rate] for count, rate in rates.items()]},
+            "lines": {"pgqueue": [[count, median(one)] for count, one in taken.items()]},
         }
     )
     return figure
 
 
-def _rows(samples: dict[str, list[Sample]], base: float) -> list[dict[str, Any]]:
+def _rows(samples: dict[str, list[Sample]], base: list[Sample]) -> list[dict[str, Any]]:
     return [
         {
             "side": name,
             "jobs/s (median)": f"{median(taken):,.0f}",
             "lowest to highest": spread(taken),
-            "ratio": f"{median(taken) / base:.2f}",
+            "ratio": f"{ratio(taken, base):.2f}",
             "server CPU µs/job": f"{median(taken, 'server_cpu_us'):.1f}",
             "worker CPU µs/job": f"{median(taken, 'worker_cpu_us'):.1f}" if "worker_cpu_us" in taken[0] else "",
         }

@@ -38,7 +38,7 @@ def report(run: Run) -> str:
         *(f"- {name}: {value}" for name, value in machine().items()),
         f"- Postgres: {run.postgres.version}",
         f"- its settings: {settings}",
-        f"- rounds: {run.rounds}, sides in turn; figures are medians{'; QUICK sizes, not for conclusions' if run.quick else ''}",
+        f"- rounds: {run.rounds}, sides in turn; rates are medians, ratios the median of the rounds' own{'; QUICK sizes, not for conclusions' if run.quick else ''}",
         "- every sample: `raw.json`, beside this file",
         "",
         *table(verdicts),

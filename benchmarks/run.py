@@ -113,6 +113,16 @@ def median(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> fl
     return statistics.median(float(sample[name]) for sample in samples)
 
 
+def ratio(samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], name: str = "per_second") -> float:
+    """The median of the rounds' own ratios: within a round both sides had the same machine, over a run they may not."""
+    pairs = zip(sorted(samples, key=_round), sorted(base, key=_round), strict=True)
+    return statistics.median(float(sample[name]) / float(other[name]) for sample, other in pairs)
+
+
+def _round(sample: Mapping[str, Any]) -> int:
+    return int(sample["round"])
+
+
 def spread(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> str:
     """Lowest to highest."""
     values = sorted(float(sample[name]) for sample in samples)
