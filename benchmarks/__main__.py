@@ -16,7 +16,9 @@ FIGURES = {
     "bare": "p01_burn_down",
     "p1": "p01_burn_down",
     "p2": "p01_burn_down",
+    "p3": "p03_pick_up",
     "p4": "p04_enqueue",
+    "p7": "p07_costs",
 }
 """Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.jobs import fill, span
+from benchmarks.loop import BATCH, first_claim
 from benchmarks.server import Postgres, environment
 from pgqueue.database import Link, load
 from pgqueue.settings import Settings
-from pgqueue.worker.lanes import PRIORITIES, START
+from pgqueue.worker.lanes import PRIORITIES
 from pgqueue.worker.rows import ClaimRow
 
-BATCH = 500
 LANES = len(PRIORITIES)
 CLIENTS = (1, 2, 4)
 
@@ -56,22 +57,11 @@ def script() -> str:
     return f"{head}, answer ({columns}) AS (\n{answer}\n){FOLDED.format(lanes=LANES)}\n{ack};\n"
 
 
-def starting_values(worker: str) -> dict[str, str]:
-    """What a worker's first claim says: one queue, its ten lanes, each from its start."""
-    return {
-        "queues": "{default}",
-        "free": f"{{{BATCH}}}",
-        "lane_rooms": _array([1] * LANES),
-        "lane_priorities": _array(PRIORITIES),
-        "lane_run_afters": _array([START[0].isoformat()] * LANES),
-        "lane_ids": _array([START[1]] * LANES),
-        "lease": "30s",
-        "worker": worker,
-    }
-
-
-def _array(values: Any) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
+def written(value: Any) -> str:
+    """A parameter as pgbench takes it."""
+    if isinstance(value, list | tuple):
+        return "{" + ",".join(map(written, value)) + "}"
+    return f"{value.total_seconds():g} s" if isinstance(value, timedelta) else str(value)
 
 
 async def session(url: str) -> str:
@@ -113,7 +103,7 @@ async def _pgbench(postgres: Postgres, url: str, clients: int, transactions: int
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "claim_ack.sql"
         file.write_text(script())
-        given = [f"--define={name}={value}" for name, value in starting_values("bare").items()]
+        given = [f"--define={name}={written(value)}" for name, value in first_claim(url, BATCH).items()]
         process = await asyncio.create_subprocess_exec(
             str(postgres.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}",
             f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}", f"--file={file}", *given,

@@ -13,7 +13,7 @@ PAYLOAD = {"n": 1, "text": "x" * 176}
 FILL = """
 INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts, run_after)
 SELECT 'job-' || lpad(n::text, 9, '0'), %(job_type)s, 'user-' || mod(n, 2000), %(payload)s, sha256(n::text::bytea), 'default', 5,
-       now() - interval '1 h' + n * interval '1 us' + %(later)s::interval
+       clock_timestamp() - %(since)s::interval + (n - %(first)s) * interval '1 us'
   FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
 
@@ -25,9 +25,15 @@ SELECT count(*) FILTER (WHERE status = 'completed') AS completed, count(*) AS ro
 
 
 async def fill(
-    connection: AsyncConnection[Any], count: int, *, first: int = 1, later: str = "0 s", payload: Any = None, settle: bool = True
+    connection: AsyncConnection[Any],
+    count: int,
+    *,
+    first: int = 1,
+    since: str = "1 h",
+    payload: Any = None,
+    settle: bool = True,
 ) -> None:
-    """Jobs that are due (or due `later`), in the state in which a table is that has stood for a while."""
+    """Jobs due `since` a while, or not yet ("-1 day"). `settle` leaves the table as one is that has stood for a while."""
     await connection.execute(
         FILL,
         {
@@ -35,7 +41,7 @@ async def fill(
             "payload": Jsonb(PAYLOAD if payload is None else payload),
             "first": first,
             "last": first + count - 1,
-            "later": later,
+            "since": since,
         },
     )
     if settle:

@@ -38,7 +38,8 @@ async def produce(run: Run, way: str, jobs: int) -> Sample:
         await publish(connection, declarations([noop], settings))
         server = run.postgres.cpu_seconds()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.producers", way, str(jobs), cwd=ROOT, env=environment(url), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-m", "benchmarks.producers", way, str(jobs), cwd=ROOT, env=environment(url),
+            stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         said, _ = await process.communicate()
         if process.returncode != 0:
@@ -72,8 +73,8 @@ async def measure(run: Run, wanted: set[str]) -> None:
         _verdict(figure, "client-bulk", "at least 0.6 of bare COPY", 0.6),
     ]
     figure.notes += [
-        "The bare sides insert the same columns into the same table with its indexes and CHECKs; they answer no duplicates, know no "
-        "types and no limits.",
+        "The bare sides insert the same columns into the same table with its indexes and CHECKs; they know no duplicates, "
+        "no types and no limits.",
         "The client has its settings as they come (a pool of 10 connections); all producers run on uvloop where it is installed.",
         "psycopg is asynchronous, as the client is; the synchronous one is shown, not judged.",
     ]

@@ -31,6 +31,7 @@ def report(run: Run) -> str:
         for figure in run.figures
         for one in figure.verdicts
     ]
+    size = "; QUICK sizes, not for conclusions" if run.quick else ""
     settings = ", ".join(f"`{name} = {value}`" for name, value in run.postgres.settings.items())
     lines = [
         "# pgqueue in figures",
@@ -38,7 +39,7 @@ def report(run: Run) -> str:
         *(f"- {name}: {value}" for name, value in machine().items()),
         f"- Postgres: {run.postgres.version}",
         f"- its settings: {settings}",
-        f"- rounds: {run.rounds}, sides in turn; rates are medians, ratios the median of the rounds' own{'; QUICK sizes, not for conclusions' if run.quick else ''}",
+        f"- rounds: {run.rounds}, sides in turn; rates are medians, ratios the median of the rounds' own{size}",
         "- every sample: `raw.json`, beside this file",
         "",
         *table(verdicts),

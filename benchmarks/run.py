@@ -1,6 +1,7 @@
 """One run of benchmarks: its server and sizes, the turns that the sides of a comparison take, and what came of it."""
 
 import json
+import math
 import platform
 import statistics
 import sys
@@ -97,7 +98,9 @@ def machine() -> dict[str, Any]:
     """What it ran on."""
     cpu = memory = ""
     if Path("/proc/cpuinfo").exists():
-        names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+        ]
         cpu = f"{len(names)} x {names[0]}" if names else ""
         memory = Path("/proc/meminfo").read_text().splitlines()[0].partition(":")[2].strip()
     return {
@@ -123,6 +126,12 @@ def _round(sample: Mapping[str, Any]) -> int:
     return int(sample["round"])
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many per cent of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
 def spread(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> str:
     """Lowest to highest."""
     values = sorted(float(sample[name]) for sample in samples)
@@ -131,5 +140,3 @@ def spread(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> st
 
 def brief(sample: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:,.5g}" for name, value in sample.items() if isinstance(value, int | float))
-
-

@@ -1,0 +1,101 @@
+"""The worker's own claimer and acker, one claim and one ack after the other, to see what each statement takes.
+
+A worker does both at once and so hides the one behind the other.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+from psycopg.rows import TupleRow
+
+from benchmarks.jobs import fill
+from pgqueue.database import Link, Parameters
+from pgqueue.job import Outcome, Status
+from pgqueue.settings import Settings
+from pgqueue.worker.acker import Acker
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.doorbell import Doorbell
+from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.lanes import Lanes
+
+BATCH = 500
+DONE = Outcome(Status.COMPLETED)
+
+
+class TimedLink(Link):
+    """A connection of the engine that writes down how long each statement took, in seconds."""
+
+    times: list[float]
+
+    async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
+        began = time.perf_counter()
+        rows = await super().run(statement, parameters)
+        self.times.append(time.perf_counter() - began)
+        return rows
+
+
+class Loop:
+    """With `cursor` off every claim begins at the lane's start, as in a queue that has none."""
+
+    def __init__(self, url: str, *, cursor: bool = True, batch: int = BATCH) -> None:
+        self.settings = Settings(database_url=url)
+        self.batch = batch
+        self.cursor = cursor
+        self.claims, self.acks = self._link("claims", sorting=False), self._link("acks")
+        self._taken: list[Held] = []
+        self._hand = Hand({"default": batch})
+        self._lanes = Lanes(self._hand.slots)
+        doorbell = Doorbell(self.settings, "bench")
+        self.claimer = Claimer(self.claims, self._lanes, self._hand, doorbell, self._taken.append, self.settings, "bench")
+        self._acker = Acker(self.acks, self._hand, lambda held, outcome: None, lambda delay: None)
+        self._next = 500_000_000
+
+    def _link(self, name: str, sorting: bool = True) -> TimedLink:
+        link = TimedLink(self.settings.conninfo, self.settings, name=name, sorting=sorting)
+        link.times = []
+        return link
+
+    async def __aenter__(self) -> Self:
+        self._acking = asyncio.create_task(self._acker.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._acker.stop()
+        await self._acking
+        await self.claims.close()
+        await self.acks.close()
+
+    async def turn(self, *, refill: bool = False) -> int:
+        """Takes a batch and acks it; answers how many jobs that were. `refill` first stores as many new ones."""
+        if refill:
+            await self.store(self.batch)
+        await self.claim()
+        count = len(self._taken)
+        for held in self._taken:
+            self._acker.put(held, DONE)
+        self._taken.clear()
+        while self._hand.held:
+            self._hand.changed.clear()
+            await self._hand.changed.wait()
+        return count
+
+    async def claim(self) -> None:
+        if not self.cursor:
+            self._lanes.rewind()
+        await self.claimer._claim()
+
+    async def store(self, count: int) -> None:
+        await fill(await self.acks.connect(), count, first=self._next, settle=False, since="0 s")
+        self._next += count
+
+    def rate(self, since: int = 0) -> float:
+        """Jobs per second of claims and acks alone, from a turn on."""
+        return self.batch * len(self.claims.times[since:]) / (sum(self.claims.times[since:]) + sum(self.acks.times[since:]))
+
+
+def first_claim(url: str, batch: int) -> dict[str, Any]:
+    """What a worker's first claim says: one queue, its lanes, each from its start."""
+    loop = Loop(url, batch=batch)
+    return dict(loop.claimer._parameters(loop._lanes.plan({"default": batch})))
