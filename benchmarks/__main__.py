@@ -19,6 +19,9 @@ FIGURES = {
     "p3": "p03_pick_up",
     "p4": "p04_enqueue",
     "p7": "p07_costs",
+    "p8": "p08_growth",
+    "p9": "p09_held_snapshot",
+    "p10": "p10_idle",
 }
 """Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
 

@@ -11,9 +11,12 @@ PAYLOAD = {"n": 1, "text": "x" * 176}
 """200 bytes of JSON."""
 
 FILL = """
-INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts, run_after)
+INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts, run_after,
+                      status, attempt_count, lease, started_at, processed_at)
 SELECT 'job-' || lpad(n::text, 9, '0'), %(job_type)s, 'user-' || mod(n, 2000), %(payload)s, sha256(n::text::bytea), 'default', 5,
-       clock_timestamp() - %(since)s::interval + (n - %(first)s) * interval '1 us'
+       clock_timestamp() - %(since)s::interval + (n - %(first)s) * interval '1 us',
+       CASE WHEN %(done)s THEN 'completed' ELSE 'enqueued' END, %(done)s::int, %(done)s::int,
+       CASE WHEN %(done)s THEN now() END, CASE WHEN %(done)s THEN now() END
   FROM generate_series(%(first)s::int, %(last)s::int) AS n
 """
 
@@ -31,22 +34,21 @@ async def fill(
     first: int = 1,
     since: str = "1 h",
     payload: Any = None,
+    job_type: str = NOOP,
+    done: bool = False,
     settle: bool = True,
 ) -> None:
-    """Jobs due `since` a while, or not yet ("-1 day"). `settle` leaves the table as one is that has stood for a while."""
-    await connection.execute(
-        FILL,
-        {
-            "job_type": NOOP,
-            "payload": Jsonb(PAYLOAD if payload is None else payload),
-            "first": first,
-            "last": first + count - 1,
-            "since": since,
-        },
-    )
+    """Jobs that have been due for a while, or are not yet ("-1 day"), or are `done`. `settle` leaves the table as one is that has
+    stood for a while."""
+    values = {"job_type": job_type, "first": first, "last": first + count - 1, "since": since, "done": done}
+    await connection.execute(FILL, values | {"payload": Jsonb(PAYLOAD if payload is None else payload)})
     if settle:
-        await connection.execute("VACUUM (ANALYZE) job_logs")
-        await connection.execute("CHECKPOINT")
+        await settled(connection)
+
+
+async def settled(connection: AsyncConnection[Any]) -> None:
+    await connection.execute("VACUUM (ANALYZE) job_logs")
+    await connection.execute("CHECKPOINT")
 
 
 async def span(connection: AsyncConnection[Any], expected: int) -> float:
