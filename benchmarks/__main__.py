@@ -18,6 +18,8 @@ FIGURES = {
     "p2": "p01_burn_down",
     "p3": "p03_pick_up",
     "p4": "p04_enqueue",
+    "p5": "p05_http",
+    "p6": "p06_mail",
     "p7": "p07_costs",
     "p8": "p08_growth",
     "p9": "p09_held_snapshot",

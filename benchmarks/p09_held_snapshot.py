@@ -1,7 +1,7 @@
 """P9: a snapshot that another session holds open while 200,000 jobs go through: nothing that is done can be cleaned away.
 
-Judged by a worker process that drains them, over its last quarter. Shown beside it: what each claim takes, in a loop of claims and acks
-with the engine's cursor and, as in a queue without one, beginning at the lane's start every time.
+Judged by a worker process that drains them, over its last quarter. Shown beside it: what each claim takes, in a loop of claims and
+acks with the engine's cursor and, as in a queue without one, beginning at the lane's start every time.
 """
 
 from collections.abc import AsyncIterator

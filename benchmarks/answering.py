@@ -1,0 +1,21 @@
+"""The service's application, answering without a database: the same routes, checks and answers, and jobs that go nowhere."""
+
+from typing import Any
+from uuid import uuid4
+
+from litestar import Litestar
+
+from pgqueue.job import NewJob, Status, Ticket
+from pgqueue.settings import Settings
+from service.app import create_app as create_real_app
+
+
+def create_app(settings: Settings) -> Litestar:
+    """For PGQUEUE_APP."""
+    app = create_real_app(settings)
+    app.state.desk.client.offer = taken
+    return app
+
+
+async def taken(job: NewJob, *, connection: Any = None) -> Ticket:
+    return Ticket(job.job_id or f"{job.task}-{uuid4()}", Status.ENQUEUED, True)
