@@ -176,6 +176,23 @@ def ensure_installed() -> None:
             install()
 
 
+def install_bench() -> None:
+    """What the benchmarks' report is drawn with; without it there is a report all the same."""
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('matplotlib') is None)"
+    if subprocess.run([str(PYTHON), "-c", code], check=False).returncode == 0:
+        return
+    say("installing what the curves are drawn with ...")
+    uv = shutil.which("uv")
+    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    ways = [[uv, "pip", "install", "--quiet", "--python", str(PYTHON)], pip] if uv else [pip]
+    for number, way in enumerate(ways, 1):
+        try:
+            return quietly(*way, "-c", "constraints.txt", "-e", ".[dev,bench]")
+        except Trouble as trouble:
+            if number == len(ways):
+                say(f"no curves will be drawn:\n{trouble}")
+
+
 def check() -> int:
     """Both, whatever the first says."""
     commands = ([str(PYTHON), "-m", "ruff", "check", "."], [str(PYTHON), "-m", "mypy"])
@@ -224,6 +241,7 @@ def main(arguments: list[str]) -> int:
     if verb == "mutants":
         become(str(PYTHON), "-m", "tests.mutants", *rest)
     if verb == "bench":
+        install_bench()
         become(str(PYTHON), "-m", "benchmarks", *rest)
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)

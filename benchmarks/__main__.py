@@ -7,6 +7,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.plots import draw
 from benchmarks.report import report
 from benchmarks.run import Run
 from benchmarks.server import Postgres
@@ -67,7 +68,11 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    text = report(run)
+    run.out.mkdir(parents=True, exist_ok=True)
+    drawn = draw(run.figures, run.out)
+    if not drawn and any(figure.curves for figure in run.figures):
+        run.say("no curves: matplotlib is not installed (pip install '.[bench]')")
+    text = report(run, drawn)
     (run.out / "report.md").write_text(text)
     print(text)
     run.say(f"report: {run.out / 'report.md'}")

@@ -15,17 +15,18 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines + ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
 
 
-def section(figure: Figure) -> list[str]:
+def section(figure: Figure, drawn: bool) -> list[str]:
     lines = [f"## {figure.key}. {figure.title}", ""]
     lines += [*table(figure.rows), ""] if figure.rows else []
     lines += [f"- {verdict.what}: {verdict.value}; wanted: {verdict.wanted}" for verdict in figure.verdicts]
     lines += [f"- {note}" for note in figure.notes]
-    lines += ["", *(f"![{curve['title']}]({curve['name']}.png)" for curve in figure.curves)]
+    if drawn and figure.curves:
+        lines += ["", *(f"![{curve['title']}]({curve['name']}.png)" for curve in figure.curves)]
     return [*lines, ""]
 
 
-def report(run: Run) -> str:
-    """The whole of it."""
+def report(run: Run, drawn: bool) -> str:
+    """The whole of it; `drawn` says whether the curves lie beside it."""
     verdicts = [
         {"figure": figure.key, "what": one.what, "wanted": one.wanted, "value": one.value, "": MARK[one.met]}
         for figure in run.figures
@@ -46,5 +47,5 @@ def report(run: Run) -> str:
         "",
     ]
     for figure in run.figures:
-        lines += section(figure)
+        lines += section(figure, drawn)
     return "\n".join(lines)
