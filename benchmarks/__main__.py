@@ -25,6 +25,7 @@ FIGURES = {
     "p8": "p08_growth",
     "p9": "p09_held_snapshot",
     "p10": "p10_idle",
+    "peers": "peers.measure",
 }
 """Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
 

@@ -5,20 +5,18 @@ A worker does both at once and so hides the one behind the other.
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Any, Self
 
+from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from benchmarks import tasks
 from benchmarks.jobs import fill
 from pgqueue.database import Link, Parameters
 from pgqueue.job import Outcome, Status
 from pgqueue.settings import Settings
-from pgqueue.worker.acker import Acker
-from pgqueue.worker.claimer import Claimer
-from pgqueue.worker.doorbell import Doorbell
-from pgqueue.worker.hand import Hand, Held
-from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.hand import Held
+from pgqueue.worker.worker import Worker
 
 BATCH = 500
 DONE = Outcome(Status.COMPLETED)
@@ -29,11 +27,11 @@ class TimedLink(Link):
 
     times: list[float]
 
-    async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
+    async def _run(self, statement: str, parameters: Parameters) -> AsyncCursor[TupleRow]:
         began = time.perf_counter()
-        rows = await super().run(statement, parameters)
+        cursor = await super()._run(statement, parameters)
         self.times.append(time.perf_counter() - began)
-        return rows
+        return cursor
 
 
 class Loop:
@@ -41,18 +39,18 @@ class Loop:
     `first`."""
 
     def __init__(self, url: str, *, cursor: bool = True, batch: int = BATCH, first: int = 500_000_000) -> None:
-        self.settings = Settings(database_url=url)
+        self.settings = Settings(database_url=url, queues={"default": batch})
         self.batch = batch
         self.cursor = cursor
-        self.claims, self.acks = self._link("claims", sorting=False), self._link("acks")
         self.counts: list[int] = []
         """Jobs of each turn. Some are smaller: a tenth of the room was kept for lanes that the claim before did not reach."""
-        self._taken: list[Held] = []
-        self._hand = Hand({"default": batch})
-        self._lanes = Lanes(self._hand.slots)
-        doorbell = Doorbell(self.settings, "bench")
-        self.claimer = Claimer(self.claims, self._lanes, self._hand, doorbell, self._taken.append, self.settings, "bench")
-        self._acker = Acker(self.acks, self._hand, lambda held, outcome: None, lambda delay: None)
+        self.claims, self.acks = self._link("claims", sorting=False), self._link("acks")
+        worker = Worker(self.settings, {tasks.NOOP: tasks.noop}, {tasks.NOOP: tasks})
+        worker._links |= {"claims": self.claims, "acks": self.acks}
+        worker._build({})
+        self.claimer = worker.claimer
+        self._acker = worker.acker
+        self._hand = worker.hand
         self._next = first
 
     def _link(self, name: str, sorting: bool = True) -> TimedLink:
@@ -74,21 +72,20 @@ class Loop:
         """Takes a batch and acks it; answers how many jobs that were. `refill` first stores as many new ones."""
         if refill:
             await self.store(self.batch)
-        await self.claim()
-        count = len(self._taken)
-        for held in self._taken:
+        taken = await self.claim()
+        for held in taken:
             self._acker.put(held, DONE)
-        self._taken.clear()
         while self._hand.held:
             self._hand.changed.clear()
             await self._hand.changed.wait()
-        self.counts.append(count)
-        return count
+        self.counts.append(len(taken))
+        return len(taken)
 
-    async def claim(self) -> None:
+    async def claim(self) -> list[Held]:
         if not self.cursor:
-            self._lanes.rewind()
-        await self.claimer._claim()
+            self.claimer.lanes.rewind()
+        taken, _, _ = await self.claimer._claim()
+        return taken
 
     async def store(self, count: int) -> None:
         await fill(await self.acks.connect(), count, first=self._next, settle=False, since="0 s")
@@ -101,5 +98,5 @@ class Loop:
 
 def first_claim(url: str, batch: int) -> dict[str, Any]:
     """What a worker's first claim says: one queue, its lanes, each from its start."""
-    loop = Loop(url, batch=batch)
-    return dict(loop.claimer._parameters(loop._lanes.plan({"default": batch})))
+    claimer = Loop(url, batch=batch).claimer
+    return dict(claimer._parameters(claimer.lanes.plan({"default": batch})))

@@ -25,8 +25,12 @@ def _draw(curve: dict[str, Any], path: Path) -> None:
     drawing, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
     for name, points in curve["lines"].items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=name)
+    places = sorted({x for points in curve["lines"].values() for x, _ in points})
     if curve.get("log"):
         axes.set_xscale("log")
+    if len(places) <= 6:
+        axes.set_xticks(places)
+        axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
