@@ -4,16 +4,18 @@ Two looks at each table: the engine's claims and acks in a loop that stores as m
 what it is; and a worker process that drains. Each table is made once and serves all rounds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 from psycopg import AsyncConnection
 
 from benchmarks import workers
 from benchmarks.jobs import fill, one, settled
-from benchmarks.loop import BATCH, Loop
+from benchmarks.loop import BATCH, Loop, first_claim
 from benchmarks.run import Figure, Measure, Run, Sample, Verdict, median, percentile, ratio, spread
+from pgqueue.database import load
 
 SMALL = 1_000
 WARM = 10
@@ -43,6 +45,30 @@ async def steady(url: str, turns: int, numbers: Callable[[], int]) -> Sample:
             "claim_p50_ms": 1000 * percentile(claims, 50),
             "claim_p99_ms": 1000 * percentile(claims, 99),
         }
+
+
+async def rows_read(url: str) -> int:
+    """Rows of job_logs that the scans of a first claim read, wanted or not, by the plan as it was carried out."""
+    loop = Loop(url)
+    link = loop.claims
+    connection = await link.connect()
+    async with connection.transaction(force_rollback=True):
+        text: Any = f"EXPLAIN (ANALYZE, FORMAT JSON) {load('claim_jobs')}"
+        cursor = await connection.execute(text, first_claim(url, BATCH))
+        plan = (await cursor.fetchall())[0][0]
+    await link.close()
+    return sum(_read(node) for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "job_logs")
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def _read(node: dict[str, Any]) -> int:
+    scanned = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) if "Scan" in node["Node Type"] else 0
+    return int(scanned * node["Actual Loops"])
 
 
 async def drained(url: str, jobs: int, numbers: Callable[[], int]) -> Sample:
@@ -75,6 +101,12 @@ async def measure(run: Run, wanted: set[str]) -> None:
         for name, size in sizes.items():
             run.say(f"P8: making a table with {name}")
             await _make(urls[name], **size)
+            read = await rows_read(urls[name])
+            figure.samples[f"rows read, {name}"] = [{"rows": read}]
+            most = f"at most {2 * BATCH + 10:,}"
+            figure.verdicts.append(
+                Verdict(f"rows read by a claim of {BATCH}, {name}", most, f"{read:,}", read <= 2 * BATCH + 10)
+            )
         # Whether a row was stored before or after the last checkpoint must not count for how fast it is claimed.
         await run.postgres.change(full_page_writes="off")
         await _steady(run, figure, urls, numbers.__next__)

@@ -1,4 +1,4 @@
-"""awa: its queue storage and Rust engine, handlers in Python, 200 workers in one process."""
+"""awa: its queue storage and Rust engine, handlers in Python, 1,000 workers in one process."""
 
 import logging
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from awa import AsyncClient
 from protocol import METER, URL, each, main, paced, payload, timed, until_stopped
 
-WORKERS = 200
+WORKERS = 1000
 
 
 @dataclass

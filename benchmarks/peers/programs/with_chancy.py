@@ -1,4 +1,4 @@
-"""Chancy: the asyncio executor with a concurrency of 200 and eager polling, jobs kept until its pruner takes them."""
+"""Chancy: the asyncio executor with a concurrency of 1,000 and eager polling, jobs kept until its pruner takes them."""
 
 import logging
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from chancy import Chancy, Queue, Worker, job
 from protocol import METER, URL, each, main, paced, payload, timed, until_stopped
 
-CONCURRENCY = 200
+CONCURRENCY = 1000
 
 
 @job(queue="default")

@@ -1,4 +1,4 @@
-"""oban-py: one queue with a limit of 200 in one process, jobs kept."""
+"""oban-py: one queue with a limit of 100 in one process, jobs kept."""
 
 import logging
 from typing import Any
@@ -9,7 +9,7 @@ from oban.schema import install_sql
 from protocol import METER, URL, each, main, paced, payload, timed, until_stopped
 from psycopg_pool import AsyncConnectionPool
 
-LIMIT = 200
+LIMIT = 100
 
 
 @worker(queue="default")
