@@ -84,7 +84,8 @@ def setting(
     """A field of Settings. `default` is a text, as in the environment, or None; `also` are other names that mean the same."""
     value = None if default is None else parse(default)
     metadata = {"name": name, "parse": parse, "default": default, "doc": doc, "secret": secret, "also": also}
-    return dataclasses.field(default_factory=lambda: value, metadata=metadata)
+    # Somebody will log their settings one day.
+    return dataclasses.field(default_factory=lambda: value, metadata=metadata, repr=not secret)
 
 
 def lookup(environment: Mapping[str, str], metadata: Mapping[str, Any], problems: list[str]) -> tuple[str, str] | None:

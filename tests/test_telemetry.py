@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgqueue.settings import Settings
 from pgqueue.telemetry import HumanFormatter, JsonFormatter, clean, mask, mask_address
 
 
@@ -35,6 +36,11 @@ def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: 
         ("password=hunter2 sslmode=require", "password=*** sslmode=require"),
         ('{"api_key": "SG.abc"}', '{"api_key": "***"}'),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("SMTP_PASSWORD=hunter2", "SMTP_PASSWORD=***"),
+        ("Settings(smtp_password='hunter2', host='x')", "Settings(smtp_password='***', host='x')"),
+        ("host=x password='a b c' port=1", "host=x password='***' port=1"),
+        ("PGQUEUE_ADMIN_TOKENS=abc,def HOST=x", "PGQUEUE_ADMIN_TOKENS=*** HOST=x"),
+        ("api_tokens=('abc', 'def'), open=False", "api_tokens=***, open=False"),
         ("the token has expired", "the token has expired"),
         ("nothing to hide @ home", "nothing to hide @ home"),
     ],
@@ -50,6 +56,27 @@ LOCAL = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'*+-/=?^_`{|
 @given(LOCAL.filter(lambda local: "***" not in local), st.sampled_from(["", "to=", "<", '"', "(", "user ", "x:"]))
 def test_no_valid_address_survives_whole(local: str, before: str) -> None:
     assert f"{local}@example.com" not in mask(f"{before}{local}@example.com and more")
+
+
+LONG = 500_000
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    ["a" * LONG + "@", "a" * LONG + " %40b.c", "w" * LONG + " ://", "://a:" * (LONG // 5), "b." * LONG + "@", "a@" + "b." * LONG,
+     "password='" * (LONG // 10), "tokens=(" * (LONG // 8), "tokens=" + ",a" * LONG, "=" * LONG + "a@b.c"],
+    ids=lambda text: text[:5],
+)  # fmt: skip
+def test_masking_takes_as_long_as_the_text_and_not_as_its_square(text: str) -> None:
+    """32,000 characters without a space took 3 s, and a failed attempt may bring as many: minutes for these."""
+    mask(text)
+
+
+def test_settings_show_no_secret_to_whoever_prints_them() -> None:
+    settings = Settings(database_url="postgresql://u:hunter2@h/x", admin_tokens=("hunter2",), smtp_password="hunter2")
+    assert "hunter2" not in repr(settings)
+    assert "port=3333" in repr(settings)
 
 
 def test_a_cut_text_says_so_and_keeps_the_wanted_end() -> None:
