@@ -66,6 +66,17 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
+def _masked_within(value: Any) -> Any:
+    match value:
+        case str():
+            return mask(value)
+        case dict():
+            return {mask(str(key)): _masked_within(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked_within(inner) for inner in value]
+    return value
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: timestamp, level, logger, event, message, and what the caller added."""
 
@@ -79,7 +90,7 @@ class JsonFormatter(logging.Formatter):
             "message": mask(record.getMessage()),
         }
         for key, value in fields(record).items():
-            entry[key] = mask(value) if isinstance(value, str) else value
+            entry[key] = _masked_within(value)
         if record.exc_info:
             entry["stack"] = mask(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False, default=lambda value: mask(str(value)))

@@ -10,6 +10,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from pgqueue.cli import main
+from tests.logged import SAID
 
 Cli = Callable[..., Awaitable[Result]]
 
@@ -21,6 +22,7 @@ def cli_for(database_url: str) -> Cli:
         env: dict[str, str | None] = {"DATABASE_URL": database_url, **environment}
         # In a thread: a command has an event loop of its own.
         result = await asyncio.to_thread(CliRunner().invoke, main, list(arguments), input=stdin, env=env)
+        SAID.append(result.stderr)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

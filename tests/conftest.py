@@ -26,6 +26,8 @@ from pgqueue.binaries import bindir, bindirs, version_of
 from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
 from pgqueue.settings import Settings
+from tests.logged import ears as ears
+from tests.logged import what_is_logged_is_read as what_is_logged_is_read
 
 FAST = {
     "fsync": "off",

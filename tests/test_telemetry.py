@@ -111,6 +111,16 @@ def test_json_lines_have_the_names_that_programs_read() -> None:
     assert entry["timestamp"].endswith("Z")
 
 
+def test_what_is_inside_of_what_was_given_is_masked_too() -> None:
+    given = {
+        "to": ["ana.maria@example.com", {"bob.b@example.com": ("bob.b@example.com", 1)}],
+        "at": ValueError("ana.maria@example.com"),
+    }
+    line = JsonFormatter().format(record("it failed", **given))
+    assert json.loads(line)["to"] == ["a***@example.com", {"b***@example.com": ["b***@example.com", 1]}]
+    assert json.loads(line)["at"] == "a***@example.com"
+
+
 def test_an_id_with_a_line_break_forges_no_line() -> None:
     job_id = "j\n12:00:00 Job admin completed\x1b[2J"
     line = HumanFormatter().format(record("Job %s failed", job_id, jobId=job_id))
