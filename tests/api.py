@@ -8,6 +8,7 @@ import httpx
 
 from pgqueue.settings import Settings
 from service.app import create_app
+from tests.logins import url_of
 
 ADMIN_TOKEN = "an-admin-token"
 API_TOKEN = "an-api-token"
@@ -21,7 +22,8 @@ SIGNIN = "/api/jobs/signin-notification"
 @asynccontextmanager
 async def open_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service. Unless told otherwise admin routes take ADMIN, and sign-ins are open."""
-    app = create_app(settings.with_(**{"admin_tokens": (ADMIN_TOKEN,), **changes}))
+    mine = settings.with_(database_url=url_of("queue_api", settings.database_url))
+    app = create_app(mine.with_(**{"admin_tokens": (ADMIN_TOKEN,), **changes}))
     transport = httpx.ASGITransport(app)
     async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3333", timeout=30) as client:
         yield client

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from pgqueue.cli import main
 from tests.logged import SAID
+from tests.logins import url_for
 
 Cli = Callable[..., Awaitable[Result]]
 
@@ -19,7 +20,8 @@ def cli_for(database_url: str) -> Cli:
     """`await cli("job", "x")`: runs pgqueue on that database. No terminal anywhere."""
 
     async def cli(*arguments: str, stdin: str | None = None, **environment: str | None) -> Result:
-        env: dict[str, str | None] = {"DATABASE_URL": database_url, **environment}
+        url = url_for(arguments[0] if arguments else "", database_url)
+        env: dict[str, str | None] = {"DATABASE_URL": url, **environment}
         # In a thread: a command has an event loop of its own.
         result = await asyncio.to_thread(CliRunner().invoke, main, list(arguments), input=stdin, env=env)
         SAID.append(result.stderr)
@@ -40,7 +42,7 @@ async def process(*arguments: str, url: str | None, **environment: str) -> tuple
     """Runs pgqueue as a process: exit code, stdout, stderr."""
     started = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pgqueue.cli", *arguments),
-        env=clean_environment(url, **environment),
+        env=clean_environment(url and url_for(arguments[0], url), **environment),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -1,9 +1,10 @@
 """The Postgres of the tests: one server per test process and major version, a fresh database for every test.
 
 A test that takes `database_url`, `connection` or `settings` gets a clone of a migrated template (20 ms), removed
-afterwards; end your own processes before. `@pytest.mark.postgres(15, 18)` runs a test on these versions of the server, and
-skips those that are not installed; without it a test runs on the embedded one. Tests that harm the server take one of their
-own: `with EmbeddedServer() as server`, and `migrate(server.url())`.
+afterwards; end your own processes before. What takes `settings` is a program, with a program's rights (tests/logins.py).
+`@pytest.mark.postgres(15, 18)` runs a test on these versions of the server, and skips those that are not installed; without it a
+test runs on the embedded one. Tests that harm the server take one of their own: `with EmbeddedServer() as server`, and
+`migrate(server.url())`. What is logged is read (tests/logged.py).
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from pgqueue.migrations import migrate
 from pgqueue.settings import Settings
 from tests.logged import ears as ears
 from tests.logged import what_is_logged_is_read as what_is_logged_is_read
+from tests.logins import OWNED, make_logins, url_of
 
 FAST = {
     "fsync": "off",
@@ -104,7 +106,7 @@ def run_migrations(*, autocommit: bool, **where: Any) -> None:
 
 
 def a_template(major: int) -> Callable[..., Any]:
-    return postgresql_noproc(depends_on=f"pg_server_{major}", load=[run_migrations])
+    return postgresql_noproc(depends_on=f"pg_server_{major}", load=[run_migrations, make_logins])
 
 
 pg_server_15, template_15 = a_server(15), a_template(15)
@@ -122,9 +124,9 @@ def pg_server(request: pytest.FixtureRequest, postgres_major: int) -> Server:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, pg_server: Server, postgres_major: int) -> Iterator[str]:
-    """A database of this test's own, migrated."""
+    """A database of this test's own, migrated. The URL is its owner's; the programs have logins of their own (tests/logins.py)."""
     template = request.getfixturevalue(f"template_{postgres_major}").template_dbname
-    name = f"test_{uuid.uuid4().hex[:12]}"
+    name = f"{OWNED}{uuid.uuid4().hex[:12]}"
     where: dict[str, Any] = {
         "host": pg_server.host,
         "port": pg_server.port,
@@ -158,9 +160,9 @@ async def connection(database_url: str) -> AsyncIterator[AsyncConnection[Any]]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """For that database, and impatient."""
+    """For that database, and impatient. Not as its owner: what takes settings is a program."""
     return Settings(
-        database_url=database_url,
+        database_url=url_of("queue_program", database_url),
         poll_interval=timedelta(milliseconds=20),
         idle_interval=timedelta(milliseconds=100),
         shutdown_timeout=timedelta(seconds=2),

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.logins import GROUPS
+
 NOBODY = 65534
 
 
@@ -30,7 +32,8 @@ async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
     parts = urlsplit(url)
     home = folder / "pgbouncer"
     home.mkdir()
-    (home / "users.txt").write_text(f'"{parts.username}" "{parts.password}"\n')
+    logins = [str(parts.username), *GROUPS]
+    (home / "users.txt").write_text("".join(f'"{login}" "{parts.password}"\n' for login in logins))
     (home / "pgbouncer.ini").write_text(
         f"""[databases]
 * = host={parts.hostname} port={parts.port}

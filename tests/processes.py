@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.logins import url_of
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,7 +41,7 @@ def log_lines(ledger: Path) -> list[dict[str, Any]]:
 
 def env(url: str, ledger: Path, more: Mapping[str, str]) -> dict[str, str]:
     mine = {
-        "DATABASE_URL": url,
+        "DATABASE_URL": url_of("queue_worker", url),
         "PGQUEUE_TEST_LEDGER": str(ledger),
         "PGQUEUE_MODULES": "tests.tasks",
         "PGQUEUE_LEASE": "1s",

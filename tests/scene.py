@@ -8,12 +8,15 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from pgqueue import testing
 from pgqueue.database import Link
 from pgqueue.registry import declarations, entry, publish
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.lanes import LAST_ID, START
 from pgqueue.worker.rows import answer_from
+from pgqueue.worker.worker import Worker
+from tests.logins import url_of
 
 LEASE = timedelta(seconds=30)
 
@@ -37,10 +40,26 @@ async def until(
         raise AssertionError(f"{what} did not come about in {seconds} s") from None
 
 
+def for_worker(settings: Settings) -> Settings:
+    """The same, with a worker's rights in the database."""
+    return settings.with_(
+        database_url=url_of("queue_worker", settings.database_url),
+        direct_url=settings.direct_url and url_of("queue_worker", settings.direct_url),
+    )
+
+
+@asynccontextmanager
+async def working(settings: Settings, *tasks: Task[Any], lifespan: Any = None) -> AsyncIterator[Worker]:
+    """`pgqueue.testing.working`, with a worker's rights."""
+    async with testing.working(for_worker(settings), *tasks, lifespan=lifespan) as worker:
+        yield worker
+
+
 @asynccontextmanager
 async def link(settings: Settings, name: str = "test") -> AsyncIterator[Link]:
     """One of a worker's connections, to run its statements by hand."""
-    one = Link(settings.conninfo, settings, name=name)
+    mine = for_worker(settings)
+    one = Link(mine.conninfo, mine, name=name)
     try:
         yield one
     finally:

@@ -165,6 +165,8 @@ async def test_an_ack_outlives_a_dead_connection(connection: Connection, setting
 async def test_a_statement_undone_by_a_deadlock_is_sent_again(connection: Connection, settings: Settings, scene: Scene) -> None:
     """Two rows, locked in opposite orders by us and by somebody careless: we are the victim, and go again."""
     first, second = sorted(await claimed(connection, settings, scene, 2), key=lambda held: held.claim.id)
+    # Who is the victim is staged with a setting that is not for programs.
+    await sql(connection, "GRANT SET ON PARAMETER deadlock_timeout TO queue_worker, queue_program")
     await sql(connection, "SELECT set_config('deadlock_timeout', '10s', false)")
     engine = await scene.acker.link.connect()
     await engine.execute("SELECT set_config('deadlock_timeout', '50ms', false)")

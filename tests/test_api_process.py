@@ -21,6 +21,7 @@ from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
 from tests.api import SIGN_IN, SIGNIN, problem
 from tests.factories import value
+from tests.logins import url_of
 from tests.scene import until
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,7 @@ Connection = AsyncConnection[Any]
 
 
 def environment(database_url: str, **more: str) -> dict[str, str]:
-    ours = {"DATABASE_URL": database_url, "PORT": "0", "PGQUEUE_DRAIN": "0", "PGQUEUE_LOG_FORMAT": "json"}
+    ours = {"DATABASE_URL": url_of("queue_api", database_url), "PORT": "0", "PGQUEUE_DRAIN": "0", "PGQUEUE_LOG_FORMAT": "json"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PGQUEUE_", "MAIL_", "SMTP_"))}
     return inherited | ours | more
 

@@ -11,9 +11,8 @@ from pgqueue.client import Client
 from pgqueue.job import Job, NewJob
 from pgqueue.settings import Settings
 from pgqueue.task import task
-from pgqueue.testing import working
 from tests.factories import a_job, a_type, sql, the_job
-from tests.scene import claim, link, published, until
+from tests.scene import claim, link, published, until, working
 
 pytestmark = pytest.mark.postgres(15, 18)
 

@@ -27,6 +27,7 @@ from psycopg import AsyncConnection
 
 from tests.commands import clean_environment, cli_for, process
 from tests.factories import a_job, a_type, sql, value
+from tests.logins import url_for
 from tests.scene import until
 
 COMMANDS: list[tuple[str, ...]] = [
@@ -102,7 +103,7 @@ class TestExitCodes:
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "pgqueue.cli", "job", b"\xff"],
-            env=clean_environment(database_url),
+            env=clean_environment(url_for("job", database_url)),
             capture_output=True,
             check=False,
         )
@@ -114,7 +115,7 @@ def on_a_terminal(arguments: Sequence[str], url: str, answer: str | None = None)
     """Runs pgqueue on a terminal of 80 columns; `answer` is typed when it asks. Exit code, and what was on the screen."""
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
-    env = clean_environment(url, TERM="xterm-256color")
+    env = clean_environment(url_for(arguments[0], url), TERM="xterm-256color")
     env.pop("COLUMNS", None)
     child = subprocess.Popen([sys.executable, "-m", "pgqueue.cli", *arguments], stdin=its, stdout=its, stderr=its, env=env)
     os.close(its)
@@ -204,7 +205,7 @@ class TestTerminals:
 async def running(*arguments: str, url: str | None, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     started = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pgqueue.cli", *arguments),
-        env=clean_environment(url, **environment),
+        env=clean_environment(url and url_for(arguments[0], url), **environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -248,7 +249,10 @@ class TestPipes:
         )
         command = f"'{sys.executable}' -m pgqueue.cli dlq export | head -n 1"
         shell = await asyncio.create_subprocess_shell(
-            command, env=clean_environment(database_url), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            command,
+            env=clean_environment(url_for("dlq", database_url)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         out, err = await shell.communicate()
         assert json.loads(out)["status"] == "dlq"

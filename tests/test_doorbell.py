@@ -11,9 +11,8 @@ from pgqueue.client import Client
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import task
-from pgqueue.testing import working
 from tests.factories import sql
-from tests.scene import link, published, registered, until
+from tests.scene import link, published, registered, until, working
 
 Connection = AsyncConnection[Any]
 

@@ -16,9 +16,9 @@ from pgqueue.errors import DependencyDown, Discard, Retry, Snooze
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import Backoff, Task, task
-from pgqueue.testing import advance, working
+from pgqueue.testing import advance
 from tests.factories import a_job, sql, the_job
-from tests.scene import published, until
+from tests.scene import for_worker, published, until, working
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -288,7 +288,7 @@ async def test_a_module_s_lifespan_is_opened_once_and_handed_to_its_jobs(connect
         await until(lambda: len(seen) == 2)
         assert closed == []
     assert seen == ["a pool of mail connections"] * 2
-    assert (opened, closed) == ([settings.database_url], [True])
+    assert (opened, closed) == ([for_worker(settings).database_url], [True])
 
 
 async def test_an_error_text_that_no_database_takes_is_cleaned_before(connection: Connection, settings: Settings) -> None:

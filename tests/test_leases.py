@@ -14,9 +14,8 @@ from pgqueue.errors import LeaseLost
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import task
-from pgqueue.testing import working
 from tests.factories import a_job, sql, the_job
-from tests.scene import claim, link, published, sweep, until
+from tests.scene import claim, link, published, sweep, until, working
 
 Connection = AsyncConnection[Any]
 SHORT = timedelta(seconds=1)

@@ -15,10 +15,9 @@ from pgqueue.migrations import migrate
 from pgqueue.retention import prune
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
-from pgqueue.testing import working
 from tests.factories import a_job, sql, the_job
 from tests.pooler import pooled
-from tests.scene import published, until
+from tests.scene import published, until, working
 
 Connection = AsyncConnection[Any]
 

@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from psycopg import AsyncConnection
@@ -84,7 +84,9 @@ async def test_it_works_in_batches_and_tells_how_far_it_is(connection: Connectio
 async def test_by_itself_it_reads_only_what_can_be_old_enough(connection: Connection, settings: Settings) -> None:
     """Adopted rows have random ids: they go when the whole table is read, which a command does and a worker does not."""
     old = timedelta(days=-9)
-    await a_job(connection, id=uuid4(), job_id="adopted", status="completed", created_at=old, processed_at=old)
+    # One random id in two hundred looks old: not this one.
+    random = UUID(int=uuid4().int | 1 << 127)
+    await a_job(connection, id=random, job_id="adopted", status="completed", created_at=old, processed_at=old)
     assert (await prune(connection, settings, whole=False)).jobs == 0
     assert (await prune(connection, settings, whole=True)).jobs == 1
 
