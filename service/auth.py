@@ -1,6 +1,7 @@
 """Who may do what: bearer tokens, and what is open without one."""
 
 import hmac
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 from hashlib import sha256
@@ -14,6 +15,8 @@ from pgqueue.settings import Settings
 from service.hosts import is_loopback
 from service.problems import Refusal
 from service.requests import header
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]*)?")
 
 
 class Level(IntEnum):
@@ -104,11 +107,10 @@ def _digest(token: bytes) -> bytes:
     return sha256(token).digest()
 
 
-def _hostname(netloc: str) -> str:
-    try:
-        return urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return ""
+def _hostname(host: str) -> str:
+    # Not by urlsplit, which finds localhost in "x@localhost" and in "localhost/x".
+    found = _HOST.fullmatch(host)
+    return found[1] if found else ""
 
 
 def _netloc(origin: str) -> str:

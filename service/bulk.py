@@ -35,7 +35,7 @@ async def read_jobs(desk: Desk, request: Request[Any, Any, Any], body: Any) -> l
 
 
 def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> NewJob:
-    wanted = shaped(item, EnqueueRequest)
+    wanted = shaped(item, EnqueueRequest, "A job")
     if desk.catalog.is_admins(wanted.type):
         desk.access.demand(request, Level.ADMIN)
     return desk.catalog.job(wanted, valid_id(wanted.job_id))

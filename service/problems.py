@@ -12,12 +12,15 @@ from litestar.exceptions import HTTPException
 
 from pgqueue.database import AWAY
 from pgqueue.errors import DuplicatePayload, InvalidJob, JobNotFound, RateLimited, SchemaError, UnknownType, WrongState
+from pgqueue.telemetry import mask
 from service.jobs import signin
+from service.mail.text import shown
 
 log = logging.getLogger("service.problems")
 
 MEDIA_TYPE = "application/problem+json"
 FAILED = "Failed to enqueue job"
+LONGEST_SENTENCE = 500
 UNAVAILABLE = "The database is not available"
 BROKEN = "Internal server error"
 
@@ -67,13 +70,15 @@ class Refusal(Exception):
         self.headers = headers or {}
 
     def problem(self) -> Problem:
+        # A sentence may repeat what the caller wrote, and is read in logs of his: one line, and nobody's address.
+        sentence = shown(mask(self.sentence), LONGEST_SENTENCE)
         return Problem(
             type="about:blank",
             title=HTTPStatus(self.status).phrase,
             status=self.status,
-            detail=self.sentence,
-            error=self.sentence,
-            message=self.sentence,
+            detail=sentence,
+            error=sentence,
+            message=sentence,
             job_id=self.job_id,
             job_status=self.job_status,
             retry_after=self.retry_after,

@@ -80,10 +80,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError("an object has a member twice")
 
 
-def shaped(value: Any, shape: type[T]) -> T:
+def shaped(value: Any, shape: type[T], what: str = "The body") -> T:
     """The plain values as a struct. Refusal 400 says which member is wrong."""
     if not isinstance(value, dict):
-        raise Refusal(400, "The body must be a JSON object")
+        raise Refusal(400, f"{what} must be a JSON object")
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
@@ -113,6 +113,8 @@ def path_name(raw: str) -> str:
     """The name of a queue, likewise. Refusal 400."""
     try:
         return identifying("The name of a queue", unquote_to_bytes(raw.encode("latin-1")).decode("utf-8"), LONGEST_JOB_ID)
+    except UnicodeError:
+        raise Refusal(400, "The name of a queue must be UTF-8") from None
     except ValueError as error:
         raise Refusal(400, str(error)) from None
 
