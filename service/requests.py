@@ -22,7 +22,7 @@ DEEPEST = 64
 
 LONGEST_JOB_ID = 255
 
-JobId = Annotated[str, PathParameter(name="jobId")]
+JobId = Annotated[str, PathParameter(name="jobId", description="Percent-encoded, slashes too.")]
 """The segment of the path, still percent-encoded: for `path_id`."""
 
 _MISSING = re.compile("Object missing required field `([^`]*)`")

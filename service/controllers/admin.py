@@ -21,7 +21,7 @@ class Admin(Controller):
     @post(
         "/send-email",
         status_code=202,
-        operation_class=takes(EmailRequest, "to", "subject", "body"),
+        operation_class=takes(EmailRequest, "to", "subject", "body", idempotent=True),
         responses=refusals(401, 403, 409, 413, 415),
         opt={"failure": FAILED},
     )

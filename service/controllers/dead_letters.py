@@ -3,15 +3,14 @@
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, post
-from litestar.params import FromQuery, QueryParameter
 
 from service.answers import Accepted, DeadPage, ReplayAnswer
 from service.dead_letters import batch_filter, dead_filter, page, page_size, read_cursor
 from service.desk import Desk
-from service.openapi import refusals, takes
+from service.openapi import query, refusals, takes
 from service.reports import ErrorGroup, ErrorGroups, plain
 from service.requests import JobId, path_id, read_json, shaped
-from service.schemas import RetryBatchRequest, RetryRequest
+from service.schemas import MOMENT, NO_NUL, RetryBatchRequest, RetryRequest
 
 
 class DeadLetters(Controller):
@@ -22,13 +21,13 @@ class DeadLetters(Controller):
     async def list_(
         self,
         request: Request[Any, Any, Any],
-        job_type: Annotated[str | None, QueryParameter(name="type")] = None,
-        user_id: Annotated[str | None, QueryParameter(name="userId")] = None,
-        error: FromQuery[str | None] = None,
-        since: FromQuery[str | None] = None,
-        until: FromQuery[str | None] = None,
-        cursor: FromQuery[str | None] = None,
-        limit: FromQuery[str | None] = None,
+        job_type: Annotated[str | None, query("type", pattern=NO_NUL)] = None,
+        user_id: Annotated[str | None, query("userId", pattern=NO_NUL)] = None,
+        error: Annotated[str | None, query("error", pattern=NO_NUL)] = None,
+        since: Annotated[str | None, query("since", pattern=MOMENT)] = None,
+        until: Annotated[str | None, query("until", pattern=MOMENT)] = None,
+        cursor: Annotated[str | None, query("cursor")] = None,
+        limit: Annotated[str | None, query("limit", pattern="^([1-9][0-9]?|100)?$")] = None,
     ) -> DeadPage:
         """A page of dead jobs, newest first; `error` is a part of the error, `since` and `until` are times of death."""
         desk: Desk = request.app.state.desk

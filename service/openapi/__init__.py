@@ -14,15 +14,19 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
+    OpenAPIType,
     Operation,
+    Parameter,
     RequestBody,
     Schema,
     SecurityRequirement,
     SecurityScheme,
 )
+from litestar.params import QueryParameter
 
 from pgqueue import __version__
 from service.problems import MEDIA_TYPE, Problem
+from service.schemas import LONGEST_ID
 
 BEARER: list[SecurityRequirement] = [{"bearer": []}]
 
@@ -73,19 +77,28 @@ def refusals(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def takes(shape: type[msgspec.Struct], *required: str, optional: bool = False) -> type[Operation]:
-    """For a route that decodes its body itself: the operation that describes that body."""
+def takes(shape: type[msgspec.Struct], *required: str, optional: bool = False, idempotent: bool = False) -> type[Operation]:
+    """For a route that decodes its body itself: the operation that describes that body, and the header Idempotency-Key."""
     reference = msgspec.json.schema(shape)
     described = reference["$defs"][shape.__name__]
     if required:
         described["required"] = list(required)
+        # Decoding lets null pass, so that there is one sentence for what is missing; the answer to null is that sentence.
+        described["properties"] |= {name: described["properties"][name]["anyOf"][0] for name in required}
 
     @dataclass
     class Described(Operation):
         def __post_init__(self) -> None:
             self.request_body = RequestBody({"application/json": OpenAPIMediaType(_Ready(described))}, required=not optional)
+            if idempotent:
+                self.parameters = [*(self.parameters or ()), _IDEMPOTENCY_KEY]
 
     return Described
+
+
+def query(name: str, **schema: Any) -> QueryParameter:
+    """A parameter of the query that the handler reads as text or None; `schema` describes what it takes."""
+    return QueryParameter(name=name, schema_extra={"one_of": None, "type": OpenAPIType.STRING, **schema})
 
 
 class _Ready(Schema):
@@ -100,6 +113,14 @@ class _Ready(Schema):
 
     def to_schema(self) -> dict[str, Any]:
         return self._document
+
+
+_IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="The job's id, for callers that do not put it into the body.",
+    schema=_Ready({"type": "string", "maxLength": LONGEST_ID}),
+)
 
 
 class _Page(OpenAPIRenderPlugin):
