@@ -9,6 +9,7 @@
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --out)
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
   python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
+  python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
@@ -16,6 +17,7 @@ The first call makes .venv and installs into it, later ones only when pyproject.
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -40,6 +42,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "pgqueue-installed"
 UNFINISHED = VENV / "pgqueue-unfinished"
+
+UNKNOWN = 3
+"""Exit code of an audit that could not be done."""
 
 
 class Trouble(Exception):
@@ -199,6 +204,35 @@ def check() -> int:
     return max([subprocess.run(command, cwd=ROOT, check=False).returncode for command in commands])
 
 
+def audit(arguments: "list[str]") -> int:
+    """0: nothing is known that a newer version mends. 1: something is. UNKNOWN: it could not be found out, for want of network."""
+    # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers that there are none.
+    command = [str(PYTHON), "-m", "pip_audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "-s", "osv"]
+    command += ["-f", "json", "--desc", "off", "--progress-spinner", "off", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        found = json.loads(done.stdout)["dependencies"]
+    except subprocess.TimeoutExpired:
+        say("THE AUDIT WAS NOT DONE: no answer within five minutes")
+        return UNKNOWN
+    except (ValueError, KeyError):
+        said = done.stderr.strip().splitlines() or ["no output"]
+        say(f"THE AUDIT WAS NOT DONE: {said[-1]}")
+        return UNKNOWN
+    mended = 0
+    for one in found:
+        for weakness in one.get("vulns", ()):
+            versions = weakness["fix_versions"]
+            mended += bool(versions)
+            fate = f"mended in {versions[-1]}" if versions else "not mended yet"
+            say(f"{one['name']} {one['version']}: {weakness['id']}, {fate}")
+    skipped = [one["name"] for one in found if "skip_reason" in one]
+    if skipped:
+        say(f"not audited: {', '.join(skipped)}")
+    say(f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be mended by an update")
+    return 1 if mended else 0 if len(skipped) < len(found) else UNKNOWN
+
+
 def remake_constraints() -> int:
     uv = shutil.which("uv")
     if not uv:
@@ -225,12 +259,14 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "constraints":
         return remake_constraints()
-    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants", "bench"):
+    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants", "bench", "audit"):
         print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
         return 2
     ensure_installed()
     if verb == "check":
         return check()
+    if verb == "audit":
+        return audit(rest)
     if verb == "run":
         become(str(VENV / "bin" / "pgqueue"), *rest)
     os.chdir(ROOT)

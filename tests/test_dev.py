@@ -1,11 +1,16 @@
 """dev.py: from a bare Python to a running project, and no second time without need."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -22,7 +27,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_alone_it_prints_help(arguments: list[str]) -> None:
     done = run(str(ROOT / "dev.py"), *arguments)
     assert done.returncode == 0
-    assert all(f"dev.py {verb} " in done.stdout for verb in ("demo", "test", "up", "run", "check", "mutants", "constraints"))
+    verbs = ("demo", "test", "up", "run", "check", "audit", "bench", "chaos", "mutants", "constraints")
+    assert all(f"dev.py {verb} " in done.stdout for verb in verbs)
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
@@ -159,6 +165,76 @@ def test_else_tests_run_on_all_cores(given: list[str]) -> None:
     assert dev.pytest_arguments(given, 4) == ["-n", "4", "--dist", "worksteal", *given]
     assert dev.pytest_arguments(given, 64)[1] == "8"
     assert dev.pytest_arguments(given, 1) == given
+
+
+class Osv(BaseHTTPRequestHandler):
+    """Stands in for the service that is asked; `known` is name -> versions that mend what is known of it."""
+
+    known: ClassVar[dict[str, list[str]]] = {}
+
+    def do_POST(self) -> None:
+        name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+        events = [{"introduced": "0"}, *({"fixed": version} for version in self.known.get(name, ()))]
+        affected = {"package": {"name": name, "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+        vulnerability = {"id": "X-1", "summary": "bad", "affected": [affected]}
+        body = json.dumps({"vulns": [vulnerability]} if name in self.known else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(dev, "PYTHON", Path(sys.executable))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Osv) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class TestAudit:
+    @pytest.mark.parametrize(
+        ("known", "code", "said"),
+        [
+            ({}, 0, "1 packages audited, 0 known"),
+            ({"click": []}, 0, "click 8.5.1: X-1, not mended yet"),
+            ({"click": ["8.5.2"]}, 1, "click 8.5.1: X-1, mended in 8.5.2"),
+        ],
+    )
+    def test_an_update_that_mends_something_fails_it(
+        self, project: Path, osv: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+        known: dict[str, list[str]], code: int, said: str,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(Osv, "known", known)
+        assert dev.audit(["--osv-url", osv]) == code
+        assert said in capsys.readouterr().err
+
+    def test_our_own_constraints_can_be_audited(self, osv: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert dev.audit(["--osv-url", osv]) == 0
+        said = capsys.readouterr().err
+        assert "not audited" not in said
+        assert int(re.search(r"(\d+) packages audited", said)[1]) > 60
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "nonsense"])
+    def test_without_network_it_says_that_it_was_not_done(
+        self, project: Path, osv: str, capsys: pytest.CaptureFixture[str], url: str
+    ) -> None:
+        assert dev.audit(["--osv-url", url]) == dev.UNKNOWN
+        assert "THE AUDIT WAS NOT DONE" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("code", "goes_on"), [(0, True), (1, False), (2, False), (3, True)])
+    def test_ci_goes_on_without_it_but_not_against_it(self, tmp_path: Path, code: int, goes_on: bool) -> None:
+        """The lines of .ci/run from the audit on, with a dev.py that ends as is said."""
+        (tmp_path / "dev.py").write_text(f"import sys; print(sys.argv[1]); sys.exit({code} if sys.argv[1] == 'audit' else 0)")
+        script = "set -euo pipefail\n" + (ROOT / ".ci" / "run").read_text().partition("python3 dev.py check\n")[2]
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == ["audit", "test"][: 2 if goes_on else 1]
+        assert (done.returncode == 0) is goes_on
 
 
 def test_constraints_name_versions_and_nothing_else() -> None:
