@@ -14,7 +14,7 @@ _BEFORE_ADDRESS = re.compile(r"""^(.*[='/])(?=[^='/]+@)""")
 _ENCODED_ADDRESS = re.compile(r"([\w.+-]{1,64})%40((?:[\w-]+\.)+\w+)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w://[^\s:/@]{0,256}):[^\s@]{0,4096}@(?=[^\s/@])")
 _SECRET = re.compile(
-    r"""(?i)(password|passwd|secret|token|api[-_]?key)(['"]?\s*[=:]\s*)(?:(['"])(?:\\.|(?!\3)[^\n]){1,512}|[^\s'",;&]+)"""
+    r"""(?i)(password|passwd|secret|token|api[-_]?key)(['"]?\s*[=:]\s*)(?:(\\?['"])(?:(?!\3)(?:\\.|[^\n])){1,512}|[^\s'",;&]+)"""
 )
 _SECRETS = re.compile(r"""(?i)(tokens['"]?\s*[=:]\s*)(?:\([^)]{1,4096}\)|\[[^\]]{1,4096}\]|[^\s;&]+?(?=,?(?:[\s;&]|$)))""")
 _BEARER = re.compile(r"(?i)\b(bearer)\s+[^\s'\",;&]+")

@@ -23,8 +23,8 @@ from pgqueue.telemetry import HumanFormatter, JsonFormatter, configure_logging
 ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+(?:@|%40)(?:[\w-]+\.)+[^\W\d_]{2,}")
 """Not the pattern with which the product masks: what that one misses is to be found."""
 
-MASKED = re.compile(r"\*\*\*(@|%40)")
-PASSWORD = re.compile(r"\w://[^\s:/@]*:(?!\*\*\*@)[^\s@/]+@|password=(?!'?\*\*\*)'?[^\s']")
+MASKED = re.compile(r"(\*\*\*|^\*{1,2})(@|%40)")
+PASSWORD = re.compile(r"\w://[^\s:/@]*:(?!\*\*\*@)[^\s@/]+@|password=(?!\\?'?\*\*\*)\\?'?[^\s'\"\\…]")
 BEARER = re.compile(r"(?i)\bbearer (?!\*\*\*)[\w.~+/-]{8,}")
 EXAMPLE = "postgresql://user:password@host/database"
 """What a sentence about DATABASE_URL shows."""

@@ -39,6 +39,8 @@ def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: 
         ("SMTP_PASSWORD=hunter2", "SMTP_PASSWORD=***"),
         ("Settings(smtp_password='hunter2', host='x')", "Settings(smtp_password='***', host='x')"),
         ("host=x password='a b c' port=1", "host=x password='***' port=1"),
+        (r"KeyError: '\"host=x password=\'a b\'\" port=1'", r"KeyError: '\"host=x password=\'***\'\" port=1'"),
+        (r"password='it\'s b' port=1", "password='***' port=1"),
         ("PGQUEUE_ADMIN_TOKENS=abc,def HOST=x", "PGQUEUE_ADMIN_TOKENS=*** HOST=x"),
         ("api_tokens=('abc', 'def'), open=False", "api_tokens=***, open=False"),
         ("the token has expired", "the token has expired"),

@@ -1,0 +1,190 @@
+"""Nothing that is kept of an error shows a whole address, a token or a password: not the row, not the answer, not the log."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import settings as chosen
+from hypothesis import strategies as st
+from litestar.exceptions import HTTPException
+from psycopg import AsyncConnection
+
+from pgqueue.client import Client
+from pgqueue.errors import (
+    DependencyDown,
+    Discard,
+    DuplicatePayload,
+    InvalidJob,
+    JobNotFound,
+    RateLimited,
+    Retry,
+    SchemaError,
+    Snooze,
+    UnknownType,
+    WrongState,
+)
+from pgqueue.job import Claim, Job
+from pgqueue.policy import Undecodable, verdict
+from pgqueue.settings import Settings
+from pgqueue.task import task
+from service.problems import Refusal, refusal
+from tests.factories import sql
+from tests.logged import leaks
+from tests.mailservers import NOW
+from tests.scene import published, until, working
+
+LOCAL = st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC0123456789.!#$%&'*+-/=?^_`{|}~", min_size=3, max_size=64)
+DOMAINS = st.sampled_from(
+    ["example.com", "mail.example.co.uk", "xn--80ak6aa92e.com", "жишээ.мон", "EXAMPLE.ORG", "a-b.example.mn"]
+)
+ADDRESSES = st.builds(lambda local, domain: f"{local}@{domain}", LOCAL.filter(lambda one: "***" not in one), DOMAINS)
+SECRETS = st.sampled_from(
+    [
+        "postgresql://queue:s3cr3t-word@db.internal:5432/jobs",
+        "postgres://queue:s3cr3t-word@db/jobs?sslmode=require",
+        "host=db user=queue password=s3cr3t-word dbname=jobs",
+        "host=db password='s3cr3t-word with a space'",
+        "Authorization: Bearer s3cr3t-word",
+        "{'Authorization': 'Bearer s3cr3t-word'}",
+        "SMTP_PASSWORD=s3cr3t-word",
+        '{"api_key": "s3cr3t-word"}',
+        "smtp://mailer:s3cr3t-word@mail.example.com:587",
+    ]
+)
+AROUND = st.sampled_from(
+    ["{}", "no mailbox {}", "<{}>", "to={};", '"{}"', "'{}'", "mailto:{}", "({})", "[{}]", "a {} b {}", "x\n{}\ny"]
+)
+TEXTS = st.builds(lambda around, what: around.replace("{}", what), AROUND, ADDRESSES | SECRETS)
+LONG = st.builds(lambda text, times: f"{text} " * times, TEXTS, st.integers(1, 400))
+
+
+def grouped(text: str) -> Exception:
+    return ExceptionGroup(text, [ValueError(text), KeyError(text)])
+
+
+def noted(text: str) -> Exception:
+    error = ValueError("a note follows")
+    error.add_note(text)
+    return error
+
+
+def caused(text: str) -> Exception:
+    try:
+        try:
+            raise KeyError(text)
+        except KeyError as inner:
+            raise RuntimeError("it failed") from inner
+    except RuntimeError as outer:
+        return outer
+
+
+def in_the_code(text: str) -> Exception:
+    try:
+        exec(compile(f"raise ValueError({text!r})", text, "exec"))
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+ERRORS: list[Callable[[str], BaseException]] = [
+    ValueError,
+    KeyError,
+    OSError,
+    Discard,
+    Undecodable,
+    lambda text: Retry(text),
+    lambda text: Snooze(timedelta(), text),
+    lambda text: DependencyDown("mail", text),
+    lambda text: ValueError({"to": [text], "x": (1, text)}),
+    lambda text: FileNotFoundError(2, "No such file", text),
+    lambda text: UnicodeDecodeError("utf-8", text.encode(), 0, 1, text),
+    lambda text: psycopg.errors.UniqueViolation(f"duplicate key\nDETAIL:  Key (email)=({text}) already exists."),
+    msgspec.ValidationError,
+    grouped,
+    noted,
+    caused,
+    in_the_code,
+]
+
+
+def a_claim(attempt: int) -> Claim:
+    return Claim("0" * 32, 1, "j", "t", "u", attempt, 5, b"{}", NOW, "default")
+
+
+@chosen(max_examples=600, deadline=None)
+@given(st.sampled_from(ERRORS), TEXTS | LONG, st.sampled_from([1, 5]))
+def test_no_outcome_of_an_attempt_does(make: Callable[[str], BaseException], text: str, attempt: int) -> None:
+    outcome = verdict(a_claim(attempt), make(text))
+    kept = re.sub(r"\*{1,2}…", "***", f"{outcome.error}\n{outcome.stack_trace}")  # a mask that was cut
+    assert leaks(kept, {"s3cr3t-word"}) == []
+
+
+REFUSALS: list[Callable[[str], Exception]] = [
+    lambda text: Refusal(400, text),
+    lambda text: Refusal(409, text, job_status="dlq", error_id="x"),
+    InvalidJob,
+    UnknownType,
+    JobNotFound,
+    DuplicatePayload,
+    SchemaError,
+    RuntimeError,
+    psycopg.OperationalError,
+    lambda text: RateLimited(text, timedelta(seconds=1)),
+    lambda text: WrongState("j", "completed", text),
+    lambda text: HTTPException(text, status_code=400),
+    lambda text: HTTPException(text, status_code=418),
+    TimeoutError,
+]
+
+
+@chosen(max_examples=300, deadline=None)
+@given(st.sampled_from(REFUSALS), TEXTS | LONG)
+def test_no_problem_does(make: Callable[[str], Exception], text: str) -> None:
+    """But for `jobId`, which is the caller's own word for it."""
+    problem = json.loads(msgspec.json.encode(refusal(make(text)).problem()))
+    problem.pop("jobId", None)
+    assert leaks(re.sub(r"\*{1,2}\"", '***"', json.dumps(problem, ensure_ascii=False)), {"s3cr3t-word"}) == []
+    assert "\n" not in problem["error"]
+    assert len(problem["error"]) <= 500
+
+
+SOME = ["sent to ana.maria@example.com", "postgresql://queue:s3cr3t-word@db.internal/jobs", "Authorization: Bearer s3cr3t-word"]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_no_row_does(connection: AsyncConnection[Any], settings: Settings, attempts: int) -> None:
+    """Whatever a handler raises, over all its attempts: columns and history."""
+
+    @task("test.job", max_attempts=attempts)
+    async def failing(job: Job[Any]) -> None:
+        error = ERRORS[job.payload["error"]](SOME[job.payload["text"]])
+        raise error
+
+    await published(connection, settings, failing)
+    wanted = len(ERRORS) * len(SOME)
+    async with Client.open(settings) as client, working(settings, failing):
+        for number in range(wanted):
+            await client.enqueue(failing, {"error": number // len(SOME), "text": number % len(SOME)}, job_id=f"j{number}")
+
+        async def all_failed() -> bool:
+            (row,) = await sql(connection, "SELECT count(*) FILTER (WHERE error IS NOT NULL) AS n FROM job_logs")
+            return bool(row["n"] == wanted)
+
+        await until(all_failed)
+        if attempts > 1:
+            await sql(connection, "UPDATE job_logs SET run_after = now() WHERE status = 'failed'")
+
+            async def none_left() -> bool:
+                return await sql(connection, "SELECT FROM job_logs WHERE status IN ('failed', 'processing')") == []
+
+            await until(none_left)
+    rows = await sql(connection, "SELECT job_id, error, stack_trace, history FROM job_logs WHERE error IS NOT NULL")
+    for row in rows:
+        assert leaks(f"{row['error']}\n{row['stack_trace']}\n{row['history']}", {"s3cr3t-word"}) == [], row["job_id"]
+    assert sum(row["stack_trace"] is not None for row in rows) > wanted / 2
