@@ -19,6 +19,7 @@ async def unannounced() -> None:
     """For a mail of which nobody keeps an account."""
 
 
+DOUBT = " (the mail may have been sent)"
 REPLY_LENGTH = 300
 _ABSENT = frozenset(
     getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY", "EAI_SERVICE") if hasattr(socket, name)
@@ -30,7 +31,7 @@ def broken(message: str) -> DependencyDown:
     return DependencyDown(DEPENDENCY, message)
 
 
-def network_ending(where: str, error: BaseException, *, uncertain: bool = False) -> Ending:
+def network_ending(where: str, error: BaseException) -> Ending:
     """A failure on the way to the server, before it said anything that counts.
 
     A certificate that cannot be trusted, TLS that cannot be agreed on, and a host that does not exist (a mistyped name) are no
@@ -45,12 +46,13 @@ def network_ending(where: str, error: BaseException, *, uncertain: bool = False)
             if cause.errno in _ABSENT:
                 return broken(f"{where}: the host does not exist: {cause.strerror}")
             return Retry(f"{where}: its name cannot be resolved now: {cause.strerror}")
-    return interrupted(where, error, uncertain=uncertain)
+    return interrupted(where, error)
 
 
 def interrupted(where: str, error: BaseException, *, uncertain: bool = False) -> Retry:
-    """A failure half-way; uncertain: nobody knows how much of the mail the server has."""
-    return Retry(f"{where}: {_cause(error)}", uncertain=uncertain)
+    """A failure half-way; uncertain: nobody knows how much of the mail the server has, and the error says so, for it may be what
+    stands in the dead-letter queue."""
+    return Retry(f"{where}: {_cause(error)}{DOUBT if uncertain else ''}", uncertain=uncertain)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ import httpx
 from pgqueue.errors import Discard, Ending, Retry, SettingsError
 from pgqueue.settings import Settings
 from service.mail.message import Mail, Sender
-from service.mail.transports.endings import Intend, broken, network_ending, quoted, unannounced
+from service.mail.transports.endings import DOUBT, Intend, broken, interrupted, network_ending, quoted, unannounced
 from service.mail.transports.secrecy import may_send_secret
 
 ACCEPTED = 202
@@ -43,9 +43,10 @@ class SendGridTransport:
         try:
             response = await self._client.post("/v3/mail/send", json=body(mail, self.sender))
         except (httpx.RequestError, OSError) as error:
-            # Without a connection nothing was sent.
-            uncertain = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            raise network_ending(self._where, error, uncertain=uncertain) from error
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+                # Without a connection nothing was sent.
+                raise network_ending(self._where, error) from error
+            raise interrupted(self._where, error, uncertain=True) from error
         if response.status_code != ACCEPTED:
             raise refusal(self._where, response, mail.to)
         return f"sendgrid {ACCEPTED} {quoted(response.headers.get('X-Message-Id', ''), mail.to)}".rstrip()
@@ -75,8 +76,10 @@ def refusal(where: str, response: httpx.Response, address: str) -> Ending:
     """What an answer other than 202 means for the job. Another 2xx is no acceptance either: a proxy's page, or a sandbox."""
     code = response.status_code
     said = f"{where}: {code} {quoted(response.text, address)}".rstrip()
-    if code in (408, TOO_MANY) or code >= 500:
-        return Retry(said, after=wait_asked(code, response.headers, time.time()), uncertain=code in _FROM_IN_BETWEEN)
+    if code in _FROM_IN_BETWEEN:
+        return Retry(said + DOUBT, after=wait_asked(code, response.headers, time.time()), uncertain=True)
+    if code == TOO_MANY or code >= 500:
+        return Retry(said, after=wait_asked(code, response.headers, time.time()))
     if code >= 400 and code not in (401, 403):
         return Discard(said)
     return broken(said)

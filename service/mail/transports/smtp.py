@@ -66,6 +66,9 @@ class SmtpTransport:
             _expect(await client.execute_command(b"DATA"), SMTPStatus.start_input)
             # As late as can be: what is in doubt if we die is a mail that the server may have, and not one it cannot have.
             await intend()
+            if not client.is_connected:
+                # It left meanwhile, and has nothing of the mail: no doubt about that.
+                raise SMTPServerDisconnected("Connection lost")
             handed_in = True
             reply = await _hand_in(client, message)
             usable = True
