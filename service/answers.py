@@ -59,7 +59,8 @@ class Trouble(Shape):
 
 
 class JobState(Shape):
-    """A job as anybody may see it who knows its id: no payload, no stack, no address."""
+    """A job as anybody may see it who knows its id: no payload, no stack, no address. `receipt` is what it has to show for its
+    completion, such as the answer of a mail server."""
 
     job_id: str
     type: str
@@ -74,6 +75,7 @@ class JobState(Shape):
     run_after: str
     started_at: str | None
     progress: Progress | None
+    receipt: str | None
     history: list[Trouble]
 
     @classmethod
@@ -93,6 +95,7 @@ class JobState(Shape):
             run_after=written(view.run_after),
             started_at=when(view.started_at),
             progress=None if view.progress is None else Progress(fraction=view.progress, note=note),
+            receipt=None if view.receipt is None else mask(view.receipt),
             history=[_trouble(one) for one in view.history or []],
         )
 

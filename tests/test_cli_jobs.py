@@ -158,6 +158,14 @@ class TestJob:
         await a_job(connection, job_id="later", run_after=timedelta(hours=1))
         assert (await cli("job", "later")).stdout.split("\n\nPayload")[0].endswith("due")
 
+    async def test_shows_what_a_completed_job_has_to_show(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
+        receipt = "smtp 250 2.0.0 Ok: queued as 4XYZ"
+        await a_job(connection, job_id="sent", status="completed", receipt=receipt)
+        await a_job(connection, job_id="done", status="completed")
+        assert ["receipt", receipt] in [line.split(maxsplit=1) for line in (await cli("job", "sent")).stdout.splitlines()]
+        assert document(await cli("job", "sent", "--json"))["receipt"] == receipt
+        assert "receipt" not in (await cli("job", "done")).stdout
+
     async def test_a_job_that_is_not_there_is_1(self, cli: Cli) -> None:
         result = await cli("job", "nobody\x1b[2J", "--json")
         assert (result.exit_code, result.stdout) == (1, "")

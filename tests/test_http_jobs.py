@@ -173,6 +173,7 @@ class TestAJobsState:
             "priority": 5,
             "startedAt": None,
             "progress": None,
+            "receipt": None,
             "history": [],
         }
 
@@ -186,6 +187,7 @@ class TestAJobsState:
             stack_trace="someone@example.com",
             progress=0.5,
             progress_note="to someone@example.com",
+            receipt="250 queued for someone@example.com",
             history=[
                 {
                     "at": "2026-11-23T09:30:00.5+00:00",
@@ -200,6 +202,7 @@ class TestAJobsState:
         response = await api.get("/api/jobs/j")
         assert "someone" not in response.text
         assert response.json()["progress"] == {"fraction": 0.5, "note": "to s***@example.com"}
+        assert response.json()["receipt"] == "250 queued for s***@example.com"
         assert response.json()["history"] == [
             {"at": "2026-11-23T09:30:00.500Z", "attempt": 1, "event": None, "error": "s***@example.com"},
             {"at": None, "attempt": None, "event": "replayed", "error": None},

@@ -114,6 +114,7 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
             ("queue", f"{view.queue}, priority {view.priority}"),
             *([("progress", progress)] if progress else []),
             *([("error", view.error)] if view.error else []),
+            *([("receipt", view.receipt)] if view.receipt else []),
             ("row", view.id),
         ]
     )
