@@ -177,12 +177,13 @@ def _payload_type(job_type: str, handler: Callable[..., Any]) -> Any:
 
 
 def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:
-    """The tasks that the named modules hold, by job type, and the module of each.
+    """The tasks that the named modules hold, by job type, and the module of each: of those that hold it, the one that declares it
+    or the nearest package around that, else the first.
 
     Raises TaskError when a module cannot be imported, holds no task, or a type is declared twice.
     """
     tasks: dict[str, Task[Any]] = {}
-    homes: dict[str, ModuleType] = {}
+    holders: dict[str, list[ModuleType]] = {}
     for name in modules:
         try:
             module = import_module(name)
@@ -193,6 +194,13 @@ def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, 
             raise TaskError(f"task module {name} holds no task: decorate a function with @task")
         for one in found:
             if tasks.setdefault(one.job_type, one) is not one:
-                raise TaskError(f"job type {one.job_type} is declared twice: in {homes[one.job_type].__name__} and in {name}")
-            homes.setdefault(one.job_type, module)
-    return tasks, homes
+                first = holders[one.job_type][0].__name__
+                raise TaskError(f"job type {one.job_type} is declared twice: in {first} and in {name}")
+            holders.setdefault(one.job_type, []).append(module)
+    return tasks, {job_type: _home(tasks[job_type], where) for job_type, where in holders.items()}
+
+
+def _home(one: Task[Any], holders: Iterable[ModuleType]) -> ModuleType:
+    # A module that merely imports a task must not lend it its own lifespan.
+    origin = f"{getattr(one.handler, '__module__', '')}."
+    return max(holders, key=lambda module: len(module.__name__) if origin.startswith(f"{module.__name__}.") else 0)

@@ -105,6 +105,27 @@ def test_tasks_are_found_in_the_modules_named(two_tasks: tuple[Any, Any]) -> Non
     assert homes["x"].__name__ == name
 
 
+@pytest.mark.parametrize(
+    ("named", "home"),
+    [
+        (["tests_importer", "tests_shop.jobs"], "tests_shop.jobs"),
+        (["tests_importer", "tests_shop"], "tests_shop"),
+        (["tests_shop", "tests_shop.jobs", "tests_importer"], "tests_shop.jobs"),
+        (["tests_shop.job", "tests_importer"], "tests_shop.job"),
+        (["tests_importer", "tests_shop.job"], "tests_importer"),
+    ],
+)
+def test_a_task_is_at_home_where_it_is_declared_and_not_where_it_is_imported(
+    two_tasks: tuple[Any, Any], named: list[str], home: str
+) -> None:
+    """A name that merely begins with the same letters is no package around it; where nobody is nearer, the first named counts."""
+    first, _ = two_tasks
+    first.handler.__module__ = "tests_shop.jobs"
+    for name in named:
+        a_module(name, handler=first)
+    assert load_tasks(named)[1]["x"].__name__ == home
+
+
 def test_a_type_declared_twice_is_a_start_error(two_tasks: tuple[Any, Any]) -> None:
     first, second = two_tasks
     with pytest.raises(TaskError, match="declared twice: in tests_one and in tests_two"):
