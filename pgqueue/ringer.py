@@ -4,9 +4,10 @@ import asyncio
 import logging
 from typing import Any
 
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.database import LOST, load
+from pgqueue.database import load
 
 log = logging.getLogger("pgqueue.ringer")
 
@@ -33,7 +34,7 @@ class Ringer:
             waiting, self._waiting = self._waiting, {}
             try:
                 woken = await self._ring_once(waiting)
-            except LOST as error:
+            except Exception as error:  # noqa: BLE001 - the job is stored, and a lost ring costs little
                 log.debug("the doorbell was not rung: %s", type(error).__name__)
                 woken = 0
             if not woken:
@@ -42,9 +43,10 @@ class Ringer:
 
     async def _ring_once(self, waiting: dict[str, int]) -> int:
         woken = 0
-        async with self._pool.connection() as connection:
+        # A cursor of our own: the pool may be somebody else's, with rows of another kind.
+        async with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             for queue, jobs in waiting.items():
-                cursor = await connection.execute(load("ring_doorbell"), {"queues": [queue], "jobs": jobs})
+                await cursor.execute(load("ring_doorbell"), {"queues": [queue], "jobs": jobs})
                 row = await cursor.fetchone()
                 woken += row[0] if row else 0
         return woken
@@ -52,4 +54,7 @@ class Ringer:
     async def close(self) -> None:
         """Lets the last ring go out."""
         if self._ringing is not None:
-            await self._ringing
+            try:
+                await asyncio.wait([self._ringing])
+            finally:
+                self._ringing.cancel()

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from pgqueue import __version__
@@ -70,8 +71,9 @@ class Presence:
 
     async def _learn(self, connection: AsyncConnection[Any]) -> None:
         # What other processes declare as admin's is admin's here too, whether this one has the task or not.
-        cursor = await connection.execute(load("list_admin_types"))
-        self.admin_types = frozenset(row[0] for row in await cursor.fetchall())
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(load("list_admin_types"))
+            self.admin_types = frozenset(name for (name,) in await cursor.fetchall())
 
     def _say(self, problem: str | None, *, unusable: bool) -> None:
         if problem != self.problem and problem is None:

@@ -1,11 +1,14 @@
 """The doorbell: only a sleeper costs a NOTIFY, one worker per job, and polling alone is enough."""
 
 import asyncio
+import logging
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 
 from pgqueue.client import Client
 from pgqueue.job import Job
@@ -100,6 +103,32 @@ async def test_a_lost_ring_costs_an_idle_interval_and_no_more(connection: Connec
         await until(lambda: worker.claimer.resting and worker.doorbell.working)
         await sql(connection, "SELECT enqueue_job('test.job', '{}')")
         await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_a_pool_whose_rows_are_dicts_rings_too(
+    connection: Connection, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    await published(connection, settings, handler)
+    async with link(settings) as one:
+        await registered(one, "w-1")
+        await one.run("sleep_worker", {"worker": "w-1"})
+    theirs = AsyncConnectionPool(settings.conninfo, open=False, kwargs={"autocommit": True, "row_factory": dict_row})
+    with caplog.at_level(logging.DEBUG, "pgqueue.ringer"):
+        async with theirs as pool, Client.open(pool) as client:
+            await client.enqueue(handler, {})
+    assert await sql(connection, "SELECT asleep FROM job_workers") == [{"asleep": False}]
+    assert caplog.records == []
+
+
+async def test_whatever_goes_wrong_with_a_ring_is_no_matter_of_the_caller(
+    connection: Connection, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    await published(connection, settings, handler)
+    await sql(connection, "DROP FUNCTION ring_doorbell")
+    with caplog.at_level(logging.DEBUG, "pgqueue.ringer"):
+        async with Client.open(settings) as client:
+            assert (await client.enqueue(handler, {})).created
+    assert [record.getMessage() for record in caplog.records] == ["the doorbell was not rung: UndefinedFunction"]
 
 
 async def test_behind_a_transaction_pooler_there_is_no_doorbell(connection: Connection, settings: Settings) -> None:
