@@ -20,7 +20,7 @@ from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, SchemaError, UnknownType, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, document, json_text, parameters, with_id
+from pgqueue.offers import bulk_parameters, json_text, parameters, with_id
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
 from pgqueue.sharing import SharedCommits
@@ -125,16 +125,16 @@ class Client:
             raise InvalidJob(f"at most {MOST_AT_ONCE} jobs at once, not {len(jobs)}")
         if not jobs:
             return []
-        given = bulk_parameters(jobs)
+        given, values = await bulk_parameters(jobs)
         if connection is None:
-            rows, _ = await self._told(self._repeat("enqueue_jobs", document(given)))
+            rows, _ = await self._told(self._repeat("enqueue_jobs", values))
         else:
-            rows = await self._told(self._execute(connection, "enqueue_jobs", document(given)))
+            rows = await self._told(self._execute(connection, "enqueue_jobs", values))
         answers = bulk_rows(rows, given)
         if connection is None:
             for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
                 self._ring(queue, count)
-        return [ticket_from(row, values["job_type"]) for row, values in zip(answers, given, strict=True)]
+        return [ticket_from(row, one["job_type"]) for row, one in zip(answers, given, strict=True)]
 
     async def _told(self, enqueued: Awaitable[T]) -> T:
         """What it answers; what the database refuses in the words of pgqueue.errors."""

@@ -1,5 +1,6 @@
 """From NewJob to the parameters of the statements that enqueue; what cannot be a job is refused with a sentence."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape itself, and not an escaped backslash before the word u0000."""
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+BREATH = 100
+"""Jobs that are made ready at once, while others wait: a millisecond or two."""
 
 
 def parameters(job: NewJob) -> dict[str, Any]:
@@ -47,31 +51,40 @@ def with_id(values: dict[str, Any]) -> bool:
     return mine
 
 
-def bulk_parameters(jobs: Sequence[NewJob]) -> list[dict[str, Any]]:
-    """The parameters of many, each with an id. InvalidJob names the index of a job that cannot be one."""
-    given = []
+async def bulk_parameters(jobs: Sequence[NewJob]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The parameters of many, each with an id, and all of them as by `document`. InvalidJob names the index of a job that cannot
+    be one. In slices: whatever else runs on this event loop does not wait for thousands of jobs."""
+    given, items = [], []
     for index, job in enumerate(jobs):
+        if index % BREATH == BREATH - 1:
+            await asyncio.sleep(0)
         try:
             values = parameters(job)
         except InvalidJob as error:
             raise InvalidJob(f"job {index}: {error}", index=index) from None
         with_id(values)
         given.append(values)
-    return given
+        items.append(_item(values))
+    return given, _document(items, given)
 
 
 def document(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql read, and the types among them."""
-    items = []
-    for values in given:
-        item = {name: value for name, value in values.items() if value is not None}
-        item["payload"] = msgspec.Raw(item["payload"].encode())
-        if "filled" in item:
-            item["filled"] = msgspec.Raw(item["filled"].encode())
-        if "delay" in item:
-            item["delay"] = item["delay"].total_seconds()
-        items.append(item)
-    return {"jobs": _encode(items).decode(), "types": sorted({values["job_type"] for values in given})}
+    return _document([_item(values) for values in given], given)
+
+
+def _document(items: Sequence[bytes], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"jobs": f"[{b','.join(items).decode()}]", "types": sorted({values["job_type"] for values in given})}
+
+
+def _item(values: Mapping[str, Any]) -> bytes:
+    item = {name: value for name, value in values.items() if value is not None}
+    item["payload"] = msgspec.Raw(item["payload"].encode())
+    if "filled" in item:
+        item["filled"] = msgspec.Raw(item["filled"].encode())
+    if "delay" in item:
+        item["delay"] = item["delay"].total_seconds()
+    return _encode(item)
 
 
 def job_type_of(job: NewJob) -> str:

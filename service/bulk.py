@@ -1,8 +1,9 @@
 """Many jobs in one request: all of them are well-formed or none is taken; limits and duplicates are each item's own matter."""
 
-import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from litestar import Request
 
 from pgqueue.client import MOST_AT_ONCE
@@ -10,28 +11,35 @@ from pgqueue.job import NewJob, Ticket
 from service.answers import BulkResult, BulkResults
 from service.auth import Level
 from service.desk import Desk, accepted
+from service.patience import Turns
 from service.problems import Refusal, refusal
-from service.requests import shaped, valid_id
+from service.requests import decoded, read_body, shaped, valid_id
 from service.schemas import BulkRequest, EnqueueRequest
-
-BREATH = 200
-"""Items that are read before other requests get their turn."""
+from service.strict import DEEPEST, split
 
 
-async def read_jobs(desk: Desk, request: Request[Any, Any, Any], body: Any) -> list[NewJob]:
-    """The jobs of the request. Refusal 400 or 403 names the index of the first item that cannot be taken."""
-    items = shaped(body, BulkRequest).jobs
+async def read_jobs(desk: Desk, request: Request[Any, Any, Any]) -> list[NewJob]:
+    """The jobs of the request. Refusal 400 or 403 names the index of the first item that cannot be taken. TimeoutError."""
+    items = await _items(await read_body(request))
     if not 1 <= len(items) <= MOST_AT_ONCE:
         raise Refusal(400, f"jobs must hold 1 to {MOST_AT_ONCE} jobs")
+    turns = Turns(desk.deadline(request))
     jobs = []
     for index, item in enumerate(items):
-        if index % BREATH == BREATH - 1:
-            await asyncio.sleep(0)
+        await turns.pause()
         try:
-            jobs.append(_read(desk, request, item))
+            jobs.append(_read(desk, request, await decoded(bytes(item), DEEPEST - 2)))
         except Refusal as error:
             raise Refusal(error.status, f"jobs[{index}]: {error.sentence}", index=index, headers=error.headers) from None
     return jobs
+
+
+async def _items(body: bytes) -> Sequence[msgspec.Raw]:
+    items = split(body, "jobs")
+    if items is None:
+        shaped(await decoded(body), BulkRequest)  # which says what is wrong
+        raise Refusal(400, "jobs must be an array")
+    return items
 
 
 def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> NewJob:
@@ -41,8 +49,14 @@ def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> NewJob:
     return desk.catalog.job(wanted, valid_id(wanted.job_id))
 
 
-def results(tickets: list[Ticket]) -> BulkResults:
-    return BulkResults(results=[_result(ticket) for ticket in tickets])
+async def results(tickets: list[Ticket]) -> BulkResults:
+    """What came of each."""
+    turns = Turns()
+    answers = []
+    for ticket in tickets:
+        await turns.pause()
+        answers.append(_result(ticket))
+    return BulkResults(results=answers)
 
 
 def _result(ticket: Ticket) -> BulkResult:

@@ -1,5 +1,6 @@
 """Where jobs are handed in: the client, and the time that a request may take with it."""
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pgqueue.settings import Settings
 from service.answers import Accepted
 from service.auth import Access, Level
 from service.catalog import Catalog
+from service.door import ARRIVED
 from service.patience import Patience
 from service.presence import Presence
 from service.problems import FAILED, Refusal, ended
@@ -40,13 +42,17 @@ class Desk:
         self._soon = settings.request_timeout.total_seconds() * 0.95
         self._later = longest(settings)
 
-    async def offer(self, job: NewJob) -> Ticket:
-        """Stores a job within PGQUEUE_REQUEST_TIMEOUT. TimeoutError: it may be stored or not; the same id tells."""
-        return await self.soon(self._published(self.client.offer, job))
+    def deadline(self, request: Request[Any, Any, Any]) -> float:
+        """When the request's PGQUEUE_REQUEST_TIMEOUT is over, by the monotonic clock."""
+        return float(request.scope["state"][ARRIVED]) + self._soon
 
-    async def offer_all(self, jobs: list[NewJob]) -> list[Ticket]:
+    async def offer(self, job: NewJob, request: Request[Any, Any, Any]) -> Ticket:
+        """Stores a job before the request's time is over. TimeoutError: it may be stored or not; the same id tells."""
+        return await self._before(self.deadline(request), self._published(self.client.offer, job))
+
+    async def offer_all(self, jobs: list[NewJob], request: Request[Any, Any, Any]) -> list[Ticket]:
         """The same for many, in one commit."""
-        return await self.soon(self._published(self.client.enqueue_many, jobs))
+        return await self._before(self.deadline(request), self._published(self.client.enqueue_many, jobs))
 
     async def view(self, job_id: str, request: Request[Any, Any, Any]) -> JobView:
         """The job, if the request may see it. Raises JobNotFound, Refusal."""
@@ -69,6 +75,13 @@ class Desk:
     async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
         """The same with the patience of an operator."""
         return await self._within(self._later, work)
+
+    async def _before(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            work.close()
+            raise TimeoutError("the request's time was over before the database was asked")
+        return await self._within(left, work)
 
     async def _within(self, limit: float, work: Coroutine[Any, Any, T]) -> T:
         if self._presence.unusable:

@@ -1,14 +1,18 @@
-"""What every request passes first and every answer last: the path as it was sent, Host and Origin, headers of safety."""
+"""What every request passes first and every answer last: the path as it was sent, the time, Host and Origin, headers of safety."""
 
+import time
 from urllib.parse import quote
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
 from service.auth import Access
 from service.problems import MEDIA_TYPE, Refusal
+
+ARRIVED = "arrived"
+"""The member of the scope's state that says when a request had arrived, by the monotonic clock."""
 
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
@@ -38,6 +42,16 @@ class Door:
         raw = scope.get("raw_path")
         scope["path"] = raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"])
 
+        state = scope["state"]
+        state[ARRIVED] = time.monotonic()
+
+        async def receive_whole() -> ReceiveMessage:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                # How long the caller takes to send its body is its own affair.
+                state[ARRIVED] = time.monotonic()
+            return message
+
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
@@ -48,7 +62,7 @@ class Door:
         if sentence := self._access.objection(scope):
             await _refuse(Refusal(403, sentence))(scope, receive, send_safely)
         else:
-            await self._inside(scope, receive, send_safely)
+            await self._inside(scope, receive_whole, send_safely)
 
 
 def _refuse(refusal: Refusal) -> ASGIResponse:

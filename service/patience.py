@@ -1,13 +1,18 @@
-"""How long a request waits for the database, whatever the database does."""
+"""How long a request waits for the database, whatever the database does; and for how long it keeps others waiting."""
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 log = logging.getLogger("service.patience")
 
 T = TypeVar("T")
+
+SLICE = 0.002
+"""Seconds that one request works before others get their turn."""
 
 
 class Patience:
@@ -41,3 +46,22 @@ class Patience:
         self._abandoned.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.debug("after its time was over: %s", type(error).__name__)
+
+
+class Turns:
+    """For long work on the event loop: in slices, so that other requests stay quick."""
+
+    def __init__(self, deadline: float = math.inf) -> None:
+        """deadline: by the monotonic clock."""
+        self._deadline = deadline
+        self._until = time.monotonic() + SLICE
+
+    async def pause(self) -> None:
+        """Called often; lets others work when it has been long enough. TimeoutError when the deadline is over."""
+        now = time.monotonic()
+        if now < self._until:
+            return
+        if now > self._deadline:
+            raise TimeoutError("the time was over before the work was done")
+        await asyncio.sleep(0)
+        self._until = time.monotonic() + SLICE

@@ -1,6 +1,6 @@
 """What a handler reads from a request: its JSON, its headers, the job id in its path. What cannot be read is refused here."""
 
-import json
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -14,11 +14,12 @@ from litestar.params import PathParameter
 from pgqueue.errors import JobNotFound
 from service.jobs.members import identifying
 from service.problems import Refusal
+from service.strict import DEEPEST, decode
 
 T = TypeVar("T")
 
-DEEPEST = 64
-"""Levels of arrays and objects inside each other that a body may have."""
+LARGE = 64 * 1024
+"""Bytes from which on JSON is decoded beside the event loop."""
 
 LONGEST_JOB_ID = 255
 
@@ -26,7 +27,6 @@ JobId = Annotated[str, PathParameter(name="jobId", description="Percent-encoded,
 """The segment of the path, still percent-encoded: for `path_id`."""
 
 _MISSING = re.compile("Object missing required field `([^`]*)`")
-_decode = msgspec.json.Decoder().decode
 
 
 def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
@@ -34,8 +34,8 @@ def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> Any:
-    """The body as plain values; an empty object for an empty one where that is allowed. Refusal 400, 413 or 415."""
+async def read_body(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> bytes:
+    """The body, which says that it is JSON. Refusal 400, 413 or 415."""
     content_type = (header(request.scope, b"content-type") or b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json" and not may_be_empty:
         raise Refusal(415, "Content-Type must be application/json")
@@ -43,41 +43,20 @@ async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = Fal
         body = await request.body()
     except InternalServerException:
         raise Refusal(400, "The request ended before its body did") from None
-    if may_be_empty and not body:
-        return {}
-    if content_type != b"application/json":
+    if content_type != b"application/json" and body:
         raise Refusal(415, "Content-Type must be application/json")
-    return decode(body)
+    return body
 
 
-def decode(body: bytes) -> Any:
-    """JSON that means one thing only: UTF-8, no NaN, no member twice, not too deep. Refusal 400."""
-    if not body:
-        raise Refusal(400, "The request has no body")
-    try:
-        value = _decode(body)
-        if body.count(b"[") + body.count(b"{") > DEEPEST:
-            _measure(value, DEEPEST - 1)
-        json.loads(body, object_pairs_hook=_without_repetition)
-    except RecursionError:
-        raise Refusal(400, f"The body is nested too deeply: at most {DEEPEST} levels") from None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Refusal(400, f"The body is not valid JSON: {error}") from None
-    return value
+async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> Any:
+    """The body as plain values; an empty object for an empty one where that is allowed. Refusal 400, 413 or 415."""
+    body = await read_body(request, may_be_empty=may_be_empty)
+    return {} if may_be_empty and not body else await decoded(body)
 
 
-def _measure(value: Any, levels: int) -> None:
-    if levels < 0:
-        raise RecursionError
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        if isinstance(one, dict | list):
-            _measure(one, levels - 1)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("an object has a member twice")
+async def decoded(body: bytes, levels: int = DEEPEST) -> Any:
+    """What `decode` makes of it. Refusal 400."""
+    return decode(body, levels) if len(body) <= LARGE else await asyncio.to_thread(decode, body, levels)
 
 
 def shaped(value: Any, shape: type[T], what: str = "The body") -> T:

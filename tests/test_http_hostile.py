@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 
 from pgqueue.settings import Settings
 from service.problems import Refusal
-from service.requests import DEEPEST, decode
+from service.strict import DEEPEST, decode
 from tests.api import ADMIN, SIGN_IN, SIGNIN, open_api, problem
 from tests.factories import the_job, value
 

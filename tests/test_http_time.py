@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -93,6 +94,31 @@ async def test_a_pool_that_is_exhausted(settings: Settings, database_url: str) -
         await asyncio.gather(*(unavailable(api, SIGNIN, SIGN_IN | {"userId": "u1"}) for _ in range(4)))
         await holder.rollback()
         assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
+
+
+class TestTheClock:
+    """It starts when a request has arrived, and not when somebody comes to read it."""
+
+    @pytest.mark.parametrize(("path", "body"), ROUTES)
+    async def test_what_was_spent_before_the_database_counts(
+        self, settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
+    ) -> None:
+        async with an_api(settings) as api:
+            with monkeypatch.context() as long_ago:
+                long_ago.setattr("service.door.time", SimpleNamespace(monotonic=lambda: time.monotonic() - LIMIT))
+                await unavailable(api, path, body)
+            assert await value(connection, "SELECT count(*) FROM job_logs") == 0
+            assert (await api.post(path, json=body)).status_code == 202
+
+    @pytest.mark.parametrize(("path", "body"), ROUTES)
+    async def test_how_long_the_caller_takes_to_send_does_not(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
+    ) -> None:
+        async with an_api(settings) as api:
+            begun = iter([time.monotonic() - 2 * LIMIT])
+            monkeypatch.setattr("service.door.time", SimpleNamespace(monotonic=lambda: next(begun, time.monotonic())))
+            assert (await api.post(path, json=body)).status_code == 202
+            assert not list(begun)
 
 
 class TestADatabaseOfItsOwn:

@@ -30,7 +30,7 @@ class Admin(Controller):
         desk: Desk = request.app.state.desk
         wanted = shaped(await read_json(request), EmailRequest)
         job = desk.catalog.email(wanted, chosen_id(request, wanted.job_id))
-        return accepted(await desk.offer(job), "Email job enqueued successfully")
+        return accepted(await desk.offer(job, request), "Email job enqueued successfully")
 
     @get("/jobs/stats", responses=refusals(401, 403))
     async def stats(self, request: Request[Any, Any, Any]) -> Stats:

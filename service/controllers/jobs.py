@@ -37,7 +37,7 @@ class Jobs(Controller):
         desk: Desk = request.app.state.desk
         wanted = shaped(await read_json(request), SignInRequest)
         job = desk.catalog.sign_in(wanted, chosen_id(request, wanted.job_id))
-        return accepted(await desk.offer(job), "Sign-in notification job enqueued")
+        return accepted(await desk.offer(job, request), "Sign-in notification job enqueued")
 
     @post(
         "/",
@@ -55,7 +55,7 @@ class Jobs(Controller):
         if desk.catalog.is_admins(wanted.type):
             desk.access.demand(request, Level.ADMIN)
         job = desk.catalog.job(wanted, chosen_id(request, wanted.job_id))
-        return accepted(await desk.offer(job), "Job enqueued")
+        return accepted(await desk.offer(job, request), "Job enqueued")
 
     @post(
         "/bulk",
@@ -70,8 +70,8 @@ class Jobs(Controller):
     async def bulk(self, request: Request[Any, Any, Any]) -> BulkResults:
         """Up to 10,000 jobs in one commit; a malformed one refuses the whole, limits and duplicates are per item."""
         desk: Desk = request.app.state.desk
-        jobs = await read_jobs(desk, request, await read_json(request))
-        return results(await desk.offer_all(jobs))
+        jobs = await read_jobs(desk, request)
+        return await results(await desk.offer_all(jobs, request))
 
     @get("/{jobId:str}", before_request=anonymous_or_token, responses=refusals(401, 403, 404), security=[{}, *BEARER])
     async def show(self, request: Request[Any, Any, Any], job_id: JobId) -> JobState:
