@@ -44,6 +44,17 @@ async def test_ended_rows_go_when_their_time_has_come(connection: Connection, se
     assert row["n"] == 3
 
 
+async def test_an_id_stays_known_from_the_removal_of_its_row_on(connection: Connection, settings: Settings) -> None:
+    """However long ago the job ended: one that was archived late would else be forgotten in the same run."""
+    await ended(connection, "j", 400)
+    done = await prune(connection, settings)
+    assert (done.jobs, done.tombstones) == (1, 0)
+    await sql(connection, "UPDATE job_tombstones SET ended_at = ended_at - interval '364 days 23 hours'")
+    assert (await prune(connection, settings)).tombstones == 0
+    await sql(connection, "UPDATE job_tombstones SET ended_at = ended_at - interval '1 hour'")
+    assert (await prune(connection, settings)).tombstones == 1
+
+
 async def test_nothing_inside_the_window_of_its_limit_goes(connection: Connection, settings: Settings) -> None:
     """A job may end long after it was made, and be old; what counts is that its place in the window is still taken."""
     await a_type(connection, job_type="test.job", limit_count=1, limit_window="60 days")
