@@ -1,11 +1,17 @@
 """Taking over the table of the old service: it becomes job_logs_bull, and what had ended there is copied."""
 
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection, sql
 
 from pgqueue.errors import SchemaError
+from pgqueue.policy import ERROR_LENGTH, STACK_LENGTH
+from pgqueue.telemetry import clean
+
+BATCH = 500
+"""Rows that are cleaned at once."""
 
 NEEDED = {"id", "job_id", "job_type", "user_id", "status", "payload", "attempt_count", "created_at"}
 
@@ -63,9 +69,40 @@ async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
         ON CONFLICT DO NOTHING"""  # noqa: S608
     cursor = await connection.execute(statement)
     copied = cursor.rowcount
+    await _clean_texts(connection)
     cursor = await connection.execute("SELECT count(*) FROM job_logs_bull")
     row = await cursor.fetchone()
     return copied, (row[0] if row else 0) - copied
+
+
+async def _clean_texts(connection: AsyncConnection[Any]) -> None:
+    # The old service stored what the mail server said, addresses and all.
+    last = UUID(int=0)
+    while True:
+        cursor = await connection.execute(
+            """SELECT id, error, stack_trace FROM job_logs
+                WHERE id > %s AND (error IS NOT NULL OR stack_trace IS NOT NULL) ORDER BY id LIMIT %s""",
+            [last, BATCH],
+        )
+        rows = await cursor.fetchall()
+        if not rows:
+            return
+        last = rows[-1][0]
+        cleaned = [(one, _error(error), _stack(stack_trace)) for one, error, stack_trace in rows]
+        changed = [row for row, old in zip(cleaned, rows, strict=True) if row != old]
+        await connection.execute(
+            """UPDATE job_logs j SET error = c.error, stack_trace = c.stack_trace
+                 FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS c(id, error, stack_trace) WHERE j.id = c.id""",
+            [[row[column] for row in changed] for column in range(3)],
+        )
+
+
+def _error(text: str | None) -> str | None:
+    return None if text is None else clean(text, ERROR_LENGTH)
+
+
+def _stack(text: str | None) -> str | None:
+    return None if text is None else clean(text, STACK_LENGTH, keep="end")
 
 
 async def exists(connection: AsyncConnection[Any], table: str) -> bool:

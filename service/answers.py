@@ -80,7 +80,6 @@ class JobState(Shape):
 
     @classmethod
     def of(cls, view: JobView) -> "JobState":
-        note = None if view.progress_note is None else mask(view.progress_note)
         return cls(
             job_id=view.job_id,
             type=view.job_type,
@@ -88,14 +87,14 @@ class JobState(Shape):
             created_at=written(view.created_at),
             processed_at=when(view.processed_at),
             attempt_count=view.attempt_count,
-            error=None if view.error is None else mask(view.error),
+            error=_masked(view.error),
             max_attempts=view.max_attempts,
             queue=view.queue,
             priority=view.priority,
             run_after=written(view.run_after),
             started_at=when(view.started_at),
-            progress=None if view.progress is None else Progress(fraction=view.progress, note=note),
-            receipt=None if view.receipt is None else mask(view.receipt),
+            progress=None if view.progress is None else Progress(fraction=view.progress, note=_masked(view.progress_note)),
+            receipt=_masked(view.receipt),
             history=[_trouble(one) for one in view.history or []],
         )
 
@@ -126,8 +125,8 @@ class DeadJob(Shape):
             user_id=view.user_id,
             status=view.status,
             payload=view.payload,
-            error=view.error,
-            stack_trace=view.stack_trace,
+            error=_masked(view.error),
+            stack_trace=_masked(view.stack_trace),
             attempt_count=view.attempt_count,
             created_at=written(view.created_at),
             processed_at=when(view.processed_at),
@@ -167,6 +166,11 @@ class QueueAnswer(Shape):
 
 def when(moment: datetime | None) -> str | None:
     return None if moment is None else written(moment)
+
+
+def _masked(text: str | None) -> str | None:
+    # What SQL wrote there, or a release that did not mask it yet.
+    return None if text is None else mask(text)
 
 
 def _trouble(entry: dict[str, Any]) -> Trouble:

@@ -200,11 +200,13 @@ class TestDelete:
 
 
 class TestExport:
-    async def test_to_stdout_as_lines(self, cli: Cli) -> None:
+    async def test_to_stdout_as_lines(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
+        await sql(connection, "UPDATE job_logs SET error = 'refused: somebody@example.com'")
         result = await cli("dlq", "export", "--type", "mail", "--json")
         jobs = [json.loads(line) for line in result.stdout.splitlines()]
         assert [job["jobId"] for job in jobs] == ["mail-3", "mail-2", "mail-1"]
         assert jobs[0]["payload"] == {"email": "somebody@example.com"}
+        assert jobs[0]["error"] == "refused: s***@example.com"
 
     async def test_to_a_file_of_ones_own(self, cli: Cli, tmp_path: Path) -> None:
         file = tmp_path / "dead.jsonl"

@@ -62,6 +62,13 @@ class TestTheList:
             "attemptCount": 5,
         }
 
+    async def test_what_went_wrong_shows_no_address(self, api: httpx.AsyncClient, connection: Connection) -> None:
+        """Whoever wrote it: SQL, or a release that did not mask yet."""
+        await a_dead_job(connection, "d-1", error="550 <someone@example.com>", stack_trace="to='someone@example.com'")
+        (job,) = (await api.get(DLQ)).json()["jobs"]
+        assert (job["error"], job["stackTrace"]) == ("550 <s***@example.com>", "to='s***@example.com'")
+        assert job["payload"] == STORED
+
     async def test_what_is_unknown_is_null(self, api: httpx.AsyncClient, connection: Connection) -> None:
         await a_dead_job(connection, "d-1", error=None, started_at=None)
         (job,) = (await api.get(DLQ)).json()["jobs"]

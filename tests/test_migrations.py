@@ -12,8 +12,10 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
+from pgqueue import adoption
 from pgqueue.errors import SchemaError
 from pgqueue.migrations import LOCK, applied, check_schema, migrate, migrations, pending
+from pgqueue.policy import STACK_LENGTH
 from pgqueue.settings import Settings
 from tests.factories import sql, the_job, value
 
@@ -250,6 +252,26 @@ class TestTheOldServicesTable:
         assert (dead["status"], dead["error"], dead["dead_at"]) == ("dlq", "boom", dead["processed_at"])
         assert await value(old, "SELECT count(*) FROM job_logs_bull") == 3
         await check_schema(old)
+
+    async def test_addresses_leave_what_went_wrong(
+        self, old: AsyncConnection[Any], empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In batches, whatever the order of the ids."""
+        monkeypatch.setattr(adoption, "BATCH", 2)
+        await sql(old, "UPDATE job_logs SET stack_trace = 'at line 1' WHERE job_id = 'done'")
+        await sql(
+            old,
+            """INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, stack_trace)
+               SELECT gen_random_uuid(), 'more-' || n, 't', 'u', 'dlq', '{}', '550 <someone@example.com>: no such user',
+                      CASE WHEN n < 6 THEN repeat('x', 9000) || ' someone@example.com password=abc' END
+                 FROM generate_series(1, 7) n""",
+        )
+        await migrate(empty_database_url, adopt=True)
+        rows = await sql(old, "SELECT error, stack_trace FROM job_logs WHERE job_id LIKE 'more-%' ORDER BY job_id")
+        assert [row["error"] for row in rows] == ["550 <s***@example.com>: no such user"] * 7
+        assert [len(row["stack_trace"] or "") for row in rows] == [STACK_LENGTH] * 5 + [0] * 2
+        assert all(row["stack_trace"].endswith("x s***@example.com password=***") for row in rows[:5])
+        assert (await the_job(old, "done"))["stack_trace"] == "at line 1"
 
     async def test_its_ids_stay_known(self, old: AsyncConnection[Any], empty_database_url: str) -> None:
         await migrate(empty_database_url, adopt=True)

@@ -11,7 +11,7 @@ from pgqueue.cli.common import WRONG_USAGE, fail, json_option, say, with_client
 from pgqueue.cli.dlq_changes import delete, retry
 from pgqueue.cli.jobs import show
 from pgqueue.cli.output import as_json as line_of_json
-from pgqueue.cli.output import cell, entries, job_document, on_terminal, print_json, public, table
+from pgqueue.cli.output import cell, entries, job_document, masked, on_terminal, print_json, public, table
 from pgqueue.cli.progress import progress
 from pgqueue.cli.which import Which, filters, pages
 from pgqueue.client import Client
@@ -46,7 +46,7 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
         print_json({"count": len(views), "total": total, "jobs": [job_document(view, payload=payload) for view in views]})
         return
     rows = [
-        {"job": view.job_id, "type": view.job_type, "dead": view.dead_at, "tries": view.attempt_count, "error": view.error}
+        {"job": view.job_id, "type": view.job_type, "dead": view.dead_at, "tries": view.attempt_count, "error": masked(view.error)}
         for view in views
     ]
     if on_terminal():

@@ -102,7 +102,7 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
     progress = (
         None
         if view.progress is None or view.status is not Status.PROCESSING
-        else f"{view.progress:.0%} {view.progress_note or ''}".strip()
+        else f"{view.progress:.0%} {masked(view.progress_note) or ''}".strip()
     )
     facts(
         [
@@ -113,8 +113,8 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
             ("attempts", f"{view.attempt_count} of {view.max_attempts}"),
             ("queue", f"{view.queue}, priority {view.priority}"),
             *([("progress", progress)] if progress else []),
-            *([("error", view.error)] if view.error else []),
-            *([("receipt", view.receipt)] if view.receipt else []),
+            *([("error", masked(view.error))] if view.error else []),
+            *([("receipt", masked(view.receipt))] if view.receipt else []),
             ("row", view.id),
         ]
     )
@@ -126,7 +126,7 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
     click.echo(safe(text, lines=True))
     if view.stack_trace:
         click.echo("\nStack trace of the last failure")
-        click.echo(safe(view.stack_trace, lines=True))
+        click.echo(safe(masked(view.stack_trace), lines=True))
 
 
 @click.command()

@@ -138,11 +138,16 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def job_document(view: JobView, *, payload: bool) -> dict[str, Any]:
-    """A job for a program. Without `payload` the addresses in it, and in those of its history, are masked."""
-    document = public(msgspec.structs.asdict(view))
+    """A job for a program. What went wrong shows no whole address; without `payload` neither do payload and history."""
+    document = public(msgspec.structs.asdict(view)) | {
+        "error": masked(view.error),
+        "stackTrace": masked(view.stack_trace),
+        "progressNote": masked(view.progress_note),
+        "receipt": masked(view.receipt),
+        "history": [{name: one if name == "payload" else masked(one) for name, one in entry.items()} for entry in view.history],
+    }
     if not payload:
-        document["payload"] = masked(document["payload"])
-        document["history"] = masked(document["history"])
+        document |= {"payload": masked(view.payload), "history": masked(view.history)}
     return document
 
 
