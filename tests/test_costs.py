@@ -177,7 +177,6 @@ async def test_a_sign_in_costs_at_most_2100_bytes_of_wal(
     assert cost <= MOST_WAL
 
 
-@pytest.mark.xfail(strict=True, reason="fillfactor 50 leaves no room for what a claim adds to the rows of a page; 45 does")
 async def test_claims_are_heap_only(connection: Connection, settings: Settings, client: Client) -> None:
     """Whole pages are claimed at once: the free part of each must take all of its rows again, with what a claim adds to them. How
     much of a page is left over depends on the length of the rows, so all lengths are tried."""

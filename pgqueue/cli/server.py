@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from pgqueue.cli.common import spare_collections
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.api")
@@ -40,6 +41,7 @@ def serve(app: Any, settings: Settings, listener: socket.socket, parent: int | N
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST_REQUESTS,
     )
+    spare_collections()
     server = DrainingServer(config, app, settings.drain.total_seconds(), parent)
     server.run(sockets=[listener])
     log.info("stopped", extra={"event": "api.stopped"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, say, seconds
+from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, say, seconds, spare_collections
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
@@ -60,6 +60,7 @@ def work(settings: Settings) -> int:
         tasks, homes = load_tasks(settings.modules)
     except (SettingsError, TaskError) as error:
         return _complain(error)
+    spare_collections()
     with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
         code = runner.run(_run(Worker(settings, tasks, homes)))
     logging.shutdown()

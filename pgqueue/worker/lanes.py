@@ -23,6 +23,10 @@ WAITING_SHARE = 0.1
 """The part of each claim that goes to a lane that waits behind fuller ones."""
 
 
+REST = 10
+"""Claims for which a lane that was found empty gets no share of its own."""
+
+
 @dataclass(slots=True)
 class Lane:
     queue: str
@@ -30,8 +34,10 @@ class Lane:
     cursor: Place = START
     starving: bool = False
     """The last claim did not reach it: the lanes before it filled that."""
-    reached: int = 0
+    reached: int = -1000
     """The number of the last claim that did."""
+    gave: bool = False
+    """It had jobs then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,11 @@ class Lanes:
             left = room.free
             for position, lane in enumerate(room.lanes):
                 count, last = taken.get((number, position), (0, START))
-                lane.starving = left == 0
-                if lane.starving:
+                if left == 0:
+                    # One that was empty just now is not thought to starve: its share would only be wasted.
+                    lane.starving = lane.gave or self._claims - lane.reached > REST
                     continue
-                lane.reached = self._claims
+                lane.starving, lane.gave, lane.reached = False, count > 0, self._claims
                 left -= count
                 lane.cursor = last if left == 0 else max(lane.cursor, (now - GRACE, LAST_ID))
             more = more or left == 0
