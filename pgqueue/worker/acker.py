@@ -241,5 +241,5 @@ def _failures(group: list[Ended]) -> dict[str, Any]:
         "delays": [outcome.delay for _, outcome in group],
         "errors": [outcome.error for _, outcome in group],
         "stack_traces": [outcome.stack_trace for _, outcome in group],
-        "certain": [held.intended and outcome.certain and not held.claim.uncertain for held, outcome in group],
+        "certain": [outcome.certain and not held.claim.uncertain for held, outcome in group],
     }

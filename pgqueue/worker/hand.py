@@ -23,8 +23,6 @@ class Held:
     deadline: float = 0.0
     """When its handler's time is over."""
     overdue: bool = False
-    intended: bool = False
-    """It has said that it does what cannot be taken back."""
     completing: bool = False
     """Its handler's own transaction completes the job: from then on the fence decides whether it counts."""
     completed: bool = False

@@ -44,8 +44,6 @@ class AttemptWrites:
         if self._intending is None or self._intending.done():
             self._intending = asyncio.create_task(self._intend_all(), name="intents")
         await ended
-        if (held := self._hand.held.get(claim.id)) and held.claim is claim:
-            held.intended = True
 
     async def _intend_all(self) -> None:
         """While one statement is under way, the next group gathers."""
