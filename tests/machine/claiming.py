@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from pgqueue.worker.lanes import START
-from pgqueue.worker.rows import ClaimRow
+from pgqueue.worker.rows import answer_from, claim_from
 from tests.machine.core import Core, workers
 from tests.machine.oracle import Place, Row
 from tests.machine.stage import QUEUES, Hands
@@ -45,21 +45,21 @@ class Claiming(Core):
 
     def _claimed(self, hands: Hands, free: dict[str, int], before: Cursors) -> tuple[list[str], datetime]:
         """Takes over what the statement took, having checked that it could, and in which order."""
-        ((_, answer),) = self.stage.heard
-        rows = [ClaimRow._make(row) for row in answer]
-        now = next(row.run_after for row in rows if row.id is None)
-        taken = [row for row in rows if row.id is not None]
-        names = [row.job_id for row in taken]
+        ((_, rows),) = self.stage.heard
+        answer = answer_from(rows)
+        now = answer.now
+        taken = [claim_from(row, "") for row in answer.jobs]
+        names = [claim.job_id for claim in taken]
         assert {self.oracle.rows[name].queue for name in names} <= free.keys() - self.oracle.paused
         for queue, count in free.items():
             assert sum(self.oracle.rows[name].queue == queue for name in names) <= count
         for queue, priority in self.lanes(free):
             due = [row.job_id for row in self.oracle.due(queue, priority, now, before[queue, priority])]
             mine = [self.oracle.rows[name] for name in names]
-            lane = {row.job_id for row in mine if (row.queue, row.priority) == (queue, priority)}
-            assert lane == set(due[: len(lane)]), f"of {due} it took {lane}"
-        for row in taken:
-            self.given(hands, row.job_id, row.lease, now)
+            lane = [row.job_id for row in mine if (row.queue, row.priority) == (queue, priority)]
+            assert lane == due[: len(lane)], f"of {due} it took {lane}"
+        for claim in taken:
+            self.given(hands, claim.job_id, claim.lease, now)
         self.tally["claimed"] += len(taken)
         return names, now
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from pgqueue.worker.hand import Held
 from pgqueue.worker.lanes import PRIORITIES
 from tests.machine import promises
-from tests.machine.oracle import AtOnce, Kind, Oracle, Row
+from tests.machine.oracle import AtOnce, Dependency, Kind, Oracle, Row
 from tests.machine.stage import LEASE, TIMES, Hands, Look, Stage
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -35,7 +35,13 @@ class Core(RuleBasedStateMachine):
         kinds = {one.job_type: one.declaration(stage.settings) for one in stage.tasks}
         self.oracle = Oracle(
             {
-                name: Kind(one.queue, one.max_attempts, *((one.limit.count, one.limit.window) if one.limit else ()))
+                name: Kind(
+                    one.queue,
+                    one.max_attempts,
+                    one.limit.count if one.limit else None,
+                    one.limit.window if one.limit else timedelta(),
+                    one.depends_on,
+                )
                 for name, one in kinds.items()
             }
         )
@@ -85,7 +91,7 @@ class Core(RuleBasedStateMachine):
         busy = [hands for hands in self.crew if hands.attempts] or self.crew
         return busy[worker % len(busy)]
 
-    def given(self, hands: Hands, job_id: str, lease: int, now: datetime) -> None:
+    def given(self, hands: Hands, job_id: str, lease: int, now: datetime | None) -> None:
         """An attempt was handed out: never twice under the same lease."""
         row = self.oracle.rows[job_id]
         self.oracle.claim(row, hands.name, now, LEASE)
@@ -102,6 +108,7 @@ class Core(RuleBasedStateMachine):
             claim = held.claim
             assert (claim.id, claim.lease, claim.attempt) == (row.id, row.lease, row.attempt_count)
             assert (claim.queue, claim.user_id, claim.max_attempts) == (row.queue, row.user_id, row.max_attempts)
+            assert claim.uncertain is (row.intent_at is not None)
 
     @invariant()
     def everything_is_as_it_should_be(self) -> None:
@@ -117,6 +124,9 @@ class Core(RuleBasedStateMachine):
         assert look.paused == self.oracle.paused
         for job_id, actual in look.rows.items():
             agree(self.oracle.rows[job_id], actual, since, look.now)
+        for name, actual in look.broken.items():
+            agree_on(self.oracle.broken[name], actual, since, look.now)
+        assert set(look.broken) == set(self.oracle.broken), "what is broken"
         graves = {hashlib.sha256(job_id.encode()).digest()[:16]: grave for job_id, grave in self.oracle.graves.items()}
         assert set(look.graves) == set(graves), "the ids that are remembered"
         for key, grave in graves.items():
@@ -130,6 +140,9 @@ class Core(RuleBasedStateMachine):
                 if isinstance(moment := getattr(row, name), datetime):
                     setattr(row, name, moment - by)
             row.history = [entry | {"at": entry["at"] - by} if "at" in entry else entry for entry in row.history]
+        for broken in self.oracle.broken.values():
+            if isinstance(broken.probe_at, datetime):
+                broken.probe_at -= by
         for job_id, grave in self.oracle.graves.items():
             self.oracle.graves[job_id] = grave._replace(ended_at=grave.ended_at - by)
 
@@ -155,29 +168,42 @@ class Core(RuleBasedStateMachine):
 
 
 def agree(row: Row, actual: dict[str, Any], since: datetime, until: datetime) -> None:
-    row.id = row.id or actual["id"].hex
+    row.id = row.id or str(actual["id"])
     for one in fields(Row):
         believed = getattr(row, one.name)
         match one.name:
             case "digest" | "counted" | "by_holder":
                 continue
             case "id":
-                found: Any = actual["id"].hex
+                found: Any = row.id
+                assert str(actual["id"]) == row.id
             case "history":
                 row.history = agreed_history(believed, actual["history"] or [], since, until)
                 continue
             case _:
                 found = actual[one.name]
-        if isinstance(believed, AtOnce):
-            assert found is not None, f"{row.job_id}: {one.name}"
-            assert since <= found - believed.later <= until, f"{row.job_id}: {one.name} is {found}"
-            setattr(row, one.name, found)
-        else:
-            assert found == believed, f"{row.job_id}: {one.name} is {found!r} and should be {believed!r}"
+        setattr(row, one.name, agreed(f"{row.job_id}: {one.name}", believed, found, since, until))
+
+
+def agree_on(broken: Dependency, actual: dict[str, Any], since: datetime, until: datetime) -> None:
+    probe = (str(actual["probe_id"]), actual["probe_lease"]) if actual["probe_id"] else None
+    assert (actual["probe_pause"], probe) == (broken.pause, broken.probe)
+    assert actual["state"] == ("half_open" if broken.probe else "open")
+    broken.probe_at = agreed("probe_at", broken.probe_at, actual["probe_at"], since, until)
+
+
+def agreed(what: str, believed: Any, found: Any, since: datetime, until: datetime) -> Any:
+    """The same; or a moment that fell between the two looks."""
+    if isinstance(believed, AtOnce):
+        assert found is not None, what
+        assert since <= found - believed.later <= until, f"{what} is {found}"
+    else:
+        assert found == believed, f"{what} is {found!r} and should be {believed!r}"
+    return found
 
 
 def agreed_history(believed: list[dict[str, Any]], actual: list[dict[str, Any]], since: datetime, until: datetime) -> Any:
-    agreed = []
+    entries = []
     assert len(actual) == len(believed), f"{actual} should be {believed}"
     for found, entry in zip(actual, believed, strict=True):
         at = datetime.fromisoformat(found["at"])
@@ -185,5 +211,5 @@ def agreed_history(believed: list[dict[str, Any]], actual: list[dict[str, Any]],
             assert since - MILLISECOND <= at <= until + MILLISECOND
             entry = entry | {"at": at}
         assert found | {"at": at} == {"at": at} | entry
-        agreed.append(entry)
-    return agreed
+        entries.append(entry)
+    return entries

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from pgqueue.errors import Discard, LeaseLost, Retry, Snooze
-from pgqueue.job import Outcome
-from pgqueue.policy import Released, verdict
+from pgqueue.job import Outcome, Status
+from pgqueue.policy import Released, spared, verdict
 from pgqueue.task import Backoff
 from pgqueue.worker.hand import Held
 from tests.machine.claiming import Claiming
@@ -19,6 +19,7 @@ from tests.machine.stage import LEASE, Hands
 
 ENDINGS: dict[str, BaseException | None] = {
     "returns": None,
+    "returns with a receipt": None,
     "fails": RuntimeError("boom"),
     "asks for a retry": Retry(after=90),
     "discards": Discard("no such thing"),
@@ -34,35 +35,51 @@ class Ending(Claiming):
         """A group of outcomes, some of them perhaps too late; and perhaps the reply is lost and they are sent again."""
         hands = self.busy(worker)
         self.begin("finish")
-        attempts = list({held.claim.id: held for held in hands.attempts}.values())  # Acker takes two of one job for one
-        outcomes = [(held, self._outcome(hands, held, ending)) for held, ending in zip(attempts, how, strict=False)]
+        outcomes = [(held, self._outcome(hands, held, ending)) for held, ending in zip(hands.attempts, how, strict=False)]
         self.stage.lose_reply_of = lost
         stale = self.stage.play(hands.write(outcomes))
         self.stage.lose_reply_of = None
         now = self.now()
         expected = 0
         for held, outcome in outcomes:
+            outcome = self._judged(hands, held, outcome)
             row = self.mine(held)
             if row is None:
                 expected += 1
                 continue
             self.tally[f"ended: {outcome.status if outcome else 'shelved'}"] += 1
-            self._end(row, outcome, now)
+            self._end(row, held, outcome, now)
         self.tally["too late"] += expected
         assert stale == expected, "outcomes that met no row"
 
     def _outcome(self, hands: Hands, held: Held, ending: str) -> Outcome | None:
         if held.claim.job_type not in hands.types:
             return None
-        return verdict(held.claim, ENDINGS[ending], Backoff(2), 0.5)
+        depends_on = self.oracle.kinds[held.claim.job_type].depends_on
+        if ending == "returns with a receipt":
+            return Outcome(Status.COMPLETED, receipt="250 ok")
+        if depends_on and not held.claim.probe and ending in ("fails", "asks for a retry"):
+            ending = "discards"  # else five of them would open the breaker: that is told by other tests
+        return verdict(held.claim, ENDINGS[ending], Backoff(2), 0.5, depends_on)
 
-    def _end(self, row: Row, outcome: Outcome | None, now: datetime) -> None:
+    def _judged(self, hands: Hands, held: Held, outcome: Outcome | None) -> Outcome | None:
+        """What the breaker makes of it: a probe decides, and its failure is not the job's."""
+        if not held.claim.probe or outcome is None:
+            return outcome
+        down = outcome.dependency == held.claim.probe
+        alive = outcome.status is Status.COMPLETED
+        self.oracle.probed(held.claim.probe, (held.claim.id, held.claim.lease), alive=alive, down=down)
+        still = held.claim.probe in hands.worker.acker.breaker.waiting
+        return spared(outcome, probe=True) if down and still else outcome
+
+    def _end(self, row: Row, held: Held, outcome: Outcome | None, now: datetime) -> None:
         if outcome is None:
             self.oracle.shelve(row, self.last.now, now)
         elif outcome.status == "completed":
-            self.oracle.complete(row)
+            self.oracle.complete(row, outcome.receipt)
         else:
-            self.oracle.fail(row, str(outcome.status), outcome.delay, outcome.error, outcome.stack_trace)
+            certain = held.intended and outcome.certain and not held.claim.uncertain
+            self.oracle.fail(row, str(outcome.status), outcome.delay, outcome.error, outcome.stack_trace, certain=certain)
 
     @rule(worker=workers, how=endings)
     def claim_and_end(self, worker: int, how: list[str]) -> None:
@@ -80,7 +97,7 @@ class Ending(Claiming):
             return
         hands.extend(held)
         kept = [one for one in held if self.mine(one)]
-        assert {one.claim.id for one in hands.lost} == {one.claim.id for one in held if one not in kept}
+        assert {id(one) for one in hands.lost} == {id(one) for one in held if one not in kept}
         for one in kept:
             row = self.mine(one)
             assert row is not None
@@ -107,6 +124,24 @@ class Ending(Claiming):
             assert row is not None
             row.progress, row.progress_note = fraction, "on it"
 
+    @rule(worker=workers, which=st.integers(0, 9))
+    def intend(self, worker: int, which: int) -> None:
+        """It is about to do what cannot be taken back."""
+        hands = self.busy(worker)
+        self.begin("intend")
+        if not hands.attempts:
+            return
+        held = hands.attempts[which % len(hands.attempts)]
+        row = self.mine(held)
+        try:
+            self.stage.play(hands.intend(held))
+        except LeaseLost:
+            assert row is None
+        else:
+            assert row is not None
+            row.intent_at = AtOnce()
+            self.tally["intents"] += 1
+
     def stale_pairs(self) -> list[tuple[str, int, str]]:
         def stale(id: str, lease: int) -> bool:
             row = self.oracle.by_id(id)
@@ -132,14 +167,17 @@ class Ending(Claiming):
         went_through = row is not None and row.lease == lease
         assert bool(confirmed) is went_through
         assert not went_through or (row and row.by_holder), "somebody took the job away and left the lease"
-        self.tally["stale writes tried"] += 6
+        self.tally["stale writes tried"] += 9
 
 
 def stale_writes(id: str, lease: int, worker: str) -> Sequence[tuple[str, dict[str, Any]]]:
-    later = {"delays": [timedelta(seconds=1)], "errors": ["too late"], "stack_traces": [None]}
+    later = {"delays": [timedelta(seconds=1)], "errors": ["too late"], "stack_traces": [None], "certain": [True]}
+    one = {"id": id, "lease": lease}
     return [
-        ("ack_jobs", {}),
+        ("ack_jobs", {"receipts": ["too late"]}),
         *[("fail_jobs", {"statuses": [status]} | later) for status in ("failed", "dlq", "enqueued")],
         ("shelve_jobs", {}),
-        ("save_progress", {"id": id, "lease": lease, "fraction": 0.9, "note": "too late"}),
+        ("intend_effects", {}),
+        ("save_progress", one | {"fraction": 0.9, "note": "too late"}),
+        ("complete_job", one | {"receipt": "too late"}),
     ]

@@ -11,6 +11,7 @@ from pgqueue.job import DeadFilter
 from pgqueue.retention import prune
 from tests.machine.core import Core
 from tests.machine.oracle import AtOnce, Row
+from tests.machine.stage import QUEUES
 
 numbers = st.integers(0, 99)
 
@@ -69,14 +70,32 @@ class Operating(Core):
             self.oracle.replay(row, later=timedelta(seconds=0.25) * nth)
         self.tally["replay done"] += done.retried
 
-    @rule(paused=st.sampled_from([set(), set(), {"default"}, {"other"}]))
-    def pause_and_resume(self, paused: set[str]) -> None:
+    @rule(what=st.sampled_from(["nothing", "nothing", "default", "other", "server"]))
+    def only_that_is_stopped(self, what: str) -> None:
+        """A queue, by an operator; or whatever needs the server, which somebody found to be broken."""
+        if what == "server":
+            self._the_server_goes_down()
+            return
         self.begin("pause")
-        for queue in paused - self.oracle.paused:
+        wanted = {what} & set(QUEUES)
+        for queue in wanted - self.oracle.paused:
             self.stage.play(self.stage.client.pause(queue))
-        for queue in self.oracle.paused - paused:
+        for queue in self.oracle.paused - wanted:
             self.stage.play(self.stage.client.resume(queue))
-        self.oracle.paused = set(paused)
+        self.oracle.paused = wanted
+
+    def _the_server_goes_down(self) -> None:
+        self.begin("broken")
+        values = {
+            "dependency": "server",
+            "jobs": [],
+            "down": True,
+            "reason": "down",
+            "retry_after": None,
+            "succeeded_ago": None,
+        }
+        self.stage.statement("report_failures", values)
+        self.oracle.break_down("server")
 
     @precondition(lambda self: self.pending is None)
     @rule(by=st.sampled_from(SPANS))

@@ -39,6 +39,7 @@ class Kind(NamedTuple):
     max_attempts: int
     limit: int | None = None
     window: timedelta = timedelta()
+    depends_on: str | None = None
 
 
 class Item(NamedTuple):
@@ -60,6 +61,16 @@ class Grave(NamedTuple):
     digest: str
     outcome: str
     ended_at: datetime
+
+
+@dataclass
+class Dependency:
+    """The circuit breaker of what jobs depend on, while it is not closed."""
+
+    pause: timedelta
+    probe_at: Moment
+    probe: tuple[str, int] | None = None
+    """Row and lease of the job that tries it out (half open)."""
 
 
 @dataclass
@@ -89,6 +100,8 @@ class Row:
     stack_trace: str | None = None
     progress: float | None = None
     progress_note: str | None = None
+    intent_at: Moment | None = None
+    receipt: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     counted: bool = True
     """Came through a function that knows the limit; a bare INSERT does not."""
@@ -131,6 +144,7 @@ class Row:
         self.lease_until = None
 
     def end(self, status: str) -> None:
+        """Whoever ends it has ended the lease, or holds it."""
         self.status, self.lease_until, self.processed_at = status, None, AtOnce()
         self.dead_at = AtOnce() if status == "dlq" else None
 
@@ -147,6 +161,7 @@ class Oracle:
         self.rows: dict[str, Row] = {}
         self.graves: dict[str, Grave] = {}
         self.paused: set[str] = set()
+        self.broken: dict[str, Dependency] = {}
 
     def by_id(self, id: str) -> Row | None:
         return next((row for row in self.rows.values() if row.id == id), None)
@@ -201,17 +216,23 @@ class Oracle:
         rows = [row for row in self.rows.values() if row.live and (row.queue, row.priority) == (queue, priority)]
         return sorted(rows, key=lambda row: row.place)
 
+    def held_back(self, row: Row) -> bool:
+        """Neither claimed nor rescued for now."""
+        return row.queue in self.paused or self.kinds[row.job_type].depends_on in self.broken
+
     def due(self, queue: str, priority: int, now: datetime, after: Place) -> list[Row]:
         """What a claim from that cursor may take of a lane."""
-        return [row for row in self.lane(queue, priority) if row.waiting and after < row.place and row.place[0] <= now]
+        rows = [row for row in self.lane(queue, priority) if row.waiting and not self.held_back(row)]
+        return [row for row in rows if after < row.place and row.place[0] <= now]
 
-    def claim(self, row: Row, worker: str, now: datetime, lease: timedelta) -> None:
+    def claim(self, row: Row, worker: str, now: datetime | None, lease: timedelta) -> None:
         if row.running:
             self._blame(row)
         row.status, row.locked_by, row.by_holder = "processing", worker, False
         row.attempt_count += 1
         row.lease += 1
-        row.started_at, row.lease_until = now, now + lease
+        row.started_at = now or AtOnce()
+        row.lease_until = now + lease if now else AtOnce(lease)
 
     def bury(self, row: Row, now: datetime) -> None:
         """The sweep's, and the 24-hour rule's: whoever has the job loses the lease first."""
@@ -221,7 +242,7 @@ class Oracle:
         row.end("dlq")
 
     def give_up_lease(self, row: Row) -> None:
-        """What a sweep does for a paused queue."""
+        """What a sweep does for what is held back."""
         self._blame(row)
         row.status, row.lease_until, row.by_holder = "failed", None, False
         row.lease += 1
@@ -231,12 +252,15 @@ class Oracle:
         row.error = FORGOTTEN if forgotten else ran_out
         row.tell(attempt=row.attempt_count, worker=row.locked_by, error=row.error)
 
-    def complete(self, row: Row) -> None:
-        row.error = row.stack_trace = None
-        row.by_holder = True
+    def complete(self, row: Row, receipt: str | None) -> None:
+        row.error = row.stack_trace = row.intent_at = None
+        row.receipt, row.by_holder = receipt, True
         row.end("completed")
 
-    def fail(self, row: Row, status: str, delay: timedelta | None, error: str | None, stack: str | None) -> None:
+    def fail(
+        self, row: Row, status: str, delay: timedelta | None, error: str | None, stack: str | None, *, certain: bool
+    ) -> None:
+        row.intent_at = None if certain else row.intent_at
         if error is not None:
             if status != "enqueued":
                 row.tell(attempt=row.attempt_count, worker=row.locked_by, error=error, stack=stack)
@@ -270,6 +294,40 @@ class Oracle:
         mine = [row for row in self.rows.values() if row.running and row.locked_by == worker and row.queue in queues]
         return [row for row in mine if row.place[0] <= now and (row.id, row.lease) not in held]
 
+    # The circuit breaker
+
+    def break_down(self, dependency: str) -> None:
+        """It is known to be down."""
+        self.broken.setdefault(dependency, Dependency(timedelta(seconds=5), AtOnce(timedelta(seconds=5))))
+
+    def probe(self, dependency: str, queues: set[str], now: datetime) -> Row | None:
+        """The job that is to try it out, if its time has come and no other does so."""
+        broken = self.broken.get(dependency)
+        if broken is None or not isinstance(broken.probe_at, datetime) or broken.probe_at > now:
+            return None
+        if (
+            broken.probe
+            and (at_it := self.by_id(broken.probe[0]))
+            and at_it.held_by(broken.probe[1])
+            and not at_it.expired(now)
+        ):
+            return None
+        rows = [row for row in self.rows.values() if row.waiting and row.queue in queues - self.paused and row.place[0] <= now]
+        rows = [row for row in rows if self.kinds[row.job_type].depends_on == dependency]
+        return min(rows, key=lambda row: (row.priority, row.place), default=None)
+
+    def probed(self, dependency: str, attempt: tuple[str, int], *, alive: bool, down: bool) -> None:
+        broken = self.broken.get(dependency)
+        if broken is None or broken.probe != attempt:
+            return
+        if alive:
+            del self.broken[dependency]
+            return
+        broken.probe = None
+        if down:
+            broken.pause = min(broken.pause * 2, timedelta(seconds=15))
+        broken.probe_at = AtOnce(broken.pause if down else timedelta())
+
     # Operators
 
     def cancel(self, row: Row) -> None:
@@ -281,7 +339,7 @@ class Oracle:
         row.tell(event="replayed", was=row.status, error=row.error, **({"payload": row.payload} if payload is not None else {}))
         row.payload = row.payload if payload is None else payload
         row.status, row.attempt_count, row.run_after = "enqueued", 0, AtOnce(later)
-        row.processed_at = row.dead_at = row.error = row.stack_trace = row.progress = row.progress_note = None
+        row.processed_at = row.dead_at = row.error = row.stack_trace = row.progress = row.progress_note = row.intent_at = None
 
     def delete(self, row: Row) -> None:
         row.status, row.dead_at = "cancelled", None

@@ -1,5 +1,6 @@
 """Rules of those who enqueue."""
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -47,10 +48,11 @@ def answered(ticket: Ticket) -> Answer:
     return Answer(ticket.status and str(ticket.status), ticket.created, refusals[type(ticket.error)])
 
 
-def without_twins(many: list[Item]) -> list[Item]:
-    """Of several who send one id in one call only the first: when the limit refuses it, offer_jobs() refuses the others too."""
-    first = {item.job_id: item for item in reversed(many)}
-    return [item for item in many if (item.job_type, item.user_id) == (first[item.job_id].job_type, first[item.job_id].user_id)]
+def without_rivals(many: list[Item]) -> list[Item]:
+    """Of those who send one id in one call for different users of a limited type only the first: if that one is refused, the others
+    have their turn after all the rest, and a place may have gone to somebody behind them."""
+    first = {item.job_id: (item.job_type, item.user_id) for item in reversed(many)}
+    return [item for item in many if item.job_type != "m.limited" or first[item.job_id] == (item.job_type, item.user_id)]
 
 
 class Producing(Core):
@@ -112,10 +114,24 @@ class Producing(Core):
     def enqueue_many(self, many: list[Item]) -> None:
         """In one commit, and answered as if one by one."""
         self.begin("bulk")
-        many = without_twins(many)
+        many = without_rivals(many)
         tickets = self.stage.play(self.stage.client.enqueue_many([offered(item) for item in many]))
         now = self.now()
         for item, ticket in zip(many, tickets, strict=True):
+            self.accept(item, ticket, self.last.now, now)
+
+    @rule(many=st.lists(items, min_size=2, max_size=6))
+    def enqueue_at_once(self, many: list[Item]) -> None:
+        """Callers who know nothing of each other: the first goes alone, the others share a commit, in the order of their ids."""
+        self.begin("at once")
+
+        async def offer_all() -> list[Ticket]:
+            return await asyncio.gather(*(self.stage.client.offer(offered(item)) for item in many))
+
+        tickets = self.stage.play(offer_all())
+        now = self.now()
+        together = sorted(zip(many[1:], tickets[1:], strict=True), key=lambda one: one[0].job_id)
+        for item, ticket in [(many[0], tickets[0]), *together]:
             self.accept(item, ticket, self.last.now, now)
 
     @precondition(lambda self: self.pending is None)

@@ -36,6 +36,7 @@ def check_row(row: dict[str, Any]) -> None:
     assert (row["processed_at"] is not None) is (row["status"] in ENDED)
     assert (row["lease_until"] is not None) is (row["status"] == "processing")
     assert row["dead_at"] == (row["processed_at"] if row["status"] == "dlq" else None)
+    assert row["intent_at"] is None or row["status"] != "completed"
 
 
 def check_step(old: dict[str, Any], new: dict[str, Any], deed: str) -> None:
@@ -48,7 +49,7 @@ def check_step(old: dict[str, Any], new: dict[str, Any], deed: str) -> None:
     if old["status"] == "processing" and deed not in BY_HOLDER:
         kept = (new["status"], new["lease"]) == ("processing", old["lease"])
         assert kept or new["lease"] > old["lease"], f"{deed} took {name} from its worker and left it the lease"
-    if (new["status"], new["lease"]) == ("processing", old["lease"]) and deed not in ("extend", "progress", "expire"):
+    if (new["status"], new["lease"]) == ("processing", old["lease"]) and deed not in ("extend", "progress", "intend", "expire"):
         assert new == old, f"{deed} changed {name}, which its worker still holds"
     if new["attempt_count"] > old["attempt_count"]:
         assert new["attempt_count"] == old["attempt_count"] + 1
@@ -79,9 +80,11 @@ def check_that_one_is_enough(machine: "Core", hands: Hands) -> None:
         hands.worker.hand.drop(held)
     for queue in list(machine.oracle.paused):
         machine.stage.play(machine.stage.client.resume(queue))
+    machine.stage.eye.execute("DELETE FROM job_dependencies")
+    idle = 0
     for _ in range(60):
-        turn = machine.stage.play(_turn(hands))
-        if not turn:
+        idle = 0 if machine.stage.play(_turn(hands)) else idle + 1
+        if idle == 2:
             break
     left = [
         row

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from pgqueue.client import Client
-from pgqueue.database import HexId, Link, load, open_pool
+from pgqueue.database import Link, load, open_pool
 from pgqueue.job import Outcome
 from pgqueue.registry import declarations, publish
 from pgqueue.settings import Settings
@@ -26,11 +26,9 @@ T = TypeVar("T")
 LEASE = timedelta(minutes=2)
 """Longer than a run of the machine: leases run out when the machine moves time, and not by themselves."""
 
-LINKS = ("claims", "acks", "sweeps", "progress")
-
 QUEUES = {"default": 4, "other": 2}
 
-TIMES = ("created_at", "run_after", "started_at", "lease_until", "processed_at", "dead_at")
+TIMES = ("created_at", "run_after", "started_at", "lease_until", "processed_at", "dead_at", "intent_at")
 
 MOVED = f"""
 UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
@@ -38,7 +36,11 @@ UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
                     FROM jsonb_array_elements(history) WITH ORDINALITY AS h(e, n))"""
 """Time goes on by so much: everything that has happened, and all that is to come, is earlier by that."""
 
-EMPTY = "DELETE FROM job_logs; DELETE FROM job_tombstones; DELETE FROM job_queues; DELETE FROM job_workers"
+MOVED_BESIDE = """
+WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s)
+UPDATE job_dependencies SET opened_at = opened_at - %(by)s, probe_at = probe_at - %(by)s, changed_at = changed_at - %(by)s"""
+
+EMPTY = "; ".join(f"DELETE FROM job_{table}" for table in ("logs", "tombstones", "queues", "workers", "dependencies"))
 
 
 class Look(NamedTuple):
@@ -48,6 +50,7 @@ class Look(NamedTuple):
     rows: dict[str, dict[str, Any]]
     graves: dict[bytes, dict[str, Any]]
     paused: set[str]
+    broken: dict[str, dict[str, Any]]
 
 
 class Hands:
@@ -65,11 +68,12 @@ class Hands:
         self.slot = slot
         self.worker = Worker(stage.settings, {task.job_type: task for task in tasks}, {})
         self.worker.name = name
-        self.worker._links = stage.links[slot]
+        stage.lend(self.worker, slot)
         self.worker._build({})
         self.worker.claimer.start = self.worker.sweeper.start = self._start
-        self.worker.leases._connection = stage.keepers[slot]
+        self.worker.leases._connection = stage.keepers.get(slot)
         self.worker.leases._lose = lambda held, why: self.lost.append(held)
+        self.stage = stage
 
     def _start(self, held: Held) -> None:
         held.started_at = time.monotonic()
@@ -81,12 +85,17 @@ class Hands:
         return self.worker.claimer.lanes.all
 
     def free(self, queue: str) -> int:
+        """Slots for claims; a sweep may have kept some of them for the next one."""
         return self.worker.hand.free(queue)
+
+    def empty(self, queue: str) -> int:
+        """Slots for sweeps."""
+        return QUEUES[queue] - sum(held.claim.queue == queue for held in self.attempts)
 
     async def claim(self) -> tuple[bool, float | None]:
         """Whether there may be more at once, and in how many seconds something comes due."""
         self.started = []
-        return await self.worker.claimer._claim()
+        return await self.worker.claimer._claim_on()
 
     async def sweep(self, *, resting: bool) -> None:
         self.started = []
@@ -104,6 +113,7 @@ class Hands:
         acker, counters = self.worker.acker, self.worker.hand.counters
         before = counters.stale_writes
         for held, outcome in outcomes:
+            held.finished_at = time.monotonic()
             self.attempts.remove(held)
             if outcome is None:
                 acker.shelve(held)
@@ -115,17 +125,21 @@ class Hands:
         return counters.stale_writes - before
 
     async def progress(self, held: Held, fraction: float, note: str) -> None:
-        await self.worker._save_progress(held.claim, fraction, note)
+        await self.worker.writes.progress(held.claim, fraction, note)
+
+    async def intend(self, held: Held) -> None:
+        await self.worker.writes.intend(held.claim)
 
     def extend(self, some: Sequence[Held]) -> None:
         self.lost = []
         self.worker.leases._extend(list(some))
+        self.stage.keepers[self.slot] = self.worker.leases._connection
 
 
 class Stage:
     """The connections of one test. `play` runs a coroutine; between two calls nothing moves."""
 
-    def __init__(self, settings: Settings, tasks: Sequence[Task[Any]], slots: int) -> None:
+    def __init__(self, settings: Settings, tasks: Sequence[Task[Any]]) -> None:
         self.settings = settings.with_(
             lease=LEASE,
             doorbell=False,
@@ -140,15 +154,10 @@ class Stage:
         self.heard: list[tuple[str, Sequence[Any]]] = []
         """Statements of workers since the last look, and what they answered."""
         self.lose_reply_of: str | None = None
-        self.links = [
-            {
-                name: self._recorded(Link(settings.conninfo, self.settings, name=name, sorting=name != "claims"))
-                for name in LINKS
-            }
-            for _ in range(slots)
-        ]
+        self.links: dict[int, dict[str, Link]] = {}
+        self.keepers: dict[int, Any] = {}
+        """Connections of workers, by their slot: a new worker in it takes over what the one before had."""
         self.eye = psycopg.connect(settings.conninfo, autocommit=True, row_factory=dict_row)
-        self.keepers = [self._keeper() for _ in range(slots)]
         self.play(self._open())
 
     def play(self, what: Awaitable[T]) -> T:
@@ -163,23 +172,29 @@ class Stage:
         self.slow = await AsyncConnection.connect(self.settings.conninfo)
         await publish(self.house, declarations(self.tasks, self.settings))
 
-    def _keeper(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(self.settings.conninfo, autocommit=True, prepare_threshold=0)
-        connection.adapters.register_loader("uuid", HexId)
-        return connection
+    def lend(self, worker: Worker, slot: int) -> None:
+        if slot not in self.links:
+            self.links[slot] = {name: self._recorded(link) for name, link in worker._links.items()}
+        worker._links = self.links[slot]
+        worker.writes._link = worker._links["writes"]
 
     def _recorded(self, one: Link) -> Link:
-        run: Callable[..., Awaitable[Sequence[Any]]] = one.run
+        run, run_statement = one.run, one._run
 
         async def recorded(statement: str, parameters: Any) -> Sequence[Any]:
             rows = await run(statement, parameters)
             self.heard.append((statement, rows))
-            if self.lose_reply_of == statement:
-                self.lose_reply_of = None
-                raise psycopg.OperationalError("server closed the connection unexpectedly")
             return rows
 
-        one.run = recorded
+        async def lossy(statement: str, parameters: Any) -> Any:
+            cursor = await run_statement(statement, parameters)
+            if self.lose_reply_of == statement:
+                self.lose_reply_of = None
+                self.heard.append((statement, await cursor.fetchall() if cursor.description else []))
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            return cursor
+
+        one.run, one._run = recorded, lossy
         return one
 
     def statement(self, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,8 +207,9 @@ class Stage:
         graves = {row["id_hash"]: row for row in self.eye.execute("SELECT * FROM job_tombstones").fetchall()}
         last = self.eye.execute("SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) AS paused")
         now, paused = last.fetchall()[0].values()
+        broken = self.eye.execute("SELECT * FROM job_dependencies WHERE state <> 'closed'").fetchall()
         self.heard.clear()
-        return Look(now, rows, graves, set(paused))
+        return Look(now, rows, graves, set(paused), {row["dependency"]: row for row in broken})
 
     def empty(self) -> None:
         self.play(self.slow.rollback())
@@ -202,7 +218,7 @@ class Stage:
     def advance(self, by: timedelta, crew: Sequence[Hands]) -> None:
         """Moves time for the database and for whatever workers remember of it."""
         self.eye.execute(MOVED, {"by": by})
-        self.eye.execute("UPDATE job_tombstones SET ended_at = ended_at - %s", [by])
+        self.eye.execute(MOVED_BESIDE, {"by": by})
         for lane in (lane for hands in crew for lane in hands.lanes if lane.cursor != START):
             lane.cursor = (lane.cursor[0] - by, lane.cursor[1])
         for held in (held for hands in crew for held in hands.attempts):
@@ -213,7 +229,7 @@ class Stage:
 
     def close(self) -> None:
         async def close() -> None:
-            for link in (link for links in self.links for link in links.values()):
+            for link in (link for links in self.links.values() for link in links.values()):
                 await link.close()
             await self.client.close()
             await self.pool.close()
@@ -222,7 +238,7 @@ class Stage:
 
         self.play(close())
         self.eye.close()
-        for keeper in self.keepers:
+        for keeper in self.keepers.values():
             keeper.close()
         self.loop.close()
         logging.getLogger("pgqueue").setLevel(logging.NOTSET)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from pgqueue.worker.rows import SweepRow
+from pgqueue.worker.rows import SweepRow, probe_from
 from tests.machine.core import Core, workers
 from tests.machine.oracle import AtOnce, Row
 from tests.machine.stage import LEASE, QUEUES, Hands
@@ -20,7 +20,7 @@ class Sweeping(Core):
     def sweep(self, worker: int, resting: bool) -> None:
         hands = self.crew[worker]
         self.begin("sweep")
-        free = {queue: hands.free(queue) for queue in QUEUES}
+        free = {queue: hands.empty(queue) for queue in QUEUES}
         may_rescue = hands.worker.hand.may_rescue(time.monotonic(), LEASE.total_seconds())
         ends = {(lane.queue, lane.priority): None if resting or lane.starving else lane.cursor for lane in hands.lanes}
         self.stage.play(hands.sweep(resting=resting))
@@ -34,7 +34,7 @@ class Sweeping(Core):
             if row.place[0] <= now and (end is None or row.place <= end)
         ]
         self._check_taken_away(hands, seen, now, did)
-        untouched = [row for row in seen if row.job_id not in did["bury"] and row.queue not in self.oracle.paused]
+        untouched = [row for row in seen if row.job_id not in did["bury"] and not self.oracle.held_back(row)]
         group = self._check_rescues(hands, untouched, now, did, free, may_rescue)
         self._check_stragglers(untouched, group, did, free)
         for name in did["bury"]:
@@ -44,15 +44,31 @@ class Sweeping(Core):
         started = [row for row in rows if row.action in ("claim", "rescue")]
         for row in started:
             self.given(hands, row.job_id, row.lease, now)
-        self.check_started(hands, [row.job_id for row in started])
+        probes = self._check_probe(hands)
+        self.check_started(hands, [row.job_id for row in started] + probes)
         self.tally.update({f"swept: {action}": len(names) for action, names in did.items()})
+
+    def _check_probe(self, hands: Hands) -> list[str]:
+        """Whoever sweeps sees to it that what is broken is tried out, by one job at a time."""
+        (probe,) = [rows for statement, rows in self.stage.heard if statement == "claim_probe"] or [[]]
+        for_it = [probe_from(row).queue for row in probe]
+        queues = {queue for queue in QUEUES if hands.empty(queue) + for_it.count(queue) > 0}
+        knows = any(self.oracle.kinds[job_type].depends_on for job_type in hands.types)
+        wanted = [self.oracle.probe("server", queues, now) for now in (self.last.now, self.now())] if knows else [None]
+        assert bool(probe) in {row is not None for row in wanted}
+        for claim in map(probe_from, probe):
+            assert claim.job_id in {row.job_id for row in wanted if row}
+            self.given(hands, claim.job_id, claim.lease, None)
+            self.oracle.broken["server"].probe = (claim.id, claim.lease)
+        self.tally["probes"] += len(probe)
+        return [self.oracle.rows[name].job_id for name in (probe_from(row).job_id for row in probe)]
 
     def _check_taken_away(self, hands: Hands, seen: list[Row], now: datetime, did: Did) -> None:
         """Whatever has to be buried or released is, whether or not there is room."""
         out = [row for row in seen if row.expired(now)]
         bury = {row.job_id for row in seen if row.running and row.forgotten(now)}
         bury |= {row.job_id for row in out if row.attempt_count >= row.max_attempts}
-        release = {row.job_id for row in out if row.queue in self.oracle.paused and row.job_type in hands.types}
+        release = {row.job_id for row in out if self.oracle.held_back(row) and row.job_type in hands.types}
         assert set(did["bury"]) == bury
         assert set(did["release"]) == release - bury
 

@@ -38,7 +38,7 @@ HAPPENED = [
 async def plain(job: Job[Any]) -> None: ...
 
 
-@task("m.brief", queue="other", max_attempts=2)
+@task("m.brief", queue="other", max_attempts=2, depends_on="server")
 async def brief(job: Job[Any]) -> None: ...
 
 
@@ -67,7 +67,7 @@ def test_whatever_happens_in_whatever_order_the_queue_keeps_its_promises(
 ) -> None:
     monkeypatch.setattr("pgqueue.worker.acker.Pace", Hasty)
     Machine.tally = Counter()
-    Machine.stage = Stage(settings, [plain, brief, limited, strange], 3)
+    Machine.stage = Stage(settings, [plain, brief, limited, strange])
     try:
         run_state_machine_as_test(
             Machine,
