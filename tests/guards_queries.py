@@ -15,22 +15,30 @@ UNORDERED = "FOR NO KEY UPDATE OF j"
 UNLOCKED = "ORDER BY j.id"
 
 
-def outcome(statement: str, given: str, verb: str) -> list[Guard]:
-    """The four guards of every statement that ends attempts."""
+def one_outcome(statement: str, lease: str, verb: str) -> list[Guard]:
+    """The fence."""
     return [
-        query(statement, "lease", {f"j.lease = {given}.lease": "true"}, f"{LOST}[{verb}]"),
-        query(statement, "status", {"j.status = 'processing'": "true"}, f"{ENDED}[completed-{verb}]"),
+        query(statement, "lease", {f"j.lease = {lease}": f"{lease} IS NOT NULL"}, f"{LOST}[{verb}]"),
+        query(statement, "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-{verb}]"),
+    ]
+
+
+def outcome(statement: str, given: str, verb: str) -> list[Guard]:
+    """The guards of every statement that writes for several attempts."""
+    return [
+        *one_outcome(statement, f"{given}.lease", verb),
         query(statement, "lock", {ORDERED: UNLOCKED}, f"{WAITED}[{verb}]"),
         query(statement, "order", {ORDERED: UNORDERED}, f"{ORDER}[{verb}]"),
     ]
 
 
 QUERIES = [
-    *outcome("ack_jobs", "a", "complete"),
+    *one_outcome("ack_jobs", "a.lease", "complete"),
+    *one_outcome("complete_job", "%(lease)s", "own transaction"),
+    *one_outcome("save_progress", "%(lease)s", "progress"),
     *outcome("fail_jobs", "o", "retry"),
     *outcome("shelve_jobs", "h", "no handler"),
-    query("save_progress", "lease", {"j.lease = %(lease)s": "%(lease)s = %(lease)s"}, f"{LOST}[progress]"),
-    query("save_progress", "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-progress]"),
+    *outcome("intend_effects", "h", "intend"),
     # Leases
     query(
         "extend_leases",
@@ -97,6 +105,12 @@ QUERIES = [
         "test_claims::test_a_claim_takes_what_is_due_oldest_first_and_by_priority",
     ),
     query("claim_jobs", "pause", {"WHERE NOT room.paused": ""}, "test_claims::test_a_paused_queue_is_not_claimed"),
+    query(
+        "claim_jobs",
+        "breaker",
+        {"WHERE b.state <> 'closed'))": "WHERE false))"},
+        "test_breaker::test_neither_claims_nor_sweeps_start_what_depends_on_it",
+    ),
     query("claim_jobs", "skip", {"SKIP LOCKED": NOTHING}, f"{PASSES}[claim]"),
     query("claim_jobs", "lock", {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING}, f"{PASSES}[claim]"),
     query(
@@ -142,9 +156,22 @@ QUERIES = [
     ),
     query(
         "sweep_jobs",
-        "pause",
-        {"WHEN room.paused THEN 'release'": "WHEN false THEN 'release'"},
+        "held-back-running",
+        {"WHEN stop.held_back THEN 'release'": "WHEN false THEN 'release'"},
         "test_sweeps::test_in_a_paused_queue_an_expired_job_goes_back_to_waiting",
+        "test_breaker::test_neither_claims_nor_sweeps_start_what_depends_on_it",
+    ),
+    query(
+        "sweep_jobs",
+        "held-back-waiting",
+        {"f.action = 'claim' AND NOT f.held_back": "f.action = 'claim'"},
+        "test_probes::test_a_sweep_claims_no_straggler_that_is_held_back",
+    ),
+    query(
+        "sweep_jobs",
+        "breaker",
+        {"WHERE b.state <> 'closed'))": "WHERE false))"},
+        "test_breaker::test_neither_claims_nor_sweeps_start_what_depends_on_it",
     ),
     query("sweep_jobs", "lease-until", {"AND j.lease_until IS NOT DISTINCT FROM c.lease_until": NOTHING}, f"{SWEEP}[extended]"),
     query("sweep_jobs", "run-after", {"AND j.run_after = c.run_after": NOTHING}, f"{SWEEP}[put off]"),

@@ -1,6 +1,7 @@
 """The guards of sql/migrations/: keys, CHECKs, and what the functions look after."""
 
 from tests.guards import schema
+from tests.guards_later import LATER
 
 ORDER = "test_lock_order::test_rows_are_locked_in_the_order_of_their_ids"
 ROW = "test_once::test_a_thing_is_one_row"
@@ -119,39 +120,9 @@ SCHEMA = [
     ),
     schema(
         "0002_enqueue_job",
-        "bulk-lock",
-        {"PERFORM pg_advisory_xact_lock(bucket);": "NULL;"},
-        "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users",
-    ),
-    schema(
-        "0002_enqueue_job",
-        "bulk-lock-order",
-        {"WHERE i.limit_count IS NOT NULL ORDER BY 1 LOOP": "WHERE i.limit_count IS NOT NULL ORDER BY 1 DESC LOOP"},
-        "test_lock_order::test_the_locks_of_users_are_taken_in_order",
-    ),
-    schema(
-        "0002_enqueue_job",
-        "bulk-isolation",
-        {"IF current_setting('transaction_isolation') <> 'read committed' AND": "IF false AND"},
-        "test_lock_order::test_many_jobs_with_a_limit_are_not_counted_in_a_snapshot",
-    ),
-    schema(
-        "0002_enqueue_job",
-        "bulk-conflict",
-        {"ON CONFLICT (job_id) DO NOTHING RETURNING": "RETURNING"},
-        "test_lock_order::test_many_jobs_are_inserted_in_the_order_of_their_ids",
-    ),
-    schema(
-        "0002_enqueue_job",
-        "bulk-order",
-        {"ORDER BY i.job_id ON CONFLICT": "ON CONFLICT"},
-        "test_lock_order::test_many_jobs_are_inserted_in_the_order_of_their_ids",
-    ),
-    schema(
-        "0002_enqueue_job",
-        "bulk-tombstone",
-        {"j.job_id = i.job_id AND t.id_hash = job_id_hash(i.job_id)": "false"},
-        "test_duplicates::test_an_enqueue_that_races_with_retention_finds_the_tombstone[many]",
+        "offer_jobs",
+        {"PERFORM pg_advisory_xact_lock(bucket);": "NULL;", "ON CONFLICT (job_id) DO NOTHING RETURNING": "RETURNING"},
+        why="0004 has another offer_jobs()",
     ),
     # Operating
     schema(
@@ -174,17 +145,10 @@ SCHEMA = [
     ),
     schema(
         "0003_operate_jobs",
-        "replay-status",
-        {"j.status IN ('dlq', 'cancelled')": "true"},
-        "test_dead_letters::test_only_what_is_dead_or_cancelled_can_be_replayed[processing]",
+        "replay_jobs",
+        {"j.status IN ('dlq', 'cancelled') ORDER BY j.id FOR NO KEY UPDATE": "true"},
+        why="0004 has another replay_jobs()",
     ),
-    schema(
-        "0003_operate_jobs",
-        "replay-lock",
-        {"ORDER BY j.id FOR NO KEY UPDATE": "ORDER BY j.id"},
-        "test_locks::test_two_replays_at_once_are_one",
-    ),
-    schema("0003_operate_jobs", "replay-order", {"ORDER BY j.id FOR NO KEY UPDATE": "FOR NO KEY UPDATE"}, f"{ORDER}[replay]"),
     schema(
         "0003_operate_jobs",
         "pause-conflict",
@@ -203,4 +167,5 @@ SCHEMA = [
         {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING},
         "test_locks::test_two_rings_at_once_wake_different_workers",
     ),
+    *LATER,
 ]

@@ -47,3 +47,28 @@ async def waiting(
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+GATE = 4711
+
+SLOW_CLOCK = """
+CREATE SEQUENCE public.ticks;
+CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.ticks') >= {tick} THEN PERFORM pg_advisory_xact_lock_shared({gate}); END IF;
+    RETURN pg_catalog.now();
+END $$"""
+
+
+@asynccontextmanager
+async def slow_clock(
+    watcher: AsyncConnection[Any], settings: Settings, one: Link | AsyncConnection[Any], tick: int = 1
+) -> AsyncIterator[AsyncConnection[Any]]:
+    """To `one` the database's now() is slow: the tick-th time that it is asked for (by each row that a statement looks at) it stands
+    still, between what was read and what is going to be locked; until the gate, which this gives, is rolled back."""
+    backend = await one.connect() if isinstance(one, Link) else one
+    await watcher.execute(SLOW_CLOCK.format(tick=tick, gate=GATE).encode())
+    await backend.execute("SET search_path = public, pg_catalog")
+    async with another(settings, autocommit=False) as gate:
+        await gate.execute("SELECT pg_advisory_xact_lock(%s)", [GATE])
+        yield gate

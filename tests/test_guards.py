@@ -26,9 +26,8 @@ GUARDING = re.compile(
 """What guards look like."""
 
 ADVICE = """
-If the statement was changed, give its entry in tests/guards_queries.py or tests/guards_schema.py the new words. If the guard is
-new, make an entry, and a test that fails without it. If it has gone on purpose, so may its entry. Then try it:
-python3 dev.py mutants {name}"""
+If the statement was changed, give its entry in tests/guards_*.py the new words. If the guard is new, make an entry, and a test that
+fails without it. If it has gone on purpose, so may its entry. Then try it: python3 dev.py mutants {name}"""
 
 
 def code_of(file: str) -> str:

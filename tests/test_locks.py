@@ -14,7 +14,7 @@ from pgqueue.retention import LOCK
 from pgqueue.settings import Settings
 from pgqueue.worker.housekeeping import _turn
 from tests.factories import a_job, sql, the_job, value
-from tests.races import another, impatient, waiting
+from tests.races import another, impatient, slow_clock, waiting
 from tests.scene import claim, link, registered, sweep
 from tests.test_leases import VERBS
 
@@ -86,7 +86,7 @@ async def test_an_extension_waits_for_nobody(connection: Connection, settings: S
         held = {"ids": [row[0] for row in rows.values()], "leases": [row[1] for row in rows.values()]}
         await sql(other, "SELECT 1 FROM job_logs WHERE job_id = 'locked' FOR UPDATE")
         answer = await (await impatient(one)).run("extend_leases", held | {"lease": timedelta(minutes=9), "worker": "w-1"})
-    assert [(row[0], row[1]) for row in answer] == [(rows["free"][0], "extended")]
+    assert [(row[0], row[-1]) for row in answer] == [(rows["free"][0], "extended")]
 
 
 async def test_forgetting_ids_waits_for_nobody(connection: Connection, settings: Settings) -> None:
@@ -123,7 +123,7 @@ async def test_one_process_at_a_time_keeps_house(connection: Connection, setting
 # Looking again
 
 
-@pytest.mark.parametrize("verb", ["complete", "retry", "dlq", "snooze", "no handler", "progress"])
+@pytest.mark.parametrize("verb", ["complete", "retry", "dlq", "snooze", "no handler", "progress", "intend", "own transaction"])
 async def test_an_outcome_that_waited_for_a_cancel_finds_its_lease_gone(
     connection: Connection, settings: Settings, verb: str
 ) -> None:
@@ -159,14 +159,6 @@ async def test_what_retention_has_chosen_cannot_be_replayed_meanwhile(connection
             await sql(connection, "SELECT replay_job('j')")
 
 
-SLOW_CLOCK = """
-CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock_shared(4711);
-    RETURN pg_catalog.now();
-END $$"""
-"""A now() that waits: whoever asks it stands still between reading rows and locking them."""
-
 EXPIRED = {"status": "processing", "lease_until": OVER}
 STRAGGLER = {"run_after": timedelta(minutes=-5)}
 
@@ -190,13 +182,13 @@ async def test_a_sweep_takes_nothing_that_changed_after_it_was_read(
 ) -> None:
     columns, change = MEANWHILE[meanwhile]
     await a_job(connection, job_id="j", **columns)
-    await connection.execute(SLOW_CLOCK.encode())
-    async with link(settings) as one, another(settings, autocommit=False) as gate:
-        await (await one.connect()).execute("SET search_path = public, pg_catalog")
-        await sql(gate, "SELECT pg_advisory_xact_lock(4711)")
-        async with waiting(connection, one, sweep(one)) as sweeping:
-            await connection.execute(change.encode())
-            changed = await the_job(connection, "j")
-            await gate.rollback()
-            assert await sweeping == {}
+    async with (
+        link(settings) as one,
+        slow_clock(connection, settings, one) as gate,
+        waiting(connection, one, sweep(one)) as sweeping,
+    ):
+        await connection.execute(change.encode())
+        changed = await the_job(connection, "j")
+        await gate.rollback()
+        assert await sweeping == {}
     assert await the_job(connection, "j") == changed

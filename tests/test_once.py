@@ -52,10 +52,11 @@ async def test_a_job_is_one_row_whoever_inserts_it(
     [
         "job_types (job_type) VALUES ('t')",
         "job_queues (queue) VALUES ('q')",
+        "job_dependencies (dependency) VALUES ('d')",
         "job_workers (id, kind, host, pid, release) VALUES ('w', 'worker', 'h', 1, 'r')",
         "job_tombstones (id_hash, digest, outcome, ended_at) VALUES ('h', 'd', 'completed', now())",
     ],
-    ids=["type", "queue", "worker", "tombstone"],
+    ids=["type", "queue", "dependency", "worker", "tombstone"],
 )
 async def test_a_thing_is_one_row(connection: Connection, row: str) -> None:
     await connection.execute(f"INSERT INTO {row}".encode())
