@@ -64,7 +64,7 @@ END $$"""
 async def slow_clock(
     watcher: AsyncConnection[Any], settings: Settings, one: Link | AsyncConnection[Any], tick: int = 1
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """To `one` the database's now() is slow: the tick-th time that it is asked for (by each row that a statement looks at) it stands
+    """To `one` the database's now() is slow: the tick-th time that a statement asks (by each row that it looks at) it stands
     still, between what was read and what is going to be locked; until the gate, which this gives, is rolled back."""
     backend = await one.connect() if isinstance(one, Link) else one
     await watcher.execute(SLOW_CLOCK.format(tick=tick, gate=GATE).encode())
