@@ -43,6 +43,15 @@ async def windowed(job: Job[Any]) -> None:
     done(job)
 
 
+@task("chaos.paid")
+async def paid(job: Job[Any]) -> None:
+    """Completes in the same commit as what it writes."""
+    began(job)
+    async with job.transaction() as connection:
+        await connection.execute("INSERT INTO payments (job_id) VALUES (%s)", [job.job_id])
+        await span(job.payload["seconds"])
+
+
 @task("chaos.poison")
 async def poison(job: Job[Any]) -> None:
     """Takes its process with it."""
