@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -78,6 +79,17 @@ class Fleet:
 
     def _registered(self, pid: int) -> bool:
         return bool(self.site.rows("SELECT 1 FROM job_workers WHERE pid = %s", pid))
+
+    async def victim(self) -> Member:
+        """One at random that is at work, when it is not the only one."""
+        working: list[Member] = []
+
+        def enough() -> bool:
+            working[:] = [member for member in self.members if self._registered(member.pid)]
+            return len(working) > 1
+
+        await until(enough, 60, "two workers at work")
+        return random.choice(working)
 
     async def kill(self, member: Member) -> datetime:
         """SIGKILL; answers when it is gone, and since when."""

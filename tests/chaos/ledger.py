@@ -107,15 +107,19 @@ class Ledger:
             if one.writer in gone and (after is None or after.kind == "start" or after.taken)
         ]
 
+    def rescues(self, struck: Iterable[tuple[str, datetime]]) -> dict[int, float]:
+        """Start of a job (1: its first) -> the longest time from when its worker (login) was struck in it to its next start."""
+        longest: dict[int, float] = defaultdict(float)
+        for login, moment in struck:
+            for one, after in self.successors:
+                if one.writer == login and one.at <= moment + CLAIMING and after and after.kind == "start" and after.at > moment:
+                    number = sum(event.kind == "start" and event.lease <= one.lease for event in self.by_job[one.job_id])
+                    longest[number] = max(longest[number], (after.at - moment).total_seconds())
+        return longest
+
     def rescued_after(self, struck: Iterable[tuple[str, datetime]]) -> float:
-        """The longest time from when a worker (login) was struck to the next start of a job that it had."""
-        waits = [
-            (after.at - moment).total_seconds()
-            for login, moment in struck
-            for one, after in self.successors
-            if one.writer == login and one.at <= moment + CLAIMING and after and after.kind == "start" and after.at > moment
-        ]
-        return max(waits, default=0.0)
+        """The longest of these."""
+        return max(self.rescues(struck).values(), default=0.0)
 
     def p99(self, since: datetime = FIRST, until: datetime = LAST) -> float:
         """Seconds from enqueue to completion that 99 % of the jobs took which were enqueued in that time."""

@@ -78,7 +78,7 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site:
     struck = []
     async with a_fleet(site, 3, slots=30, PGQUEUE_LEASE=f"{lease}s") as fleet, producing(site, seconds=(0, 0.6), rate=20) as load:
         for _ in range(many(3, 40)):
-            victim = random.choice(fleet.members)
+            victim = await fleet.victim()
             fleet.freeze(victim)
             struck.append((victim.login, now()))
             await span(lease + random.uniform(0.3, 1.5))

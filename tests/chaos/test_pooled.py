@@ -32,7 +32,7 @@ async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lo
         ):
             for _ in range(many(3, 60)):
                 await span(random.uniform(scale(0.3, 1), scale(1, 5)))
-                kills.append(await fleet.kill(random.choice(fleet.members)))
+                kills.append(await fleet.kill(await fleet.victim()))
                 await fleet.start(ready=False)
             await load.stop()
             stopped = now()
