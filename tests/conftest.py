@@ -27,6 +27,7 @@ from pgqueue.binaries import bindir, bindirs, version_of
 from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
 from pgqueue.settings import Settings
+from tests.logged import complain, leaks
 from tests.logged import ears as ears
 from tests.logged import what_is_logged_is_read as what_is_logged_is_read
 from tests.logins import OWNED, make_logins, url_of
@@ -89,6 +90,7 @@ def a_server(major: int) -> Any:
         name = f"pgqueue-tests-{major}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
         with Server({**FAST, "cluster_name": name}, binaries=installed[major], within=in_memory()) as running:
             yield running
+            complain(leaks(running.log.read_text(errors="replace"), {running.password}))
 
     return server
 

@@ -2,7 +2,7 @@
 
 After every test: the lines of this process, down to debug and as they are written for programs and for people; what commands in
 this process said on standard error; and what the processes that the test started wrote there. A test in which one of them says
-too much fails at its end.
+too much fails at its end. At the end of all: the log of Postgres, which with its own defaults shows statements that failed.
 """
 
 import dataclasses
@@ -135,7 +135,7 @@ def ears() -> Iterator[Ears]:
         yield made
     said = made.leaks()
     shutil.rmtree(made.overheard.folder, ignore_errors=True)
-    _complain(said)
+    complain(said)
 
 
 @pytest.fixture(autouse=True)
@@ -143,9 +143,10 @@ def what_is_logged_is_read(ears: Ears) -> Iterator[None]:
     """First of all fixtures, so that it ends last: what is logged while the others end is read too."""
     ears.listen()
     yield
-    _complain(ears.leaks())
+    complain(ears.leaks())
 
 
-def _complain(said: list[str]) -> None:
+def complain(said: list[str]) -> None:
+    """Fails when there is something."""
     if said:
         pytest.fail("logged, with a whole address or a secret in it:\n" + "\n".join(line[:500] for line in said), pytrace=False)
