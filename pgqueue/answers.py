@@ -1,12 +1,13 @@
 """From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
-from pgqueue.errors import DuplicatePayload, RateLimited
+from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited, SchemaError, UnknownType
 from pgqueue.job import JobView, Status, Ticket
 
 
@@ -51,3 +52,28 @@ def refusal(error: psycopg.Error) -> str:
     if isinstance(error, psycopg.errors.UntranslatableCharacter | psycopg.errors.CharacterNotInRepertoire):
         return "a text contains a character that cannot be stored (NUL)"
     return f"a value is not valid ({type(error).__name__})"
+
+
+@contextmanager
+def in_our_schema() -> Iterator[None]:
+    """SchemaError where a table, a column or a function is missing."""
+    try:
+        yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction):
+        raise SchemaError("the database has no schema of pgqueue, or an older one: run pgqueue migrate") from None
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """What the database refuses, in the words of pgqueue.errors."""
+    try:
+        with in_our_schema():
+            yield
+    except psycopg.errors.InvalidParameterValue as error:
+        message = error.diag.message_primary or str(error)
+        if message.startswith("unknown job type"):
+            hint = "types are published by a worker that has the task, and by pgqueue migrate for PGQUEUE_MODULES"
+            raise UnknownType(f"{message}: {hint}") from None
+        raise InvalidJob(message) from None
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise InvalidJob(refusal(error)) from None

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -15,10 +15,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgqueue.answers import bulk_rows, refusal, ticket_from, view_from
+from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from, view_from
 from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, load, open_pool
 from pgqueue.durations import Duration
-from pgqueue.errors import InvalidJob, JobNotFound, QueueError, SchemaError, UnknownType, WrongState
+from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
 from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
 from pgqueue.offers import bulk_parameters, json_text, parameters, with_id
 from pgqueue.ringer import Ringer
@@ -26,8 +26,6 @@ from pgqueue.settings import Settings
 from pgqueue.sharing import SharedCommits
 
 log = logging.getLogger("pgqueue.client")
-
-T = TypeVar("T")
 
 Connection = AsyncConnection[Any]
 MOST_AT_ONCE = 10_000
@@ -39,7 +37,8 @@ NOTHING: Parameters = {}
 
 
 class Client:
-    """Enqueues jobs and looks after them. Build it with `Client.open`, or from an open pool in autocommit. Never migrates."""
+    """Enqueues jobs and looks after them. Build it with `Client.open`, or from an open pool in autocommit. Never migrates: on a
+    database without our schema every verb raises SchemaError."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True) -> None:
         self.pool = pool
@@ -107,10 +106,11 @@ class Client:
         """The same, but a refusal is a ticket with an error."""
         values = parameters(job)
         mine = with_id(values)
-        if connection is None:
-            row, repeated = await self._told(self._shared.offer(values))
-        else:
-            row, repeated = (await self._told(self._execute(connection, "enqueue_job", values)))[0], False
+        with in_our_words():
+            if connection is None:
+                row, repeated = await self._shared.offer(values)
+            else:
+                row, repeated = (await self._execute(connection, "enqueue_job", values))[0], False
         ticket = ticket_from(row, values["job_type"])
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
@@ -126,30 +126,16 @@ class Client:
         if not jobs:
             return []
         given, values = await bulk_parameters(jobs)
-        if connection is None:
-            rows, _ = await self._told(self._repeat("enqueue_jobs", values))
-        else:
-            rows = await self._told(self._execute(connection, "enqueue_jobs", values))
+        with in_our_words():
+            if connection is None:
+                rows, _ = await self._repeat("enqueue_jobs", values)
+            else:
+                rows = await self._execute(connection, "enqueue_jobs", values)
         answers = bulk_rows(rows, given)
         if connection is None:
             for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
                 self._ring(queue, count)
         return [ticket_from(row, one["job_type"]) for row, one in zip(answers, given, strict=True)]
-
-    async def _told(self, enqueued: Awaitable[T]) -> T:
-        """What it answers; what the database refuses in the words of pgqueue.errors."""
-        try:
-            return await enqueued
-        except psycopg.errors.InvalidParameterValue as error:
-            message = error.diag.message_primary or str(error)
-            if message.startswith("unknown job type"):
-                hint = "types are published by a worker that has the task, and by pgqueue migrate for PGQUEUE_MODULES"
-                raise UnknownType(f"{message}: {hint}") from None
-            raise InvalidJob(message) from None
-        except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable):
-            raise SchemaError("the database has no schema of pgqueue, or an older one: run pgqueue migrate") from None
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            raise InvalidJob(refusal(error)) from None
 
     def ring(self, queue: str = "default", jobs: int = 1) -> None:
         """Wakes sleeping workers, for callers that committed jobs in a transaction of their own. Returns at once."""
@@ -231,7 +217,8 @@ class Client:
 
     async def report(self, name: str) -> list[dict[str, Any]]:
         """The rows of sql/monitoring/<name>.sql, as dicts."""
-        rows, _ = await self._repeat(name, NOTHING, "monitoring")
+        with in_our_schema():
+            rows, _ = await self._repeat(name, NOTHING, "monitoring")
         return rows
 
     async def _change(self, statement: str, values: Parameters) -> dict[str, Any]:
@@ -244,10 +231,8 @@ class Client:
 
     async def run(self, statement: str, values: Parameters = NOTHING) -> list[dict[str, Any]]:
         """The rows of sql/queries/<statement>.sql, as dicts."""
-        try:
+        with in_our_words():
             rows, _ = await self._repeat(statement, values)
-        except psycopg.DataError as error:
-            raise InvalidJob(refusal(error)) from None
         return rows
 
     async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:

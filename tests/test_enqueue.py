@@ -1,6 +1,7 @@
 """Enqueueing with the client: what is durable, what is refused, and what a refusal leaves untouched."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue import Client, DuplicatePayload, JobNotFound, NewJob, RateLimited, Status
-from pgqueue.errors import InvalidJob, UnknownType, WrongState
+from pgqueue.errors import InvalidJob, SchemaError, UnknownType, WrongState
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
@@ -242,6 +243,32 @@ async def test_a_view_has_its_times_in_utc(client: Client) -> None:
     assert abs(view.created_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert view.history == []
     assert view.payload == {"image": "a", "width": 1}
+
+
+VERBS: dict[str, Callable[[Client], Awaitable[Any]]] = {
+    "enqueue": lambda client: client.enqueue(resize, Resize("a", 1)),
+    "enqueue_many": lambda client: client.enqueue_many([NewJob(resize, Resize("a", 1))]),
+    "get": lambda client: client.get("j"),
+    "cancel": lambda client: client.cancel("j"),
+    "replay": lambda client: client.replay("j"),
+    "dead_letters": lambda client: client.dead_letters(),
+    "pause": lambda client: client.pause("default"),
+    "stats": lambda client: client.stats(),
+    "report": lambda client: client.report("queues"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_database_without_our_schema_is_told_as_such(empty_database_url: str, verb: str) -> None:
+    async with Client.open(empty_database_url) as client:
+        with pytest.raises(SchemaError, match="run pgqueue migrate"):
+            await VERBS[verb](client)
+
+
+async def test_a_schema_that_lacks_what_a_later_one_has_is_told_as_such(client: Client, connection: Connection) -> None:
+    await sql(connection, "ALTER TABLE job_logs RENAME COLUMN receipt TO another")
+    with pytest.raises(SchemaError, match="or an older one"):
+        await client.get("j")
 
 
 async def test_a_client_on_a_pool_leaves_it_open(client: Client, connection: Connection) -> None:
