@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 import msgspec
@@ -19,13 +19,16 @@ from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from,
 from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
-from pgqueue.job import DeadFilter, JobView, NewJob, Replayed, Ticket
+from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
 from pgqueue.offers import bulk_parameters, json_text, parameters, with_id
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
 from pgqueue.sharing import SharedCommits
+from pgqueue.task import Task
 
 log = logging.getLogger("pgqueue.client")
+
+P = TypeVar("P")
 
 Connection = AsyncConnection[Any]
 MOST_AT_ONCE = 10_000
@@ -34,6 +37,20 @@ MOST_AT_ONCE = 10_000
 
 EVERYTHING = DeadFilter()
 NOTHING: Parameters = {}
+
+
+class Options(TypedDict, total=False):
+    """What else `Client.enqueue` takes; here for type checkers, there with what it means."""
+
+    job_id: str | None
+    user_id: str | None
+    queue: str | None
+    priority: int | None
+    run_after: datetime | None
+    delay: Duration | None
+    max_attempts: int | None
+    filled: dict[str, Any] | None
+    connection: Connection | None
 
 
 class Client:
@@ -74,6 +91,12 @@ class Client:
 
     # Producers
 
+    @overload
+    async def enqueue(self, task: Task[P], payload: P, **options: Unpack[Options]) -> Ticket: ...
+
+    @overload
+    async def enqueue(self, task: str, payload: Any, **options: Unpack[Options]) -> Ticket: ...
+
     async def enqueue(
         self,
         task: Any,
@@ -102,7 +125,7 @@ class Client:
             raise ticket.error
         return ticket
 
-    async def offer(self, job: NewJob, *, connection: Connection | None = None) -> Ticket:
+    async def offer(self, job: AnyJob, *, connection: Connection | None = None) -> Ticket:
         """The same, but a refusal is a ticket with an error."""
         values = parameters(job)
         mine = with_id(values)
@@ -118,7 +141,7 @@ class Client:
             self._ring(row["queue"], 1)
         return ticket
 
-    async def enqueue_many(self, jobs: Sequence[NewJob], *, connection: Connection | None = None) -> list[Ticket]:
+    async def enqueue_many(self, jobs: Sequence[AnyJob], *, connection: Connection | None = None) -> list[Ticket]:
         """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries its `error`.
         Raises UnknownType or InvalidJob for the whole, and then nothing is stored."""
         if len(jobs) > MOST_AT_ONCE:

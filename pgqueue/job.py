@@ -11,6 +11,7 @@ import msgspec
 from pgqueue.durations import Duration
 
 P = TypeVar("P")
+Of = TypeVar("Of", covariant=True)
 
 
 class Status(StrEnum):
@@ -29,9 +30,17 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.DLQ, Status.CANCELLED)
 
 
-class NewJob(msgspec.Struct, frozen=True):
-    """A job to be enqueued. `task` is a Task or the name of a job type; `filled` are members that the server adds to what the
-    caller sent: stored with the payload, ignored when two payloads are compared."""
+class Kind(Protocol[P]):
+    """What a new job needs of a Task. It binds the payload's type, so that a type checker knows what goes with which task."""
+
+    job_type: str
+    payload_type: Any
+
+    def __call__(self, job: "Job[P]") -> Any: ...
+
+
+class AnyJob(msgspec.Struct, frozen=True):
+    """A job to be enqueued, whatever its payload is."""
 
     task: Any
     payload: Any
@@ -43,6 +52,14 @@ class NewJob(msgspec.Struct, frozen=True):
     delay: Duration | None = None
     max_attempts: int | None = None
     filled: dict[str, Any] | None = None
+
+
+class NewJob(AnyJob, Generic[Of], frozen=True):
+    """A job to be enqueued. `task` is a Task or the name of a job type; `filled` are members that the server adds to what the
+    caller sent: stored with the payload, ignored when two payloads are compared."""
+
+    task: Kind[Of] | str
+    payload: Of
 
 
 class Ticket(msgspec.Struct, frozen=True):

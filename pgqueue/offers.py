@@ -11,7 +11,7 @@ import msgspec
 
 from pgqueue.durations import duration
 from pgqueue.errors import InvalidJob
-from pgqueue.job import NewJob
+from pgqueue.job import AnyJob
 from pgqueue.task import Task
 
 _encode = msgspec.json.Encoder().encode
@@ -24,7 +24,7 @@ BREATH = 100
 """Jobs that are made ready at once, while others wait: a millisecond or two."""
 
 
-def parameters(job: NewJob) -> dict[str, Any]:
+def parameters(job: AnyJob) -> dict[str, Any]:
     """Raises InvalidJob."""
     try:
         return {
@@ -51,7 +51,7 @@ def with_id(values: dict[str, Any]) -> bool:
     return mine
 
 
-async def bulk_parameters(jobs: Sequence[NewJob]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+async def bulk_parameters(jobs: Sequence[AnyJob]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The parameters of many, each with an id, and all of them as by `document`. InvalidJob names the index of a job that cannot
     be one. In slices: whatever else runs on this event loop does not wait for thousands of jobs."""
     given, items = [], []
@@ -87,7 +87,7 @@ def _item(values: Mapping[str, Any]) -> bytes:
     return _encode(item)
 
 
-def job_type_of(job: NewJob) -> str:
+def job_type_of(job: AnyJob) -> str:
     """The name of its type. Raises InvalidJob."""
     if isinstance(job.task, Task):
         return job.task.job_type
@@ -96,7 +96,7 @@ def job_type_of(job: NewJob) -> str:
     raise InvalidJob(f"a job needs a Task or the name of a job type, not {type(job.task).__name__}")
 
 
-def _payload(job: NewJob) -> str:
+def _payload(job: AnyJob) -> str:
     if isinstance(job.task, Task) and job.task.payload_type is not Any:
         wanted = job.task.payload_type
         if not (isinstance(wanted, type) and isinstance(job.payload, wanted)):

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Request
 
 from pgqueue.client import MOST_AT_ONCE
-from pgqueue.job import NewJob, Ticket
+from pgqueue.job import AnyJob, Ticket
 from service.answers import BulkResult, BulkResults
 from service.auth import Level
 from service.desk import Desk, accepted
@@ -18,7 +18,7 @@ from service.schemas import BulkRequest, EnqueueRequest
 from service.strict import DEEPEST, split
 
 
-async def read_jobs(desk: Desk, request: Request[Any, Any, Any]) -> list[NewJob]:
+async def read_jobs(desk: Desk, request: Request[Any, Any, Any]) -> list[AnyJob]:
     """The jobs of the request. Refusal 400 or 403 names the index of the first item that cannot be taken. TimeoutError."""
     items = await _items(await read_body(request))
     if not 1 <= len(items) <= MOST_AT_ONCE:
@@ -42,7 +42,7 @@ async def _items(body: bytes) -> Sequence[msgspec.Raw]:
     return items
 
 
-def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> NewJob:
+def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> AnyJob:
     wanted = shaped(item, EnqueueRequest, "A job")
     if desk.catalog.is_admins(wanted.type):
         desk.access.demand(request, Level.ADMIN)

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from pgqueue.job import NewJob
+from pgqueue.job import AnyJob, NewJob
 from pgqueue.settings import Settings
 from pgqueue.task import Declaration, Task
 from service.jobs import custom_email, signin
@@ -38,17 +38,17 @@ class Catalog:
     def is_admins(self, job_type: str) -> bool:
         return job_type in self._tasks and self._tasks[job_type].admin
 
-    def sign_in(self, posted: SignInRequest, job_id: str | None) -> NewJob:
+    def sign_in(self, posted: SignInRequest, job_id: str | None) -> AnyJob:
         """A sign-in that was posted. Refusal 400."""
         sent, filled = self._checked(signin.JOB_TYPE, msgspec.to_builtins(posted))
         return NewJob(signin.JOB_TYPE, sent, job_id or _sign_in_id(sent["userId"]), filled=filled)
 
-    def email(self, posted: EmailRequest, job_id: str | None) -> NewJob:
+    def email(self, posted: EmailRequest, job_id: str | None) -> AnyJob:
         """An administrator's mail. Refusal 400."""
         sent, filled = self._checked(custom_email.JOB_TYPE, msgspec.to_builtins(posted))
         return NewJob(custom_email.JOB_TYPE, sent, job_id, filled=filled)
 
-    def job(self, request: EnqueueRequest, job_id: str | None) -> NewJob:
+    def job(self, request: EnqueueRequest, job_id: str | None) -> AnyJob:
         """A job of any type. Refusal 400."""
         payload, filled = self._checked(request.type, request.payload)
         if request.type == signin.JOB_TYPE and not job_id:

@@ -8,7 +8,7 @@ from litestar import Request
 
 from pgqueue.client import Client
 from pgqueue.errors import SchemaError, UnknownType
-from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.job import AnyJob, JobView, Status, Ticket
 from pgqueue.settings import Settings
 from service.answers import Accepted
 from service.auth import Access, Level
@@ -46,11 +46,11 @@ class Desk:
         """When the request's PGQUEUE_REQUEST_TIMEOUT is over, by the monotonic clock."""
         return float(request.scope["state"][ARRIVED]) + self._soon
 
-    async def offer(self, job: NewJob, request: Request[Any, Any, Any]) -> Ticket:
+    async def offer(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
         """Stores a job before the request's time is over. TimeoutError: it may be stored or not; the same id tells."""
         return await self._before(self.deadline(request), self._published(self.client.offer, job))
 
-    async def offer_all(self, jobs: list[NewJob], request: Request[Any, Any, Any]) -> list[Ticket]:
+    async def offer_all(self, jobs: list[AnyJob], request: Request[Any, Any, Any]) -> list[Ticket]:
         """The same for many, in one commit."""
         return await self._before(self.deadline(request), self._published(self.client.enqueue_many, jobs))
 
