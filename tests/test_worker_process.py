@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ async def test_its_registry_entry_comes_and_goes(
     assert (row["kind"], row["pid"], row["queues"]) == ("worker", worker.pid, {"a": 3, "b": 1})
     assert set(row["types"]) == {"test.note", "test.sleep", "test.block", "test.kill", "test.transaction"}
     assert await sql(connection, "SELECT 1 FROM job_workers") == []
+
+
+async def test_a_health_port_that_is_taken_is_refused_with_2(database_url: str, ledger: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with a_worker(database_url, ledger, "--health-port", str(port)) as worker:
+            code, said = await ended(worker, ledger)
+    assert (code, f"cannot listen on port {port} for /healthz and /readyz" in said) == (2, True), said
+    assert "Address already in use" in said
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+async def test_a_health_port_that_is_none_is_refused_with_2(database_url: str, ledger: Path, port: str) -> None:
+    async with a_worker(database_url, ledger, "--health-port", port) as worker:
+        code, said = await ended(worker, ledger)
+    assert (code, "--health-port" in said) == (2, True), said
 
 
 async def _registered(connection: Connection) -> bool:

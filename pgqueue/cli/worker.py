@@ -31,7 +31,7 @@ PATIENCE = 30.0
 @click.option("--queue", "queues", multiple=True, metavar="NAME:CONCURRENCY", help="A queue to serve; may be repeated.")
 @click.option("--modules", metavar="A,B", help="Modules whose tasks are run.")
 @click.option("--shutdown-timeout", metavar="DURATION", help="How long running jobs may go on after SIGTERM.")
-@click.option("--health-port", type=int, help="Port of /healthz and /readyz.")
+@click.option("--health-port", type=click.IntRange(0, 65535), help="Port of /healthz and /readyz; 0 takes a free one.")
 def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str | None, health_port: int | None) -> None:
     """Performs jobs until SIGTERM or SIGINT; a second signal ends it at once."""
     settings = read_settings()

@@ -1,14 +1,17 @@
 """/healthz and /readyz of a worker, for whoever watches over the process. The API's are served by the API."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from pgqueue.errors import SettingsError
 
 
 @asynccontextmanager
 async def health_server(port: int | None, ready: Callable[[], bool]) -> AsyncIterator[int | None]:
     """Serves on all addresses while the block runs; yields the port. /healthz is 200 as long as the event loop turns, /readyz
-    503 when `ready()` is false. No port, no server."""
+    503 when `ready()` is false. No port, no server. SettingsError when the port cannot be had."""
     if port is None:
         yield None
         return
@@ -29,7 +32,11 @@ async def health_server(port: int | None, ready: Callable[[], bool]) -> AsyncIte
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, None, port, limit=8192)
+    try:
+        server = await asyncio.start_server(answer, None, port, limit=8192)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError([f"cannot listen on port {port} for /healthz and /readyz (PGQUEUE_HEALTH_PORT): {why}"]) from None
     async with server:
         yield server.sockets[0].getsockname()[1]
 
