@@ -88,6 +88,11 @@ def path_id(raw: str) -> str:
     return job_id
 
 
+def last_of_path(request: Request[Any, Any, Any]) -> str:
+    """The segment for `path_id`, where the route has a word of its own for it: a job may be called that too."""
+    return request.scope["path"].rstrip("/").rpartition("/")[2]
+
+
 def path_name(raw: str) -> str:
     """The name of a queue, likewise. Refusal 400."""
     try:

@@ -27,12 +27,23 @@ ADMIN_ROUTES = [
     ("GET", "/api/admin/jobs/stats"),
     ("GET", "/api/admin/workers"),
     ("GET", "/api/admin/queues"),
+    ("GET", "/api/admin/dependencies"),
     ("POST", "/api/admin/queues/q/pause"),
     ("POST", "/api/admin/queues/q/resume"),
 ]
 JOB_ROUTES = [("POST", "/api/jobs"), ("POST", "/api/jobs/bulk"), ("DELETE", "/api/jobs/x")]
 OPEN_ROUTES = [("POST", SIGNIN), ("GET", "/api/jobs/x")]
 FREE_ROUTES = [("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/schema"), ("GET", "/schema/openapi.json")]
+
+WORDS = ("bulk", "signin-notification")
+NAMESAKES = {
+    *(("DELETE", f"/api/admin/dlq/{word}") for word in ("list", "errors", "retry", "retry-batch")),
+    *((method, f"/api/jobs/{word}") for method in ("GET", "DELETE") for word in WORDS),
+}
+"""Jobs that are called as routes are: in no description, and locked like others."""
+ADMIN_ROUTES += sorted(route for route in NAMESAKES if "/admin/" in route[1])
+JOB_ROUTES += [("DELETE", f"/api/jobs/{word}") for word in WORDS]
+OPEN_ROUTES += [("GET", f"/api/jobs/{word}") for word in WORDS]
 
 REFUSED = (401, 403)
 
@@ -50,7 +61,7 @@ async def test_every_route_is_in_one_of_these_lists(both: httpx.AsyncClient) -> 
         (method, path.replace("/x", "/{jobId}").replace("/q/", "/{name}/"))
         for method, path in ADMIN_ROUTES + JOB_ROUTES + OPEN_ROUTES
     }
-    assert described == tested | {("GET", "/healthz"), ("GET", "/readyz")}
+    assert described == tested - NAMESAKES | {("GET", "/healthz"), ("GET", "/readyz")}
 
 
 class TestWithTokensOfBothKinds:

@@ -254,6 +254,25 @@ class TestIdsInPaths:
         await sql(connection, "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now()")
         assert (await api.delete(f"/api/admin/dlq/{path}")).json()["jobId"] == job_id
 
+    async def test_words_of_our_routes_are_ids_like_others(self, api: httpx.AsyncClient, connection: Connection) -> None:
+        paths = [route.path.split("/")[1:] for route in api._transport.app.routes]
+        words = {path[2] for path in paths if path[:2] == ["api", "jobs"] and len(path) > 2}
+        words |= {path[3] for path in paths if path[:3] == ["api", "admin", "dlq"] and len(path) > 3}
+        assert {"bulk", "signin-notification", "list", "errors", "retry", "retry-batch"} <= words
+        for word in words - {"{jobId:str}"}:
+            await api.post(SIGNIN, json=SIGN_IN | {"jobId": word, "userId": word})
+            assert (await api.get(f"/api/jobs/{word}")).json()["jobId"] == word
+            assert (await api.get(f"/api/jobs/{word}/")).json()["jobId"] == word
+            assert (await api.delete(f"/api/jobs/{word}")).json()["jobId"] == word
+            await sql(connection, "UPDATE job_logs SET status = 'dlq', dead_at = now() WHERE job_id = %s", [word])
+            assert (await api.post(f"/api/admin/dlq/retry/{word}")).json()["jobId"] == word
+            await sql(
+                connection,
+                "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now() WHERE job_id = %s",
+                [word],
+            )
+            assert (await api.delete(f"/api/admin/dlq/{word}")).json()["jobId"] == word
+
     @pytest.mark.parametrize("path", ["%00", "a%00b", "%FF", "%ED%A0%80", "x" * 256, "%0A"])
     async def test_what_can_be_no_id_is_not_found(self, api: httpx.AsyncClient, path: str) -> None:
         for method, route in (("GET", "jobs"), ("DELETE", "jobs"), ("DELETE", "admin/dlq"), ("POST", "admin/dlq/retry")):

@@ -9,7 +9,7 @@ from service.dead_letters import batch_filter, dead_filter, page, page_size, rea
 from service.desk import Desk
 from service.openapi import query, refusals, takes
 from service.reports import ErrorGroup, ErrorGroups, plain
-from service.requests import JobId, path_id, read_json, shaped
+from service.requests import JobId, last_of_path, path_id, read_json, shaped
 from service.schemas import MOMENT, NO_NUL, RetryBatchRequest, RetryRequest
 
 
@@ -74,7 +74,16 @@ class DeadLetters(Controller):
     @delete("/{jobId:str}", status_code=200, responses=refusals(401, 403, 404, 409))
     async def remove(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
         """Takes a job out of the dead-letter queue: it becomes cancelled, and its id stays known."""
-        desk: Desk = request.app.state.desk
-        wanted = path_id(job_id)
-        await desk.soon(desk.client.delete_dead(wanted))
-        return Accepted("Job deleted", wanted, "cancelled")
+        return await _remove(request, job_id)
+
+    @delete(["/list", "/errors", "/retry", "/retry-batch"], status_code=200, include_in_schema=False)
+    async def remove_namesake(self, request: Request[Any, Any, Any]) -> Accepted:
+        """The same for a job that is called as one of the routes above."""
+        return await _remove(request, last_of_path(request))
+
+
+async def _remove(request: Request[Any, Any, Any], job_id: str) -> Accepted:
+    desk: Desk = request.app.state.desk
+    wanted = path_id(job_id)
+    await desk.soon(desk.client.delete_dead(wanted))
+    return Accepted("Job deleted", wanted, "cancelled")

@@ -10,11 +10,14 @@ from service.bulk import read_jobs, results
 from service.desk import Desk, accepted
 from service.openapi import BEARER, refusals, takes
 from service.problems import FAILED
-from service.requests import JobId, chosen_id, path_id, read_json, shaped
+from service.requests import JobId, chosen_id, last_of_path, path_id, read_json, shaped
 from service.schemas import BulkRequest, EnqueueRequest, SignInRequest
 
 ENQUEUES = {"failure": FAILED}
 """What 500 and 503 say on these routes."""
+
+WORDS = ["/bulk", "/signin-notification"]
+"""Routes of their own, and yet ids that a job may have."""
 
 BULK_SIZE = 16 * 1024 * 1024
 
@@ -76,8 +79,12 @@ class Jobs(Controller):
     @get("/{jobId:str}", before_request=anonymous_or_token, responses=refusals(401, 403, 404), security=[{}, *BEARER])
     async def show(self, request: Request[Any, Any, Any], job_id: JobId) -> JobState:
         """How a job stands."""
-        desk: Desk = request.app.state.desk
-        return JobState.of(await desk.view(path_id(job_id), request))
+        return await _show(request, job_id)
+
+    @get(WORDS, before_request=anonymous_or_token, include_in_schema=False)
+    async def show_namesake(self, request: Request[Any, Any, Any]) -> JobState:
+        """The same for a job that is called as one of the routes above."""
+        return await _show(request, last_of_path(request))
 
     @delete(
         "/{jobId:str}",
@@ -88,7 +95,21 @@ class Jobs(Controller):
     )
     async def cancel(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
         """Ends a job that waits, or one that runs; 409 when it has ended already."""
-        desk: Desk = request.app.state.desk
-        view = await desk.view(path_id(job_id), request)
-        await desk.soon(desk.client.cancel(view.job_id))
-        return Accepted("Job cancelled", view.job_id, "cancelled")
+        return await _cancel(request, job_id)
+
+    @delete(WORDS, status_code=200, before_request=token, include_in_schema=False)
+    async def cancel_namesake(self, request: Request[Any, Any, Any]) -> Accepted:
+        """The same."""
+        return await _cancel(request, last_of_path(request))
+
+
+async def _show(request: Request[Any, Any, Any], job_id: str) -> JobState:
+    desk: Desk = request.app.state.desk
+    return JobState.of(await desk.view(path_id(job_id), request))
+
+
+async def _cancel(request: Request[Any, Any, Any], job_id: str) -> Accepted:
+    desk: Desk = request.app.state.desk
+    view = await desk.view(path_id(job_id), request)
+    await desk.soon(desk.client.cancel(view.job_id))
+    return Accepted("Job cancelled", view.job_id, "cancelled")
