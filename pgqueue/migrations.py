@@ -74,10 +74,13 @@ async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
 
 
 async def pending(connection: AsyncConnection[Any], to: int | None = None) -> list[Migration]:
-    """What is still to be applied, up to version `to`. SchemaError when the database holds something else under these names."""
-    done = {one.version: one for one in await applied(connection)}
-    if not done:
+    """What is still to be applied, up to version `to`. SchemaError when the database holds something else under these names, or
+    serves this release no longer."""
+    had = await applied(connection)
+    if not had:
         await _refuse_strangers(connection)
+    _refuse_newer(had)
+    done = {one.version: one for one in had}
     for one in migrations():
         if one.version in done and done[one.version].checksum != one.checksum:
             raise SchemaError(
@@ -167,13 +170,18 @@ async def check_schema(connection: AsyncConnection[Any]) -> None:
     done = await applied(connection)
     if not done:
         raise SchemaError("the database has no schema of pgqueue: run pgqueue migrate")
-    if above := [one for one in done if one.min_release > RELEASE]:
-        raise SchemaError(f"the schema needs release {above[-1].min_release} of pgqueue and this is {RELEASE}: update pgqueue")
+    _refuse_newer(done)
     missing = [one for one in migrations() if one.version not in {had.version for had in done}]
     if missing:
         raise SchemaError(
             f"the schema is at version {done[-1].version}, this release needs {missing[-1].version}: run pgqueue migrate"
         )
+
+
+def _refuse_newer(done: list[Applied]) -> None:
+    needed = max((one.min_release for one in done), default=0)
+    if needed > RELEASE:
+        raise SchemaError(f"the schema needs release {needed} of pgqueue and this is {RELEASE}: update pgqueue")
 
 
 async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:

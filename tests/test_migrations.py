@@ -141,6 +141,19 @@ class TestRefusals:
         assert code == 1
         assert "update pgqueue" in err
 
+    @pytest.mark.parametrize(("version", "options"), [(1, []), (NEWEST, []), (1, ["--plan"]), (1, ["--to", str(NEWEST)])])
+    async def test_a_schema_above_this_release_is_not_migrated_by_it(
+        self, empty: AsyncConnection[Any], empty_database_url: str, version: int, options: list[str]
+    ) -> None:
+        """Nor are its types published: they may mean something else there."""
+        await migrate(empty_database_url, to=version)
+        await sql(empty, "UPDATE job_migrations SET min_release = 99")
+        code, out, err = await pgqueue("migrate", *options, url=empty_database_url)
+        assert (code, out) == (1, "")
+        assert "the schema needs release 99 of pgqueue and this is 1: update pgqueue" in err
+        assert len(await applied(empty)) == version
+        assert await value(empty, "SELECT count(*) FROM job_types") == 0
+
     async def test_a_database_without_a_schema(self, empty: AsyncConnection[Any]) -> None:
         with pytest.raises(SchemaError, match="run pgqueue migrate"):
             await check_schema(empty)
