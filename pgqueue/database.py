@@ -9,11 +9,11 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.pq import Format
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from pgqueue.settings import Settings
@@ -80,9 +80,13 @@ def open_pool(settings: Settings, *, size: int | None = None, timeout: float | N
         await connection.set_autocommit(True)
         if settings.pgbouncer:
             connection.prepare_threshold = None
+            await _read_committed(connection)
         else:
-            milliseconds = f"{int(limit * 1000)}ms"
-            await connection.execute("SELECT set_config('statement_timeout', %s, false)", [milliseconds])
+            await connection.execute(
+                """SELECT set_config('statement_timeout', %s, false),
+                          set_config('default_transaction_isolation', 'read committed', false)""",
+                [f"{int(limit * 1000)}ms"],
+            )
 
     async def check(connection: BoundedConnection[TupleRow]) -> None:
         # A round trip on every checkout would cost as much as an enqueue: only what has lain idle is asked.
@@ -107,6 +111,16 @@ def open_pool(settings: Settings, *, size: int | None = None, timeout: float | N
         name="pgqueue",
     )
     return pool
+
+
+async def _read_committed(connection: AsyncConnection[Any]) -> None:
+    """Limits are counted in READ COMMITTED alone. Behind a pooler a session keeps nothing: where the database's default is another
+    level, each statement gets a transaction that names its own."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute("SELECT current_setting('default_transaction_isolation') = 'read committed'")
+        if await cursor.fetchone() != (True,):
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            await connection.set_autocommit(False)
 
 
 class RawJson(Loader):

@@ -44,6 +44,10 @@
 --   ALTER ROLE queue_api SET statement_timeout = '30s';
 --   ALTER ROLE queue_api SET idle_in_transaction_session_timeout = '30s';
 --
+-- And where the database's default_transaction_isolation is not 'read committed':
+--   ALTER ROLE queue_worker SET default_transaction_isolation = 'read committed';
+--   ALTER ROLE queue_api SET default_transaction_isolation = 'read committed';
+--
 -- (enable_sort stays on: a worker switches it off on the connection of its claims alone.) If DATABASE_URL had a ?schema=:
 --   ALTER ROLE queue_worker SET search_path = ...; and so for every role that logs in.
 

@@ -112,7 +112,8 @@ class LeaseKeeper:
                 # A third of the lease: an extension that takes longer would come too late for another try.
                 milliseconds = f"{int(self._lease * 1000 / 3)}ms"
                 connection.execute(
-                    "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+                    """SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
+                              set_config('default_transaction_isolation', 'read committed', false)""",
                     [milliseconds, milliseconds],
                 )
             connection.patience = self._lease / 3
