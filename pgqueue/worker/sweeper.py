@@ -32,6 +32,9 @@ INTERVAL = 1.0
 SHARE = 0.03
 """A sweep takes place about once a second, and in no more than this part of the time."""
 
+LONGEST_PAUSE = 5.0
+"""Seconds; one that took long because somebody stood still is no reason to stay away for a minute."""
+
 
 WHAT = {
     "rescue": "is rescued",
@@ -86,7 +89,7 @@ class Sweeper:
                 took = time.monotonic() - began
                 self.last_beat = time.monotonic()
                 pace.reset()
-                wait = max(took / SHARE, self._interval() if finished else 0.0)
+                wait = max(min(took / SHARE, LONGEST_PAUSE), self._interval() if finished else 0.0)
             except AWAY as error:
                 log.debug("no sweep: the database is away (%s)", type(error).__name__)
                 wait = pace.grow()

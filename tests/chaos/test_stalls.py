@@ -19,7 +19,6 @@ SWEEPING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgqueue s
 
 
 @pytest.mark.fault("R2")
-@pytest.mark.xfail(strict=True, reason="sweeps take 3 % of the time: one that stood still for 2 s is followed by a minute without any")
 async def test_a_sweep_that_was_held_up_once_is_followed_by_another_soon(site: Site) -> None:
     async with a_fleet(site, 1, PGQUEUE_LEASE="1s"):
         backend = site.value(SWEEPING)
