@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from litestar import Litestar
 
-from pgqueue.job import NewJob, Status, Ticket
+from pgqueue.job import AnyJob, Status, Ticket
 from pgqueue.settings import Settings
 from service.app import create_app as create_real_app
 
@@ -17,5 +17,5 @@ def create_app(settings: Settings) -> Litestar:
     return app
 
 
-async def taken(job: NewJob, *, connection: Any = None) -> Ticket:
+async def taken(job: AnyJob, *, connection: Any = None) -> Ticket:
     return Ticket(job.job_id or f"{job.task}-{uuid4()}", Status.ENQUEUED, True)
