@@ -17,12 +17,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.database import load
 from pgqueue.migrations import migrate
 from tests.guards import Guard, Test
 from tests.guards_queries import QUERIES
 from tests.guards_schema import SCHEMA
+from tests.logins import make_logins
 
 ROOT = Path(__file__).resolve().parent.parent
 GUARDS = [*QUERIES, *SCHEMA]
@@ -104,7 +106,9 @@ def mutant(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
+            connection.execute("GRANT USAGE ON SCHEMA public TO public")
         asyncio.run(migrate(url))
+        make_logins(autocommit=True, **conninfo_to_dict(url))
     yield
     load.cache_clear()
 

@@ -53,7 +53,7 @@ GATE = 4711
 
 SLOW_CLOCK = """
 CREATE SEQUENCE public.ticks;
-CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     IF nextval('public.ticks') >= {tick} THEN PERFORM pg_advisory_xact_lock_shared({gate}); END IF;
     RETURN pg_catalog.now();

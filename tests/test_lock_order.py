@@ -132,8 +132,8 @@ async def test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids(connection
     await a_type(connection, limit_count=5, limit_window="1 h")
     await sql(connection, "ALTER FUNCTION offer_group SET lock_timeout = '20s'")
     async with another(settings, autocommit=False) as other, another(settings) as late:
-        await a_job(other, job_id="a")
-        offer = created(late, "offer_group", {"job_id": "b", "user_id": "u"}, {"job_id": "a", "user_id": "u"})
+        await created(other, "offer_jobs", {"job_id": "a", "user_id": "u1"})
+        offer = created(late, "offer_group", {"job_id": "b", "user_id": "u2"}, {"job_id": "a", "user_id": "u2"})
         async with waiting(connection, late, offer) as offering:
             await sql(connection, "SELECT set_config('lock_timeout', '100ms', false)")
             async with connection.transaction(force_rollback=True):

@@ -68,7 +68,9 @@ class Ending(Claiming):
             return outcome
         down = outcome.dependency == held.claim.probe
         alive = outcome.status is Status.COMPLETED
-        self.oracle.probed(held.claim.probe, (held.claim.id, held.claim.lease), alive=alive, down=down)
+        attempt = held.claim.id, held.claim.lease
+        self.oracle.probed(held.claim.probe, attempt, alive=alive, down=down, retry_after=outcome.retry_after)
+        self.tally[f"probe: {'alive' if alive else 'down' if down else 'unclear'}"] += 1
         still = held.claim.probe in hands.worker.acker.breaker.waiting
         return spared(outcome, probe=True) if down and still else outcome
 

@@ -1,6 +1,6 @@
 """Rules of operators, of retention, and of time."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,16 +9,16 @@ from hypothesis.stateful import precondition, rule
 from pgqueue.errors import JobNotFound, WrongState
 from pgqueue.job import DeadFilter
 from pgqueue.retention import prune
-from tests.machine.core import Core
 from tests.machine.oracle import AtOnce, Row
 from tests.machine.stage import QUEUES
+from tests.machine.sweeping import Sweeping
 
 numbers = st.integers(0, 99)
 
 SPANS = [*(timedelta(minutes=n) for n in (1, 1, 3, 25, 25)), timedelta(hours=3), timedelta(hours=25), timedelta(days=4)]
 
 
-class Operating(Core):
+class Operating(Sweeping):
     def change(self, deed: str, row: Row | None, what: Any, states: tuple[str, ...]) -> bool:
         """Whether it was done; if not, the reason must be the row's state."""
         self.begin(deed)
@@ -109,7 +109,8 @@ class Operating(Core):
         old = [row for row in oracle.rows.values() if oracle.prunable(row, now, settings.keep_completed, settings.keep_dlq)]
         for row in old:
             oracle.remove(row)
-        forgotten = [job_id for job_id, grave in oracle.graves.items() if grave.ended_at < now - settings.keep_ids]
+        graves = [(job_id, grave.ended_at) for job_id, grave in oracle.graves.items() if isinstance(grave.ended_at, datetime)]
+        forgotten = [job_id for job_id, ended_at in graves if ended_at < now - settings.keep_ids]
         for job_id in forgotten:
             del oracle.graves[job_id]
         given_up = [row for row in oracle.rows.values() if row.running and row.forgotten(now)]
@@ -127,6 +128,13 @@ class Operating(Core):
     def time_goes_on(self, by: timedelta) -> None:
         self.begin("advance")
         self.advance(by)
+
+    @precondition(lambda self: self.pending is None and self.oracle.broken)
+    @rule(worker=st.integers(0, 1))
+    def after_a_while_somebody_tries_the_server(self, worker: int) -> None:
+        self.time_goes_on(timedelta(minutes=1))
+        self.everything_is_as_it_should_be()
+        self.sweep(worker, resting=True)
 
     @rule(number=numbers, dies=st.sampled_from([False, False, False, True]))
     def accident(self, number: int, dies: bool) -> None:

@@ -60,7 +60,8 @@ class Grave(NamedTuple):
 
     digest: str
     outcome: str
-    ended_at: datetime
+    ended_at: Moment
+    """When the row was removed: until then it knew the id by itself."""
 
 
 @dataclass
@@ -316,7 +317,9 @@ class Oracle:
         rows = [row for row in rows if self.kinds[row.job_type].depends_on == dependency]
         return min(rows, key=lambda row: (row.priority, row.place), default=None)
 
-    def probed(self, dependency: str, attempt: tuple[str, int], *, alive: bool, down: bool) -> None:
+    def probed(
+        self, dependency: str, attempt: tuple[str, int], *, alive: bool, down: bool, retry_after: timedelta | None
+    ) -> None:
         broken = self.broken.get(dependency)
         if broken is None or broken.probe != attempt:
             return
@@ -326,7 +329,7 @@ class Oracle:
         broken.probe = None
         if down:
             broken.pause = min(broken.pause * 2, timedelta(seconds=15))
-        broken.probe_at = AtOnce(broken.pause if down else timedelta())
+        broken.probe_at = AtOnce(max(broken.pause, retry_after or timedelta()) if down else timedelta())
 
     # Operators
 
@@ -351,6 +354,5 @@ class Oracle:
         return old and row.created_at < now - self.kinds[row.job_type].window
 
     def remove(self, row: Row) -> None:
-        assert isinstance(row.processed_at, datetime)
-        self.graves.setdefault(row.job_id, Grave(row.digest, row.status, row.processed_at))
+        self.graves.setdefault(row.job_id, Grave(row.digest, row.status, AtOnce()))
         del self.rows[row.job_id]

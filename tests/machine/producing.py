@@ -14,9 +14,9 @@ from tests.machine.oracle import Answer, Item, Row
 
 Told = tuple[Item, Ticket]
 
-TYPES = ("m.plain", "m.limited", "m.brief", "m.plain", "m.limited", "m.strange")
+TYPES = ("m.plain", "m.limited", "m.brief", "m.plain", "m.limited", "m.brief", "m.plain", "m.strange", "m.brief")
 
-HONEST = [Item(TYPES[number % 6], {"n": 1}, f"j{number}", f"u{number % 4 // 2}") for number in range(18)]
+HONEST = [Item(TYPES[number % 9], {"n": 1}, f"j{number}", f"u{number % 4 // 2}") for number in range(18)]
 """Whoever sends an id sends the same under it, as a rule."""
 
 TWISTS: list[dict[str, Any]] = [*[{}] * 7, {"payload": {"n": 2}}, {"user_id": "u2"}, {"job_type": "m.plain"}]

@@ -53,7 +53,7 @@ def check_step(old: dict[str, Any], new: dict[str, Any], deed: str) -> None:
         assert new == old, f"{deed} changed {name}, which its worker still holds"
     if new["attempt_count"] > old["attempt_count"]:
         assert new["attempt_count"] == old["attempt_count"] + 1
-        assert new["lease"] == old["lease"] + 1
+        assert new["lease"] > old["lease"]  # by two, where a sweep takes it from somebody and starts it as a probe
 
 
 def check_limits(oracle: Oracle, now: datetime) -> None:

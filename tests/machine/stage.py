@@ -20,6 +20,7 @@ from pgqueue.task import Task
 from pgqueue.worker.hand import Held
 from pgqueue.worker.lanes import START, Lane
 from pgqueue.worker.worker import Worker
+from tests.scene import for_worker
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Hands:
         self.lost: list[Held] = []
         """What it was told to have lost."""
         self.slot = slot
-        self.worker = Worker(stage.settings, {task.job_type: task for task in tasks}, {})
+        self.worker = Worker(for_worker(stage.settings), {task.job_type: task for task in tasks}, {})
         self.worker.name = name
         stage.lend(self.worker, slot)
         self.worker._build({})
@@ -139,7 +140,7 @@ class Hands:
 class Stage:
     """The connections of one test. `play` runs a coroutine; between two calls nothing moves."""
 
-    def __init__(self, settings: Settings, tasks: Sequence[Task[Any]]) -> None:
+    def __init__(self, database_url: str, settings: Settings, tasks: Sequence[Task[Any]]) -> None:
         self.settings = settings.with_(
             lease=LEASE,
             doorbell=False,
@@ -157,7 +158,7 @@ class Stage:
         self.links: dict[int, dict[str, Link]] = {}
         self.keepers: dict[int, Any] = {}
         """Connections of workers, by their slot: a new worker in it takes over what the one before had."""
-        self.eye = psycopg.connect(settings.conninfo, autocommit=True, row_factory=dict_row)
+        self.eye = psycopg.connect(database_url, autocommit=True, row_factory=dict_row)
         self.play(self._open())
 
     def play(self, what: Awaitable[T]) -> T:

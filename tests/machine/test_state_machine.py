@@ -21,7 +21,6 @@ from tests.machine.ending import Ending
 from tests.machine.operating import Operating
 from tests.machine.producing import Producing
 from tests.machine.stage import Stage
-from tests.machine.sweeping import Sweeping
 
 RUNS, STEPS = 110, 50
 """Of each half: two of them make use of two cores."""
@@ -51,7 +50,7 @@ async def strange(job: Job[Any]) -> None:
     """No worker has it."""
 
 
-class Machine(Producing, Ending, Sweeping, Operating):
+class Machine(Producing, Ending, Operating):
     pass
 
 
@@ -63,11 +62,11 @@ class Hasty(Pace):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("half", [1, 2])
 def test_whatever_happens_in_whatever_order_the_queue_keeps_its_promises(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, half: int
+    database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, half: int
 ) -> None:
     monkeypatch.setattr("pgqueue.worker.acker.Pace", Hasty)
     Machine.tally = Counter()
-    Machine.stage = Stage(settings, [plain, brief, limited, strange])
+    Machine.stage = Stage(database_url, settings, [plain, brief, limited, strange])
     try:
         run_state_machine_as_test(
             Machine,
