@@ -17,6 +17,10 @@ from tests.chaos.site import Site
 from tests.processes import ROOT, env
 from tests.scene import until
 
+LEFT = """SELECT status, locked_by, attempt_count, count(*), max(now() - lease_until), max(now() - run_after)
+            FROM job_logs WHERE processed_at IS NULL GROUP BY 1, 2, 3"""
+SILENT = "SELECT id, now() - seen_at, detail FROM job_workers"
+
 TIMES = {"PGQUEUE_MODULES": "tests.chaos.tasks", "PGQUEUE_LOG_LEVEL": "warning", "PGQUEUE_LEASE": "2s"}
 
 
@@ -122,8 +126,11 @@ class Fleet:
         assert set(codes) <= {0}, codes
 
     async def drained(self, seconds: float = 60) -> None:
-        """Until every job has ended."""
-        await until(lambda: self.site.live() == 0, seconds, "the end of every job")
+        """Until every job has ended; what is left is in the error."""
+        try:
+            await until(lambda: self.site.live() == 0, seconds, "the end of every job")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.site.rows(LEFT)}; workers: {self.site.rows(SILENT)}") from None
 
     async def supervise(self) -> None:
         """Starts another for each that ends; until cancelled."""
