@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.chaos.size import span
 
 
 class Order(msgspec.Struct):
-    """What one process is to do. `seconds` is the range from which each job's work is drawn, `patience` how long one call may
+    """What one process is to do. `seconds` is the range from which each job's work is drawn, `patience` how long one statement may
     take, `rate` jobs a second."""
 
     url: str
@@ -79,7 +80,7 @@ class Producer:
         mine = job_id if self.order.own_ids else None
         while True:
             try:
-                async with asyncio.timeout(self.order.patience):
+                async with asyncio.timeout(3 * self.order.patience):
                     ticket = await self.client.enqueue(self.order.job_type, payload, job_id=mine, delay=self.order.delay or None)
             except (psycopg.Error, OSError, QueueError) as error:
                 self.figures["repeated"] += 1
@@ -93,7 +94,12 @@ class Producer:
 
 
 async def main(order: Order) -> None:
-    settings = Settings(database_url=order.url, pool_size=max(2, order.at_once), pgbouncer=order.pgbouncer)
+    settings = Settings(
+        database_url=order.url,
+        pool_size=max(2, order.at_once),
+        pgbouncer=order.pgbouncer,
+        statement_timeout=timedelta(seconds=order.patience),
+    )
     async with Client.open(settings) as client:
         producer = Producer(client, order)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, producer.stopping.set)

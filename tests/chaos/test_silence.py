@@ -31,7 +31,7 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     async with (
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 2, address=proxy.address, **IMPATIENT) as fleet,
-        producing(site, address=proxy.address, rate=20, patience=3, seconds=(0, 0.2)) as load,
+        producing(site, address=proxy.address, rate=20, patience=1, seconds=(0, 0.2)) as load,
     ):
         await span(1)
         struck = now()

@@ -27,7 +27,7 @@ class Line:
     settled: bool = False
     """It has been ready for a statement."""
     doomed: bool = False
-    """The answer to the next statement that commits is the last that the server says."""
+    """The end of the answer to the next statement that commits does not arrive, and the line is cut."""
     dead: bool = False
     """Something was swallowed: nothing gets through any more, whatever happens elsewhere."""
 
@@ -98,12 +98,11 @@ class Proxy:
     async def _answers(self, line: Line, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(65536):
             line.settled = line.settled or READY in data
-            if line.doomed:
-                if data.endswith(IDLE):
-                    self.cuts += 1
-                    line.cut()
-                    return
-            elif self._passes(line):
+            if line.doomed and data.endswith(IDLE):
+                self.cuts += 1
+                line.cut()
+                return
+            if self._passes(line):
                 line.client.write(data)
                 await line.client.drain()
         line.cut()
