@@ -1,6 +1,7 @@
 """From NewJob to the parameters of the statements that enqueue; what cannot be a job is refused with a sentence."""
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -111,11 +112,23 @@ def json_text(value: Any) -> str:
     """The value as JSON that Postgres can store. Raises InvalidJob."""
     try:
         text = _encode(value).decode()
+        if "null" in text and _no_number(_plain(value)):
+            raise InvalidJob("the payload contains NaN or an infinite number, for which JSON has no word")
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidJob(f"the payload cannot be written as JSON: {error}") from None
     if "\\u0000" in text and _NUL.search(text):
         raise InvalidJob("the payload contains a NUL character, which Postgres cannot store")
     return text
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value, enc_hook=lambda written: None)  # the hook is for msgspec.Raw, which is JSON already
+
+
+def _no_number(value: Any) -> bool:
+    """Whether a float is in it that JSON has no word for: the encoder writes null."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return (isinstance(value, float) and not math.isfinite(value)) or any(_no_number(one) for one in inner)
 
 
 def _text(name: str, value: str | None) -> str | None:

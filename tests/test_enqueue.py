@@ -1,7 +1,9 @@
 """Enqueueing with the client: what is durable, what is refused, and what a refusal leaves untouched."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -129,6 +131,34 @@ async def test_what_cannot_be_a_job_is_refused_with_a_sentence(
         await client.enqueue(resize, **arguments)
     assert sentence in str(refused.value)
     assert await sql(connection, "SELECT 1 FROM job_logs") == []
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@dataclass
+class Measured:
+    value: float
+
+
+@pytest.mark.parametrize(
+    "payload", [NAN, -INFINITE, {"a": [1, {"b": NAN}]}, (INFINITE,), {NAN}, Resize("null", INFINITE), Measured(NAN)]
+)
+async def test_a_number_that_json_has_no_word_for_is_refused(client: Client, connection: Connection, payload: Any) -> None:
+    """The encoder would write null, and a handler would wonder."""
+    for job in (NewJob("image.resize", payload), NewJob("image.resize", {}, filled={"more": payload})):
+        with pytest.raises(InvalidJob, match="NaN or an infinite number"):
+            await client.offer(job)
+    assert await sql(connection, "SELECT 1 FROM job_logs") == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [None, {"a": None, "b": 1e15}, "null", "NaN", [Resize("null", 1)], msgspec.Raw(b"[null]"), {"a": msgspec.Raw(b"null")}],
+)
+async def test_what_is_null_or_only_says_so_is_stored(client: Client, connection: Connection, payload: Any) -> None:
+    await client.enqueue("image.resize", payload, job_id="j")
+    assert (await the_job(connection, "j"))["payload"] == json.loads(msgspec.json.encode(payload))
 
 
 async def test_an_unknown_type_is_refused(client: Client) -> None:
