@@ -13,10 +13,9 @@ import msgspec
 from pgqueue.durations import duration
 from pgqueue.errors import InvalidJob
 from pgqueue.job import AnyJob
-from pgqueue.task import Task
+from pgqueue.task import CONTROL, Task
 
 _encode = msgspec.json.Encoder().encode
-_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape itself, and not an escaped backslash before the word u0000."""
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -136,7 +135,7 @@ def _text(name: str, value: str | None) -> str | None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= 255:
         raise InvalidJob(f"{name} is a text of 1 to 255 characters")
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise InvalidJob(f"{name} contains a control character")
     return value
 

@@ -1,6 +1,7 @@
 """`@task` turns a handler into a Task: the function, the type of its payload, and the policy of its job type."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from importlib import import_module
@@ -15,6 +16,9 @@ from pgqueue.job import Job
 from pgqueue.settings import Settings
 
 P = TypeVar("P")
+
+CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""What no name may contain: it could not be stored, or would forge a line of a log."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -137,10 +141,14 @@ def task(
     """
 
     def declare(handler: Callable[[Job[P]], Awaitable[Any] | Any]) -> Task[P]:
-        if not 1 <= len(job_type) <= 255:
-            raise TaskError(f"a job type has 1 to 255 characters: {job_type!r}")
-        if not 1 <= max_attempts <= 1000:
-            raise TaskError(f"{job_type}: max_attempts is 1 to 1000, not {max_attempts}")
+        _check_name("a job type", job_type)
+        _check_name(f"{job_type}: queue", queue)
+        if depends_on is not None:
+            _check_name(f"{job_type}: depends_on", depends_on)
+        if user_from is not None:
+            _check_name(f"{job_type}: user_from", user_from)
+        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or not 1 <= max_attempts <= 1000:
+            raise TaskError(f"{job_type}: max_attempts is a whole number from 1 to 1000, not {max_attempts!r}")
         try:
             limit = duration(timeout)
         except ValueError as error:
@@ -162,6 +170,13 @@ def task(
         )
 
     return declare
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 255:
+        raise TaskError(f"{what} has 1 to 255 characters, not {name!r}")
+    if CONTROL.search(name):
+        raise TaskError(f"{what} must not contain control characters: {name!r}")
 
 
 def _payload_type(job_type: str, handler: Callable[..., Any]) -> Any:

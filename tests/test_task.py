@@ -55,7 +55,19 @@ def test_a_limit_may_come_from_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"job_type": ""}, {"max_attempts": 0}, {"max_attempts": 1001}, {"timeout": 0}, {"timeout": "soon"}]
+    "arguments",
+    [
+        *({"max_attempts": number} for number in (0, 1001, 2.5, True, "5")),
+        {"timeout": 0},
+        {"timeout": "soon"},
+        *(
+            {name: text}
+            for name in ("job_type", "queue", "depends_on", "user_from")
+            for text in ("", "x" * 256, "a\0", "a\nb", "\ud800", 7)
+        ),
+        {"job_type": None},
+        {"queue": None},
+    ],
 )
 def test_a_declaration_that_cannot_work_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(TaskError):
