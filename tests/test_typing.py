@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SNIPPET = '''
+SNIPPET = """
 from typing import Any
 
 import msgspec
@@ -44,7 +44,7 @@ async def produce(client: Client, name: str) -> Ticket:
     several = [NewJob(resize, Resize("a.png")), NewJob(name, 7)]
     await client.enqueue_many(several)
     return await client.enqueue(resize, Resize("a.png"), job_id="img-1", priority=3)
-'''
+"""
 
 
 def test_a_payload_that_is_not_its_task_s_is_an_error_before_anything_runs(tmp_path: Path) -> None:

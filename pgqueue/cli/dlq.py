@@ -46,7 +46,13 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
         print_json({"count": len(views), "total": total, "jobs": [job_document(view, payload=payload) for view in views]})
         return
     rows = [
-        {"job": view.job_id, "type": view.job_type, "dead": view.dead_at, "tries": view.attempt_count, "error": masked(view.error)}
+        {
+            "job": view.job_id,
+            "type": view.job_type,
+            "dead": view.dead_at,
+            "tries": view.attempt_count,
+            "error": masked(view.error),
+        }
         for view in views
     ]
     if on_terminal():
