@@ -18,7 +18,8 @@ from pgqueue.task import CONTROL, Task
 _encode = msgspec.json.Encoder().encode
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape itself, and not an escaped backslash before the word u0000."""
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Between them lies every run_after."""
 
 BREATH = 100
 """Jobs that are made ready at once, while others wait: a millisecond or two."""
@@ -151,6 +152,6 @@ def _moment(value: datetime | None) -> datetime | None:
         return None
     if value.tzinfo is None:
         raise InvalidJob("run_after needs a time zone")
-    if not datetime(1970, 1, 1, tzinfo=UTC) <= value < _LATEST:
+    if not EARLIEST <= value < LATEST:
         raise InvalidJob("run_after is between the years 1970 and 9998")
     return value

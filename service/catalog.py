@@ -8,6 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from pgqueue.job import AnyJob, NewJob
+from pgqueue.offers import EARLIEST, LATEST
 from pgqueue.settings import Settings
 from pgqueue.task import Declaration, Task
 from service.jobs import custom_email, signin
@@ -130,6 +131,9 @@ def _sign_in_id(user_id: str) -> str:
 
 def _run_after(text: str | None) -> datetime | None:
     try:
-        return moment(text) if text else None
+        found = moment(text) if text else None
     except ValueError:
         raise ValueError("runAfter must be a date and time as in RFC 3339, such as 2026-11-23T09:30:00Z") from None
+    if found is not None and not EARLIEST <= found < LATEST:
+        raise ValueError("runAfter must be between the years 1970 and 9998")
+    return found

@@ -91,7 +91,8 @@ class TestAJobOfAnyType:
             (a_sign_in(priority="5"), "priority"),
             (a_sign_in(maxAttempts=0), "maxAttempts"),
             (a_sign_in(runAfter="tomorrow"), "runAfter must be a date and time"),
-            (a_sign_in(runAfter="9999-06-01T00:00:00Z"), "run_after is between the years 1970 and 9998"),
+            (a_sign_in(runAfter="9999-06-01T00:00:00Z"), "runAfter must be between the years 1970 and 9998"),
+            (a_sign_in(runAfter="1969-12-31T23:59:59Z"), "runAfter must be between the years 1970 and 9998"),
             (a_sign_in(queue="a\nb"), "queue must not contain control characters"),
             (a_sign_in(jobId=7), "jobId"),
             ({"type": "limited", "payload": None}, "userId is required: limited has a limit per user"),
@@ -102,6 +103,7 @@ class TestAJobOfAnyType:
         self, api: httpx.AsyncClient, connection: Connection, job: Any, sentence: str
     ) -> None:
         assert sentence in problem(await api.post("/api/jobs", json=job), 400)["error"]
+        assert sentence in problem(await api.post("/api/jobs/bulk", json={"jobs": [job]}), 400)["error"] or job == []
         assert await value(connection, "SELECT count(*) FROM job_logs") == 0
 
     async def test_another_limited_type_has_a_sentence_of_its_own(self, api: httpx.AsyncClient) -> None:
