@@ -8,6 +8,7 @@ RACE = "test_lock_order::test_many_jobs_that_race_with_retention_find_the_tombst
 ROW = "test_once::test_a_thing_is_one_row"
 
 NOTHING = ""
+BY_ID = 'ORDER BY i.job_id COLLATE "C", i.ord'
 LOOP = "limit_count IS NOT NULL ORDER BY 1 LOOP"
 LOOP_BACKWARDS = "limit_count IS NOT NULL ORDER BY 1 DESC LOOP"
 
@@ -65,17 +66,17 @@ LATER = [
     ),
     later(
         "offer_many-conflict",
-        {"ORDER BY i.job_id, i.ord ON CONFLICT (job_id) DO NOTHING": "ORDER BY i.job_id, i.ord"},
+        {f"{BY_ID} ON CONFLICT (job_id) DO NOTHING": BY_ID},
         f"{INSERTED}[offer_many]",
     ),
     later(
         "offer_many-order",
-        {"ORDER BY i.job_id, i.ord ON CONFLICT": "ON CONFLICT"},
+        {f"{BY_ID} ON CONFLICT": "ON CONFLICT"},
         f"{INSERTED}[offer_many]",
     ),
     later(
         "offer_many-tombstone",
-        {"j.job_id = p.job_id AND t.id_hash = job_id_hash(p.job_id)": "false"},
+        {"j.job_id = m.job_id AND t.id_hash = job_id_hash(m.job_id)": "false"},
         f"{RACE}[offer_many]",
     ),
     later(
@@ -95,7 +96,7 @@ LATER = [
     ),
     later(
         "offer_group-order",
-        {"ORDER BY i.job_id, i.ord LOOP": "ORDER BY i.ord LOOP"},
+        {f"{BY_ID} LOOP": "ORDER BY i.ord LOOP"},
         "test_lock_order::test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids",
     ),
     # The circuit breaker

@@ -70,7 +70,7 @@ SCHEMA = [
         "0001_job_logs",
         "check-attempts-left",
         {"CHECK (status NOT IN ('enqueued', 'failed') OR attempt_count < max_attempts)": "CHECK (true)"},
-        f"{LIE}[waiting_job_has_attempts_left_use_replay_job]",
+        f"{LIE}[dlq-status = 'enqueued', processed_at = NULL, dead_at = NULL]",
     ),
     schema(
         "0001_job_logs",
@@ -79,13 +79,16 @@ SCHEMA = [
         "test_fence::test_no_attempt_is_counted_past_the_last",
     ),
     schema(
-        "0001_job_logs", "check-priority", {"CHECK (priority BETWEEN 0 AND 9)": "CHECK (true)"}, f"{LIE}[priority_is_0_to_9]"
+        "0001_job_logs",
+        "check-priority",
+        {"CHECK (priority BETWEEN 0 AND 9)": "CHECK (true)"},
+        f"{LIE}[enqueued-priority = 10]",
     ),
     schema(
         "0001_job_logs",
         "check-run-after",
         {"CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00')": "CHECK (true)"},
-        f"{LIE}[run_after_is_a_day_before_year_9999]",
+        f"{LIE}[enqueued-run_after = 'infinity']",
     ),
     # Enqueueing
     schema(

@@ -10,8 +10,8 @@ from hypothesis.stateful import rule
 from pgqueue.worker.lanes import START
 from pgqueue.worker.rows import answer_from, claim_from
 from tests.machine.core import Core, workers
-from tests.machine.oracle import Place, Row
 from tests.machine.stage import QUEUES, Hands
+from tests.machine.values import Place, Row
 
 Cursors = dict[tuple[str, int], Place]
 

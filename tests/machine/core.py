@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from pgqueue.worker.hand import Held
 from pgqueue.worker.lanes import PRIORITIES
 from tests.machine import promises
-from tests.machine.oracle import AtOnce, Dependency, Kind, Oracle, Row
+from tests.machine.oracle import Oracle
 from tests.machine.stage import LEASE, TIMES, Hands, Look, Stage
+from tests.machine.values import AtOnce, Dependency, Kind, Row
 
 MILLISECOND = timedelta(milliseconds=1)
 

@@ -14,8 +14,8 @@ from pgqueue.task import Backoff
 from pgqueue.worker.hand import Held
 from tests.machine.claiming import Claiming
 from tests.machine.core import workers
-from tests.machine.oracle import AtOnce, Row
 from tests.machine.stage import LEASE, Hands
+from tests.machine.values import AtOnce, Row
 
 ENDINGS: dict[str, BaseException | None] = {
     "returns": None,
@@ -80,7 +80,7 @@ class Ending(Claiming):
         elif outcome.status == "completed":
             self.oracle.complete(row, outcome.receipt)
         else:
-            certain = held.intended and outcome.certain and not held.claim.uncertain
+            certain = outcome.certain and not held.claim.uncertain
             self.oracle.fail(row, str(outcome.status), outcome.delay, outcome.error, outcome.stack_trace, certain=certain)
 
     @rule(worker=workers, how=endings)

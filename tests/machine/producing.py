@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from pgqueue.errors import DuplicatePayload, RateLimited
 from pgqueue.job import NewJob, Ticket
 from tests.machine.core import Core
-from tests.machine.oracle import Answer, Item, Row
+from tests.machine.values import Answer, Item, Row
 
 Told = tuple[Item, Ticket]
 

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.job import Outcome, Status
-from tests.machine.oracle import ENDED, Oracle
+from tests.machine.oracle import Oracle
 from tests.machine.stage import Hands, Look
+from tests.machine.values import ENDED
 
 if TYPE_CHECKING:
     from tests.machine.core import Core

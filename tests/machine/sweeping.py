@@ -8,8 +8,8 @@ from hypothesis.stateful import rule
 
 from pgqueue.worker.rows import SweepRow, probe_from
 from tests.machine.core import Core, workers
-from tests.machine.oracle import AtOnce, Row
 from tests.machine.stage import LEASE, QUEUES, Hands
+from tests.machine.values import AtOnce, Row
 
 Did = dict[str, list[str]]
 """What a sweep did -> to which jobs, in its order."""
