@@ -3,8 +3,10 @@
 import asyncio
 import random
 from datetime import datetime
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from pgqueue import Client, NewJob
 from pgqueue.database import open_pool
@@ -23,6 +25,7 @@ SLACK = 10
 """Seconds that a busy machine may add to any promise."""
 
 LEASE = 2
+PRODUCERS = 20
 SWEEP = 2
 
 
@@ -39,7 +42,7 @@ def _started(ledger: Ledger, name: str) -> list[datetime]:
 
 @pytest.mark.fault("R16")
 async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again(site: Site, record: Record) -> None:
-    held = many(100, 1000)
+    held = many(100, 500)  # they are rescued a hundred at a time
     async with a_fleet(site, 1, slots=held, PGQUEUE_LEASE=f"{LEASE}s") as fleet, Client.open(site.url) as client:
         (busy,) = fleet.members
         await enqueue(site, client, _work("first", held, 2.0))
@@ -69,20 +72,24 @@ async def test_jobs_whose_commit_was_slow_start_soon_after_it(site: Site, record
     number = many(60, 1000)
     committed: dict[str, datetime] = {}
     book = Book(site.accepted / "test")
-    settings = Settings(database_url=site.login("pgqueue_producer").url, pool_size=20)
+    settings = Settings(database_url=site.login("pgqueue_producer").url, pool_size=PRODUCERS)
 
-    async def slowly(client: Client, number: int) -> None:
+    async def slowly(client: Client, connection: AsyncConnection[Any], job_id: str) -> None:
+        async with connection.transaction():
+            await client.enqueue("chaos.work", {"seconds": 0}, job_id=job_id, connection=connection)
+            await span(random.choice((0.1, 0.5, 1.0, 2.0)))
+        committed[job_id] = now()
+        book.write(job_id)
+
+    async def producer(client: Client, name: str) -> None:
         async with client.pool.connection() as connection:
-            async with connection.transaction():
-                await client.enqueue("chaos.work", {"seconds": 0}, job_id=f"slow-{number}", connection=connection)
-                await span(random.choice((0.1, 0.5, 1.0, 2.0)))
-            committed[f"slow-{number}"] = now()
-            book.write(f"slow-{number}")
+            for n in range(number // PRODUCERS):
+                await slowly(client, connection, f"{name}-{n}")
 
     async with a_fleet(site, 2) as fleet, open_pool(settings) as pool, Client.open(pool) as client:
         async with asyncio.TaskGroup() as group:
-            for n in range(number):
-                group.create_task(slowly(client, n))
+            for n in range(PRODUCERS):
+                group.create_task(producer(client, f"slow-{n}"))
         await fleet.drained()
     ledger = site.ledger()
     waits = [(events[1].at - committed[job]).total_seconds() for job, events in ledger.by_job.items()]
