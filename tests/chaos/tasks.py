@@ -65,7 +65,7 @@ async def flaky(job: Job[Any]) -> None:
     began(job)
     await span(job.payload.get("seconds", 0))
     if job.attempt <= job.payload.get("times", 0):
-        raise RuntimeError("it went wrong: \x00 \ud800 " + "x" * 5000)
+        raise RuntimeError("it went wrong: \x00 \ud800 " + "at length " * 500)
     if job.payload.get("discard"):
         raise Discard("no use")
     done(job)
