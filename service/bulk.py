@@ -1,9 +1,8 @@
 """Many jobs in one request: all of them are well-formed or none is taken; limits and duplicates are each item's own matter."""
 
-from collections.abc import Sequence
+import asyncio
 from typing import Any
 
-import msgspec
 from litestar import Request
 
 from pgqueue.client import MOST_AT_ONCE
@@ -11,31 +10,38 @@ from pgqueue.job import AnyJob, Ticket
 from service.answers import BulkResult, BulkResults
 from service.auth import Level
 from service.desk import Desk, accepted
-from service.patience import Turns
+from service.patience import SLICE, Turns
 from service.problems import Refusal, refusal
 from service.requests import decoded, read_body, shaped, valid_id
 from service.schemas import BulkRequest, EnqueueRequest
-from service.strict import DEEPEST, split
+from service.strict import Items
+
+COUNT = f"jobs must hold 1 to {MOST_AT_ONCE} jobs"
 
 
 async def read_jobs(desk: Desk, request: Request[Any, Any, Any]) -> list[AnyJob]:
     """The jobs of the request. Refusal 400 or 403 names the index of the first item that cannot be taken. TimeoutError."""
     items = await _items(await read_body(request))
-    if not 1 <= len(items) <= MOST_AT_ONCE:
-        raise Refusal(400, f"jobs must hold 1 to {MOST_AT_ONCE} jobs")
     turns = Turns(desk.deadline(request))
-    jobs = []
-    for index, item in enumerate(items):
-        await turns.pause()
-        try:
-            jobs.append(_read(desk, request, await decoded(bytes(item), DEEPEST - 2)))
-        except Refusal as error:
-            raise Refusal(error.status, f"jobs[{index}]: {error.sentence}", index=index, headers=error.headers) from None
+    jobs: list[AnyJob] = []
+    # In a thread: one item may be as large as a body.
+    while some := await asyncio.to_thread(items.some, SLICE):
+        for item in some:
+            await turns.pause()
+            if len(jobs) == MOST_AT_ONCE:
+                raise Refusal(400, COUNT)
+            try:
+                jobs.append(_read(desk, request, item))
+            except Refusal as error:
+                index = len(jobs)
+                raise Refusal(error.status, f"jobs[{index}]: {error.sentence}", index=index, headers=error.headers) from None
+    if not jobs:
+        raise Refusal(400, COUNT)
     return jobs
 
 
-async def _items(body: bytes) -> Sequence[msgspec.Raw]:
-    items = split(body, "jobs")
+async def _items(body: bytes) -> Items:
+    items = Items.of(body, "jobs")
     if items is None:
         shaped(await decoded(body), BulkRequest)  # which says what is wrong
         raise Refusal(400, "jobs must be an array")
@@ -43,6 +49,8 @@ async def _items(body: bytes) -> Sequence[msgspec.Raw]:
 
 
 def _read(desk: Desk, request: Request[Any, Any, Any], item: Any) -> AnyJob:
+    if isinstance(item, Refusal):
+        raise item
     wanted = shaped(item, EnqueueRequest, "A job")
     if desk.catalog.is_admins(wanted.type):
         desk.access.demand(request, Level.ADMIN)

@@ -14,7 +14,7 @@ from litestar.params import PathParameter
 from pgqueue.errors import JobNotFound
 from service.jobs.members import identifying
 from service.problems import Refusal
-from service.strict import DEEPEST, decode
+from service.strict import decode
 
 T = TypeVar("T")
 
@@ -54,9 +54,9 @@ async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = Fal
     return {} if may_be_empty and not body else await decoded(body)
 
 
-async def decoded(body: bytes, levels: int = DEEPEST) -> Any:
+async def decoded(body: bytes) -> Any:
     """What `decode` makes of it. Refusal 400."""
-    return decode(body, levels) if len(body) <= LARGE else await asyncio.to_thread(decode, body, levels)
+    return decode(body) if len(body) <= LARGE else await asyncio.to_thread(decode, body)
 
 
 def shaped(value: Any, shape: type[T], what: str = "The body") -> T:

@@ -9,7 +9,7 @@ from hypothesis import settings as chosen
 from hypothesis import strategies as st
 
 from service.problems import Refusal
-from service.strict import DEEPEST, decode, split
+from service.strict import DEEPEST, Items, decode
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=10),
@@ -18,9 +18,14 @@ anything = st.recursive(
 )
 
 
-def items_of(body: bytes) -> list[Any] | None:
-    found = split(body, "jobs")
-    return None if found is None else [decode(bytes(one)) for one in found]
+def items_of(body: bytes, seconds: float = 1.0) -> list[Any] | None:
+    found = Items.of(body, "jobs")
+    if found is None:
+        return None
+    items: list[Any] = []
+    while some := found.some(seconds):
+        items += some
+    return items
 
 
 @chosen(max_examples=300, deadline=None)
@@ -28,7 +33,8 @@ def items_of(body: bytes) -> list[Any] | None:
 def test_the_items_are_those_of_the_array(body: dict[str, Any], spaces: bool, escapes: bool) -> None:
     text = json.dumps(body, ensure_ascii=escapes, indent=2 if spaces else None)
     jobs = body.get("jobs")
-    assert items_of(text.encode()) == (jobs if isinstance(jobs, list) else None)
+    for seconds in (0, 1):
+        assert items_of(text.encode(), seconds) == (jobs if isinstance(jobs, list) else None)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,29 @@ def test_what_means_two_things_or_none_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"jobs": {}}', b'{"jobs": [1]', b'{"jobs": [1]} x', b'{"jobs": "[1]"}'])
 def test_what_has_no_items_is_left_to_somebody_who_says_why(body: bytes) -> None:
-    assert split(body, "jobs") is None
+    assert Items.of(body, "jobs") is None
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (b'{"a": 1, "a": 1}', "a member twice"),
+        (b"1e999", "out of range"),
+        (b"9" * 5000, "not valid JSON"),
+        (b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1), "nested too deeply"),
+        (b'{"a": ' * 70 + b"1" + b"}" * 70, "nested too deeply"),
+    ],
+)
+def test_an_item_that_is_refused_comes_after_those_before_it(item: bytes, sentence: str) -> None:
+    first, second, refused = items_of(b'{"jobs": [1, {"b": []}, ' + item + b", 4]}") or []
+    assert (first, second) == (1, {"b": []})
+    assert sentence in str(refused)
+
+
+def test_no_more_items_are_read_than_there_is_time_for() -> None:
+    items = Items.of(b'{"jobs": [1, 2, 3]}', "jobs")
+    assert items is not None
+    assert [items.some(0) for _ in range(4)] == [[1], [2], [3], []]
 
 
 @pytest.mark.parametrize(
