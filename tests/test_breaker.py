@@ -121,9 +121,7 @@ async def test_what_is_in_flight_when_it_opens_burns_no_attempt(
         await until(lambda: is_(connection, "open"))
         await until(lambda: waits(connection))
         assert await attempts(connection) <= 4
-        after = await value(
-            connection, "SELECT array_agg(id ORDER BY run_after, id) FROM job_logs WHERE attempt_count = 0"
-        )
+        after = await value(connection, "SELECT array_agg(id ORDER BY run_after, id) FROM job_logs WHERE attempt_count = 0")
         assert after == [id for id in before if id in set(after)], "they kept their places"
 
 
@@ -166,9 +164,7 @@ async def all_ended(connection: Connection) -> bool:
 async def test_failures_further_apart_than_ten_seconds_do_not_add_up(connection: Connection) -> None:
     for number in range(5):
         id = (await a_job(connection, job_id=f"j{number}"))["id"]
-        state = await value(
-            connection, "SELECT dependency_failed('server', %s, false, 'x', NULL, NULL)", [[id]]
-        )
+        state = await value(connection, "SELECT dependency_failed('server', %s, false, 'x', NULL, NULL)", [[id]])
         assert state == "closed"
         await sql(
             connection,
@@ -353,7 +349,9 @@ async def test_a_backlog_that_waits_holds_up_nobody_else(connection: Connection,
 
 
 async def free_done(connection: Connection) -> bool:
-    return bool(await value(connection, "SELECT count(*) = 200 FROM job_logs WHERE job_type = 'free.job' AND status = 'completed'"))
+    return bool(
+        await value(connection, "SELECT count(*) = 200 FROM job_logs WHERE job_type = 'free.job' AND status = 'completed'")
+    )
 
 
 async def test_a_wait_that_was_asked_for_is_honoured(connection: Connection, settings: Settings, server: Server) -> None:

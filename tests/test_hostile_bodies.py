@@ -128,7 +128,7 @@ async def test_a_job(api: httpx.AsyncClient, connection: Connection, place: Plac
 
 def index_of(place: Place, given: Any) -> int | None:
     """Which item a refusal names; none when the body is no JSON, or no list of jobs."""
-    if not hostile.readable(given) or place.path != "/api/jobs/bulk":
+    if not hostile.readable(given, 1000) or place.path != "/api/jobs/bulk":
         return None
     return 1 if "jobs.1" in place.member else 0 if isinstance(given, list) and given else None
 

@@ -156,7 +156,9 @@ async def test_acks_and_extensions_go_by_the_primary_key(connection: Connection,
     rows = await sql(connection, "SELECT id, lease FROM job_logs LIMIT 500")
     values = {"ids": [row["id"] for row in rows], "leases": [row["lease"] for row in rows]}
     async with link(settings) as one:
-        plan = await explained(one, statement, values | {"lease": timedelta(seconds=30), "worker": "w-1", "receipts": [None] * 500})
+        plan = await explained(
+            one, statement, values | {"lease": timedelta(seconds=30), "worker": "w-1", "receipts": [None] * 500}
+        )
     only_index_scans(plan, "job_logs_pkey")
 
 

@@ -24,11 +24,11 @@ pytestmark = pytest.mark.postgres(15, 18)
 
 Connection = AsyncConnection[Any]
 
-TABLES = {"job_logs", "job_types", "job_queues", "job_workers", "job_tombstones", "job_migrations"}
+TABLES = {"job_logs", "job_types", "job_queues", "job_workers", "job_tombstones", "job_dependencies", "job_migrations"}
 WORKING = ("producer", "worker", "reader", "operator")
 
 ATTEMPT = {"status", "attempt_count", "run_after", "lease", "started_at", "lease_until", "processed_at", "dead_at", "locked_by",
-           "error", "stack_trace", "progress", "progress_note", "history"}  # fmt: skip
+           "error", "stack_trace", "progress", "progress_note", "history", "intent_at", "receipt"}  # fmt: skip
 """The columns of job_logs that an attempt changes."""
 
 REGISTRY = {"job_types": {"INSERT", "UPDATE"}, "job_workers": {"INSERT", "UPDATE", "DELETE"}}
@@ -38,20 +38,25 @@ MAY: dict[str, dict[str, set[str]]] = {
     "reader": {table: {"SELECT"} for table in TABLES},
     "operator": {table: {"SELECT"} | REGISTRY.get(table, set()) for table in TABLES},
     "worker": {table: {"SELECT"} | REGISTRY.get(table, set()) for table in TABLES}
-    | {"job_logs": {"SELECT", "UPDATE", "DELETE"}, "job_tombstones": {"SELECT", "INSERT", "UPDATE", "DELETE"}},
+    | {
+        "job_logs": {"SELECT", "UPDATE", "DELETE"},
+        "job_tombstones": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "job_dependencies": {"SELECT", "INSERT", "UPDATE"},
+    },
 }
 SOME_COLUMNS = {("worker", "job_logs"): ATTEMPT, ("worker", "job_tombstones"): {"ended_at"}}
 """Where UPDATE is not of the whole row."""
 
 PURE = {"job_uuid", "job_uuid_at", "job_digest", "job_id_hash", "job_time", "job_history", "limit_lock", "job_owner"}
 LOOKING = {"known_job", "limit_wait", "unchanged_job", "dead_jobs"}
-ENQUEUING = {"enqueue_job", "offer_job", "offer_jobs", "ring_doorbell"}
+ENQUEUING = {"enqueue_job", "offer_job", "offer_jobs", "offer_many", "offer_group", "ring_doorbell"}
+BREAKING = {"dependency_failed", "dependency_probed", "dependency_works", "claim_probe"}
 STEERING = {"cancel_job", "replay_job", "replay_jobs", "delete_dead_job", "pause_queue"}
 CALLS = {
     "producer": PURE | ENQUEUING,
     "reader": PURE | LOOKING,
     "operator": PURE | LOOKING | ENQUEUING | STEERING,
-    "worker": PURE | LOOKING | ENQUEUING,
+    "worker": PURE | LOOKING | ENQUEUING | BREAKING,
 }
 
 
@@ -172,7 +177,9 @@ async def test_at_every_function(connection: Connection, roles: dict[str, str], 
                          ORDER BY n) AS types
              FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prorettype <> 'trigger'::regtype""",
     )
-    assert {one["name"] for one in functions} == PURE | LOOKING | ENQUEUING | STEERING, "a new function: who may call it?"
+    assert {one["name"] for one in functions} == PURE | LOOKING | ENQUEUING | BREAKING | STEERING, (
+        "a new function: who may call it?"
+    )
     async with session(roles[role]) as somebody:
         for one in functions:
             given = ", ".join(
@@ -252,7 +259,7 @@ async def test_a_role_passes_nothing_on(connection: Connection, roles: dict[str,
 
 
 def test_every_table_and_function_is_named_in_roles_sql() -> None:
-    for name in TABLES | PURE | LOOKING | ENQUEUING | STEERING:
+    for name in TABLES | PURE | LOOKING | ENQUEUING | BREAKING | STEERING:
         assert f"'{name}'" in ROLES, name
 
 

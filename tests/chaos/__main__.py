@@ -1,8 +1,8 @@
 """`python3 dev.py chaos [FAULTS] [--size SIZE] [--out DIR]`: the faults at full size, one after the other, and a report.
 
-  python3 dev.py chaos                    all of them: hours
-  python3 dev.py chaos R1 R13             these
-  python3 dev.py chaos --size 0.1         a tenth of the way from the size of the ordinary tests to the full one
+python3 dev.py chaos                    all of them: hours
+python3 dev.py chaos R1 R13             these
+python3 dev.py chaos --size 0.1         a tenth of the way from the size of the ordinary tests to the full one
 """
 
 import argparse

@@ -112,7 +112,13 @@ class Ledger:
         longest: dict[int, float] = defaultdict(float)
         for login, moment in struck:
             for one, after in self.successors:
-                if one.writer == login and one.at <= moment + CLAIMING and after and after.kind == "start" and after.at > moment:
+                if (
+                    one.writer == login
+                    and one.at <= moment + CLAIMING
+                    and after
+                    and after.kind == "start"
+                    and after.at > moment
+                ):
                     number = sum(event.kind == "start" and event.lease <= one.lease for event in self.by_job[one.job_id])
                     longest[number] = max(longest[number], (after.at - moment).total_seconds())
         return longest

@@ -81,7 +81,9 @@ class Producer:
         while True:
             try:
                 async with asyncio.timeout(3 * self.order.patience):
-                    ticket = await self.client.enqueue(self.order.job_type, payload, job_id=mine, delay=self.order.delay or None)
+                    ticket = await self.client.enqueue(
+                        self.order.job_type, payload, job_id=mine, delay=self.order.delay or None
+                    )
             except (psycopg.Error, OSError, QueueError) as error:
                 self.figures["repeated"] += 1
                 print(f"{job_id}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -101,5 +101,3 @@ class Site:
 def via(url: str, address: str | None) -> str:
     """The same database at another address."""
     return url if address is None else url.replace(urlsplit(url).netloc.rpartition("@")[2], address)
-
-

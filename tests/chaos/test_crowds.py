@@ -40,7 +40,9 @@ async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted
         async with Client.open(site.url) as client:
             for number in range(ids):
                 with pytest.raises(DuplicatePayload):
-                    await client.enqueue(JOB_TYPE, {"other": number}, job_id=f"same-{number}", user_id=f"user-{number // LIMIT}")
+                    await client.enqueue(
+                        JOB_TYPE, {"other": number}, job_id=f"same-{number}", user_id=f"user-{number // LIMIT}"
+                    )
             for user in range(ids // LIMIT):
                 with pytest.raises(RateLimited):
                     await client.enqueue(JOB_TYPE, {}, user_id=f"user-{user}")

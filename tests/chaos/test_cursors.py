@@ -49,7 +49,9 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
         await until(lambda: site.value("SELECT count(*) FROM job_logs WHERE status = 'processing'") == held)
         ahead = await fleet.start()
         await enqueue(site, client, _work("second", held, 600))
-        await until(lambda: site.value("SELECT count(*) FROM job_logs WHERE status = 'processing' AND job_id ~ 'second'") == held)
+        await until(
+            lambda: site.value("SELECT count(*) FROM job_logs WHERE status = 'processing' AND job_id ~ 'second'") == held
+        )
         gone = [(ahead.login, await fleet.kill(ahead))]
         await enqueue(site, client, _work("third", 10, 0.01))
         await fleet.drained()

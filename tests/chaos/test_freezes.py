@@ -76,7 +76,10 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
 async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site: Site, record: Record) -> None:
     lease = scale(1, 3)
     struck = []
-    async with a_fleet(site, 3, slots=30, PGQUEUE_LEASE=f"{lease}s") as fleet, producing(site, seconds=(0, 0.6), rate=20) as load:
+    async with (
+        a_fleet(site, 3, slots=30, PGQUEUE_LEASE=f"{lease}s") as fleet,
+        producing(site, seconds=(0, 0.6), rate=20) as load,
+    ):
         for _ in range(many(3, 40)):
             victim = await fleet.victim()
             fleet.freeze(victim)

@@ -1,6 +1,5 @@
 """R13: the mail server is down while jobs arrive, with the service's own worker."""
 
-
 import pytest
 
 from pgqueue import Client, NewJob

@@ -1,6 +1,5 @@
 """R1, R2 and R4 at once, over jobs that complete in the transaction of their own writes: those happen exactly once."""
 
-
 import pytest
 
 from tests.chaos.conftest import Record

@@ -44,7 +44,16 @@ def _copy(site: Site, home: Path) -> None:
         home.chmod(0o711)
     program = str(site.server.binaries / "pg_basebackup")
     subprocess.run(
-        [program, "--dbname", site.url, "--pgdata", str(home / "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync"],
+        [
+            program,
+            "--dbname",
+            site.url,
+            "--pgdata",
+            str(home / "data"),
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ],
         user=who.uid if who else None,
         group=who.gid if who else None,
         extra_groups=[] if who else None,
