@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from, view_from
-from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, load, open_pool
+from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, forsaken_on_a_standby, load, open_pool
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
@@ -264,7 +264,7 @@ class Client:
         lost = False
         for attempt in range(20):
             try:
-                async with self.pool.connection() as connection:
+                async with self.pool.connection() as connection, forsaken_on_a_standby(connection):
                     return await self._execute(connection, statement, values, folder), lost
             except REPEATABLE:
                 if attempt == 19:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -27,7 +28,10 @@ T = TypeVar("T")
 CHECK_PATIENCE = 2.0
 """Seconds in which an idle connection must say that it lives."""
 
-LOST = (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError)
+STANDBY = psycopg.errors.ReadOnlySqlTransaction
+"""What a standby answers: the address led there for a moment, and the connection is of no use although it lives."""
+
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, STANDBY, OSError, TimeoutError)
 """What a statement raises when the database is away; the statement may have been carried out all the same."""
 
 AWAY = (psycopg.Error, OSError, TimeoutError)
@@ -68,6 +72,16 @@ class Pool(AsyncConnectionPool[BoundedConnection[TupleRow]]):
     def distrust(self) -> None:
         """Every connection is asked whether it lives before it is lent again."""
         self.used.clear()
+
+
+@asynccontextmanager
+async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Closes a connection of a pool that has turned out to lead to a standby, so that the pool makes another."""
+    try:
+        yield
+    except STANDBY:
+        await connection.close()
+        raise
 
 
 def open_pool(settings: Settings, *, size: int | None = None, timeout: float | None = None) -> Pool:

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.database import AWAY, Link, Pace, array, load, open_pool
+from pgqueue.database import AWAY, Link, Pace, array, forsaken_on_a_standby, load, open_pool
 from pgqueue.errors import LeaseLost
 from pgqueue.job import Claim, Job
 from pgqueue.policy import written_receipt
@@ -75,7 +75,8 @@ class AttemptWrites:
             raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
         if held.completed:
             raise RuntimeError(f"job {claim.job_id} is completed already: one transaction() for each job")
-        async with (await self._opened()).connection() as connection, connection.transaction():
+        pool = await self._opened()
+        async with pool.connection() as connection, forsaken_on_a_standby(connection), connection.transaction():
             yield connection
             # Last, so that the row is not held while the handler works; from here on the fence decides, and nobody cancels.
             held.completing = True

@@ -52,7 +52,6 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, r
 
 @pytest.mark.fault("R6")
 @pytest.mark.skipif(size() == 0, reason="runs at full size")
-@pytest.mark.xfail(strict=True, reason="a connection to a standby is kept: every statement fails, and nobody looks for the primary")
 async def test_whoever_was_led_to_a_standby_is_back_when_the_address_leads_to_the_primary(site: Site, record: Record) -> None:
     """As after a failover when names are looked up a moment too early: the standby stays up and lets them in."""
     async with (
