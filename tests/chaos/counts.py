@@ -57,6 +57,9 @@ def count(
     trouble = [f"lost: {_story(ledger, job)}" for job in lost]
     trouble += [f"doubled: {_story(ledger, job)}" for job in doubled]
     trouble += [f"stale: {_story(ledger, event.job_id)}" for event in stale]
+    again = {job: times for job in ledger.by_job if (times := _started_again(ledger, job))}
+    if sum(again.values()) > in_flight:
+        trouble += [f"started again: {_story(ledger, job)}" for job in again]
     return Counts(
         what=what,
         faults=faults,
@@ -65,7 +68,7 @@ def count(
         doubled=len(doubled),
         stale_accepted=len(stale),
         stale_refused=stale_refused,
-        duplicate_starts=sum(_started_again(ledger, job) for job in ledger.by_job),
+        duplicate_starts=sum(again.values()),
         in_flight=in_flight,
         recovery=None if recovery is None else round(recovery, 3),
         figures=figures | {"ended": _endings(ledger)},

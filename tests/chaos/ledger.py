@@ -98,6 +98,11 @@ class Ledger:
             for one, after in self.successors
         )
 
+    @cached_property
+    def undone(self) -> int:
+        """Starts that came to nothing: another start followed, or the job was given back and the attempt does not count."""
+        return sum(after is not None and (after.kind == "start" or not after.burned) for _, after in self.successors)
+
     def left_by(self, writers: Iterable[str]) -> list[Event]:
         """The starts of workers that are gone which they never ended themselves: in flight when they went."""
         gone = set(writers)

@@ -48,7 +48,7 @@ async def test_what_a_job_writes_in_its_transaction_is_written_exactly_once(site
         ledger,
         what="workers killed and frozen in turn, and connections cut between commit and reply; each job writes in its transaction",
         faults=struck + proxy.cuts,
-        in_flight=sum(after is not None and after.kind == "start" for _, after in ledger.successors),
+        in_flight=ledger.undone,
         stale_refused=fleet.refused(),
         handled=False,
         written=sum(paid.values()),
