@@ -22,7 +22,7 @@ from tests.machine.operating import Operating
 from tests.machine.producing import Producing
 from tests.machine.stage import Stage
 
-RUNS, STEPS = 110, 50
+RUNS, STEPS = 150, 50
 """Of each half: two of them make use of two cores."""
 
 HAPPENED = [
