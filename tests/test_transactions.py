@@ -16,11 +16,11 @@ from pgqueue.errors import LeaseLost
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import Task, task
-from pgqueue.testing import run, working
+from pgqueue.testing import run
 from tests import tasks
 from tests.factories import sql, the_job, value
 from tests.processes import a_worker, words
-from tests.scene import published, until
+from tests.scene import published, until, working
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -29,7 +29,9 @@ Connection = AsyncConnection[Any]
 
 @pytest.fixture(autouse=True)
 async def effects(connection: Connection) -> None:
+    """The application's own table, on which the worker's role has the rights that the application gives it."""
     await sql(connection, "CREATE TABLE effects (job_id text, attempt integer)")
+    await sql(connection, "GRANT SELECT, INSERT ON effects TO pgqueue_worker")
 
 
 async def effects_of(connection: Connection) -> list[int]:
