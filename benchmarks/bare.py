@@ -72,7 +72,7 @@ async def session(url: str) -> str:
     try:
         connection = await link.connect()
         cursor = await connection.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
-        return " ".join(f"-c {name}={value}" for name, value in await cursor.fetchall())
+        return " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in await cursor.fetchall())
     finally:
         await link.close()
 

@@ -37,6 +37,7 @@ async def strict(connection: Connection, settings: Settings, request: pytest.Fix
     """Settings of such a database."""
     await published(connection, settings, limited, transacting)
     await sql(connection, "CREATE TABLE isolations (level text)")
+    await sql(connection, "GRANT SELECT, INSERT ON isolations TO pgqueue_worker")
     await sql(connection, f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = '{request.param}'")
     return settings
 

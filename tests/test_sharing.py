@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 from pgqueue import sharing
 from pgqueue.client import Client
 from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited
-from pgqueue.job import Status, Ticket
+from pgqueue.job import NewJob, Status, Ticket
 from pgqueue.settings import Settings
 from tests.factories import a_type, sql, value
 from tests.scene import until
@@ -171,3 +171,16 @@ async def test_jobs_given_at_once_start_in_the_order_in_which_they_were_given(cl
     rows = await sql(connection, "SELECT payload FROM job_logs ORDER BY run_after, id")
     assert [row["payload"]["n"] for row in rows] == list(range(100))
     assert await value(connection, "SELECT bool_and(run_after <= created_at) FROM job_logs")
+
+
+@pytest.mark.parametrize("job_type", ["test.job", "test.limited"])
+async def test_a_payload_of_null_is_a_payload_alone_in_a_group_and_in_a_bulk(
+    client: Client, connection: Connection, job_type: str
+) -> None:
+    alone = await client.enqueue(job_type, None, user_id="u0")
+    group = await asyncio.gather(*(client.enqueue(job_type, None, user_id=f"u{n}", job_id=f"j{n}") for n in range(4)))
+    bulk = await client.enqueue_many([NewJob(job_type, None, user_id="v", job_id=name) for name in ("b", "b", "c")])
+    assert [ticket.created for ticket in (alone, *group, *bulk)] == [True] * 6 + [False, True]
+    again = await client.enqueue(job_type, None, user_id="v", job_id="b")
+    assert (again.created, again.job_id) == (False, "b")
+    assert await value(connection, "SELECT count(*) FROM job_logs WHERE payload = 'null'") == 7

@@ -203,8 +203,9 @@ BEGIN
 
     INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
     SELECT i.job_id, i.job_type, coalesce(i.user_id, 'system'),
-           CASE WHEN i.filled IS NULL THEN i.payload ELSE i.payload || i.filled END,
-           job_digest(i.job_type, coalesce(i.user_id, 'system'), i.payload), coalesce(i.queue, t.queue), coalesce(i.priority, 5),
+           CASE WHEN i.filled IS NULL THEN coalesce(i.payload, 'null') ELSE i.payload || i.filled END,
+           job_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')), coalesce(i.queue, t.queue),
+           coalesce(i.priority, 5),
            coalesce(i.run_after, at + make_interval(secs => coalesce(i.delay, (i.ord - given) / 1000000.0))),
            coalesce(i.max_attempts, t.max_attempts), at
       FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
@@ -232,7 +233,7 @@ BEGIN
     RETURN QUERY
     SELECT i.ord::integer, i.job_id, CASE WHEN k.digest = i.digest THEN k.status END, false, NULL::interval,
            CASE WHEN k.digest <> i.digest THEN 'duplicate_payload' END, NULL
-      FROM (SELECT i.ord, i.job_id, job_digest(i.job_type, coalesce(i.user_id, 'system'), i.payload) AS digest,
+      FROM (SELECT i.ord, i.job_id, job_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')) AS digest,
                    row_number() OVER (PARTITION BY i.job_id ORDER BY i.ord) = 1 AS first
               FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb))
                    WITH ORDINALITY AS i(job_id, job_type, user_id, payload, ord)) AS i
@@ -276,7 +277,7 @@ BEGIN
                WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
          ORDER BY i.job_id COLLATE "C", i.ord
     LOOP
-        offer := offer_job(item.job_type, item.payload, item.job_id, item.user_id, item.queue, item.priority,
+        offer := offer_job(item.job_type, coalesce(item.payload, 'null'), item.job_id, item.user_id, item.queue, item.priority,
                            coalesce(item.run_after, clock_timestamp() + make_interval(secs => item.delay)), item.max_attempts,
                            item.filled);
         IF NOT offer.created THEN

@@ -66,7 +66,7 @@ WITH beat AS (
            CASE WHEN j.started_at <= now() - interval '24 h' THEN 'In processing for 24 hours: given up'
                 ELSE format('The lease of attempt %%s ran out: its worker %%s died or lost the database',
                             j.attempt_count, j.locked_by) END
-           || CASE WHEN j.intent_at IS NULL THEN '' ELSE '; what it had announced may have been done' END AS reason
+           || CASE WHEN j.intent_at IS NULL THEN '' ELSE ', and what it had announced may have been done' END AS reason
       FROM chosen c JOIN job_logs j ON j.id = c.id
      WHERE j.lease = c.lease AND j.lease_until IS NOT DISTINCT FROM c.lease_until AND j.processed_at IS NULL
        AND j.run_after = c.run_after

@@ -80,7 +80,7 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site:
         a_fleet(site, 3, slots=30, PGQUEUE_LEASE=f"{lease}s") as fleet,
         producing(site, seconds=(0, 0.6), rate=20) as load,
     ):
-        for _ in range(many(3, 40)):
+        for _ in range(many(2, 40)):
             victim = await fleet.victim()
             fleet.freeze(victim)
             struck.append((victim.login, now()))

@@ -26,7 +26,7 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
     async with a_fleet(site, 3, slots=30, PGQUEUE_LEASE="10s") as fleet, producing(site, rate=rate) as load:
         began = now()
         await span(scale(1, 20))
-        for turn in range(many(4, 20)):
+        for turn in range(many(3, 20)):
             struck.append(now())
             await asyncio.to_thread(site.server.restart, ("fast", "immediate")[turn % 2])
             back.append(now())

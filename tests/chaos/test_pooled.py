@@ -30,7 +30,7 @@ async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lo
             a_fleet(site, 3, slots=30, **environment) as fleet,
             producing(site, seconds=(0, 1), rate=20, pgbouncer=True) as load,
         ):
-            for _ in range(many(3, 60)):
+            for _ in range(many(2, 60)):
                 await span(random.uniform(scale(0.3, 1), scale(1, 5)))
                 kills.append(await fleet.kill(await fleet.victim()))
                 await fleet.start(ready=False)

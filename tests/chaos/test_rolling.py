@@ -24,7 +24,7 @@ async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_b
     environment = {"PGQUEUE_SHUTDOWN_TIMEOUT": f"{stopping}s", "PGQUEUE_LEASE": "60s"}
     work = {"seconds": (longest / 40, longest), "rate": scale(10, 1)}
     async with a_fleet(site, 2, slots=60, **environment) as fleet, producing(site, **work) as load:
-        for _ in range(many(3, 12)):
+        for _ in range(many(2, 12)):
             await span(scale(0.5, 20))
             await fleet.start()
             oldest = fleet.members[0]

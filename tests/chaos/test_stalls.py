@@ -28,6 +28,6 @@ async def test_a_sweep_that_was_held_up_once_is_followed_by_another_soon(site: S
         finally:
             os.kill(backend, signal.SIGCONT)
         thawed = site.value("SELECT clock_timestamp()")
-        await until(lambda: site.value("SELECT seen_at > %s FROM job_workers", thawed), 5, "the stalled sweep's end")
+        await until(lambda: site.value("SELECT seen_at > %s FROM job_workers", thawed), SLACK, "a sweep after the stalled one")
         seen = site.value("SELECT seen_at FROM job_workers")
         await until(lambda: site.value("SELECT seen_at > %s FROM job_workers", seen), SLACK, "another sweep")

@@ -111,7 +111,7 @@ class Oracle:
         ran_out = f"The lease of attempt {row.attempt_count} ran out: its worker {row.locked_by} died or lost the database"
         row.error = FORGOTTEN if forgotten else ran_out
         if swept and row.intent_at is not None:
-            row.error += "; what it had announced may have been done"
+            row.error += ", and what it had announced may have been done"
         row.tell(attempt=row.attempt_count, worker=row.locked_by, error=row.error)
 
     def complete(self, row: Row, receipt: str | None) -> None:
