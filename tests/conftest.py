@@ -8,6 +8,8 @@ test runs on the embedded one. Tests that harm the server take one of their own:
 """
 
 import asyncio
+import functools
+import inspect
 import os
 import shutil
 import uuid
@@ -58,6 +60,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("postgres")
     if marker and "postgres_major" in metafunc.fixturenames:
         metafunc.parametrize("postgres_major", marker.args, ids=[f"pg{major}" for major in marker.args])
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """An async test that waits for what does not come is cancelled, in time for its fixtures to be taken down.
+
+    pytest-timeout, which comes after it, leaves the test waiting in the event loop: its worker and its database stay.
+    """
+    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
+        return
+    marker = item.get_closest_marker("timeout")
+    seconds = 0.8 * float(marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout"))
+    test = item.obj
+
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*args, **kwargs)
+
+    item.obj = bounded
 
 
 @pytest.fixture(scope="session")
