@@ -87,10 +87,10 @@ DECLARE
     tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_dependencies',
                               'job_migrations'];
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
-    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell', 'cancel_job', 'delete_dead_job',
-                              'replay_job', 'replay_jobs', 'pause_queue'];
+    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell', 'cancel_job',
+                              'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue'];
     others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults', 'known_job',
-                              'limit_lock', 'limit_wait', 'job_owner', 'unchanged_job', 'dead_jobs', 'dependency_failed',
+                              'limit_lock', 'limit_wait', 'job_owner', 'job_rows', 'unchanged_job', 'dead_jobs', 'dependency_failed',
                               'dependency_probed', 'dependency_works', 'claim_probe'];
     who       record;
     what      text;

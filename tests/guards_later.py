@@ -66,12 +66,17 @@ LATER = [
     ),
     later(
         "offer_many-conflict",
-        {f"{BY_ID} ON CONFLICT (job_id) DO NOTHING": BY_ID},
+        {"AS r ON CONFLICT (job_id) DO NOTHING": "AS r"},
+        f"{INSERTED}[offer_many]",
+    ),
+    later(
+        "offer_many-again",
+        {"EXCEPTION WHEN unique_violation": "EXCEPTION WHEN division_by_zero"},
         f"{INSERTED}[offer_many]",
     ),
     later(
         "offer_many-order",
-        {f"{BY_ID} ON CONFLICT": "ON CONFLICT"},
+        {f"{BY_ID} $$": "$$"},
         f"{INSERTED}[offer_many]",
     ),
     later(

@@ -48,7 +48,7 @@ SOME_COLUMNS = {("worker", "job_logs"): ATTEMPT, ("worker", "job_tombstones"): {
 """Where UPDATE is not of the whole row."""
 
 PURE = {"job_uuid", "job_uuid_at", "job_digest", "job_id_hash", "job_time", "job_history", "limit_lock", "job_owner"}
-LOOKING = {"known_job", "limit_wait", "unchanged_job", "dead_jobs"}
+LOOKING = {"known_job", "limit_wait", "unchanged_job", "dead_jobs", "job_rows"}
 ENQUEUING = {"enqueue_job", "offer_job", "offer_jobs", "offer_many", "offer_group", "ring_doorbell"}
 BREAKING = {"dependency_failed", "dependency_probed", "dependency_works", "claim_probe"}
 STEERING = {"cancel_job", "replay_job", "replay_jobs", "delete_dead_job", "pause_queue"}
@@ -158,7 +158,7 @@ async def test_what_is_an_owners_alone(connection: Connection, roles: dict[str, 
 
 SAMPLES = {
     "text": "'x'",
-    "jsonb": "'{}'",
+    "jsonb": "'[]'",
     "interval": "'1 s'",
     "integer": "1",
     "smallint": "1",
