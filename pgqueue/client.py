@@ -60,9 +60,7 @@ class Client:
     def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True) -> None:
         self.pool = pool
         self._ringer = Ringer(pool) if doorbell else None
-        self._shared = SharedCommits(
-            lambda values: self._repeat("enqueue_job", values), lambda values: self._repeat("enqueue_group", values)
-        )
+        self._shared = SharedCommits(self._enqueue, lambda values: self._repeat("enqueue_group", values))
 
     @classmethod
     @asynccontextmanager
@@ -137,9 +135,13 @@ class Client:
         ticket = ticket_from(row, values["job_type"])
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
-        if ticket.created and connection is None:
+        if ticket.created and connection is None and not row.get("rung"):
             self._ring(row["queue"], 1)
         return ticket
+
+    async def _enqueue(self, values: Parameters) -> tuple[list[dict[str, Any]], bool]:
+        asleep = self._ringer is not None and self._ringer.woke_somebody
+        return await self._repeat("enqueue_and_ring" if asleep else "enqueue_job", values)
 
     async def enqueue_many(self, jobs: Sequence[AnyJob], *, connection: Connection | None = None) -> list[Ticket]:
         """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries its `error`.

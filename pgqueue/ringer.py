@@ -1,4 +1,4 @@
-"""The doorbell: a producer rings after its commit, coalesced; only a worker that sleeps costs a NOTIFY."""
+"""The doorbell: a producer rings after its commit, coalesced, or with it; only a worker that sleeps costs a NOTIFY."""
 
 import asyncio
 import logging
@@ -20,6 +20,8 @@ class Ringer:
     """Rings in the background. While one ring is under way the next ones gather; a lost ring costs a worker's idle interval."""
 
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self.woke_somebody = False
+        """Whether the last ring did: then the next one is likely to, and may ride on its job's commit."""
         self._pool = pool
         self._waiting: dict[str, int] = {}
         self._ringing: asyncio.Task[None] | None = None
@@ -37,6 +39,7 @@ class Ringer:
             except Exception as error:  # noqa: BLE001 - the job is stored, and a lost ring costs little
                 log.debug("the doorbell was not rung: %s", type(error).__name__)
                 woken = 0
+            self.woke_somebody = woken > 0
             if not woken:
                 # Nobody slept: under load the next look can wait a little, and serves all that comes meanwhile.
                 await asyncio.sleep(REST)

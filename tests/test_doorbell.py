@@ -56,6 +56,46 @@ async def test_a_sleeper_that_has_fallen_silent_is_not_rung_for(connection: Conn
     assert await rung(connection) == 0
 
 
+async def awake(connection: Connection) -> bool:
+    return not (await sql(connection, "SELECT asleep FROM job_workers"))[0]["asleep"]
+
+
+@pytest.mark.postgres(15, 18)
+async def test_where_workers_sleep_the_ring_rides_on_the_job_s_commit(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await published(connection, settings, handler)
+    async with link(settings) as one, Client.open(settings) as client:
+        await registered(one, "w-1")
+        ringer = client._ringer
+        assert ringer is not None
+
+        await one.run("sleep_worker", {"worker": "w-1"})
+        await client.enqueue(handler, {}, job_id="after its commit")
+        await until(lambda: ringer.woke_somebody)
+
+        await one.run("sleep_worker", {"worker": "w-1"})
+        await client.enqueue(handler, {}, job_id="with it")
+        by = "SELECT w.xmin = j.xmin AND NOT w.asleep AS one FROM job_workers w, job_logs j WHERE j.job_id = 'with it'"
+        assert (await sql(connection, by))[0]["one"], "in one transaction"
+
+        enqueued = client._enqueue
+
+        async def and_falls_asleep(values: Any) -> Any:
+            answer = await enqueued(values)
+            await one.run("sleep_worker", {"worker": "w-1"})
+            return answer
+
+        monkeypatch.setattr(client._shared, "_one", and_falls_asleep)
+        await client.enqueue(handler, {}, job_id="too early for it")
+        await until(lambda: awake(connection))
+        assert ringer.woke_somebody
+
+        monkeypatch.setattr(client._shared, "_one", enqueued)
+        await client.enqueue(handler, {}, job_id="nobody sleeps")
+        await until(lambda: not ringer.woke_somebody)
+
+
 async def started_at_once(settings: Settings, **changes: Any) -> float:
     """Seconds from the enqueue to the start of the handler, with a worker that would otherwise look once a minute."""
     going = asyncio.Event()
