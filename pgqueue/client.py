@@ -10,17 +10,16 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 import msgspec
-import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from, view_from
-from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, forsaken_on_a_standby, load, open_pool
+from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, forsaken_on_a_standby, load, open_pool, survived
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, json_text, parameters, with_id
+from pgqueue.offers import bulk_parameters, json_text, parameters, queue_of, with_id
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
 from pgqueue.sharing import SharedCommits
@@ -136,7 +135,7 @@ class Client:
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
         if ticket.created and connection is None and not row.get("rung"):
-            self._ring(row["queue"], 1)
+            self._ring(row["queue"] or queue_of(job), 1)
         return ticket
 
     async def _enqueue(self, values: Parameters) -> tuple[list[dict[str, Any]], bool]:
@@ -153,10 +152,14 @@ class Client:
         given, values = await bulk_parameters(jobs)
         with in_our_words():
             if connection is None:
-                rows, _ = await self._repeat("enqueue_jobs", values)
+                rows, repeated = await self._repeat("enqueue_jobs", values)
             else:
-                rows = await self._execute(connection, "enqueue_jobs", values)
+                rows, repeated = await self._execute(connection, "enqueue_jobs", values), False
         answers = bulk_rows(rows, given)
+        if repeated:
+            for job, row in zip(jobs, answers, strict=True):
+                if job.job_id is None and row["status"] is not None:
+                    row |= {"created": True, "queue": row["queue"] or queue_of(job)}
         if connection is None:
             for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
                 self._ring(queue, count)
@@ -166,8 +169,8 @@ class Client:
         """Wakes sleeping workers, for callers that committed jobs in a transaction of their own. Returns at once."""
         self._ring(queue, jobs)
 
-    def _ring(self, queue: str, jobs: int) -> None:
-        if self._ringer is not None:
+    def _ring(self, queue: str | None, jobs: int) -> None:
+        if self._ringer is not None and queue is not None:
             self._ringer.ring(queue, jobs)
 
     # Everybody
@@ -272,10 +275,8 @@ class Client:
                 if attempt == 19:
                     raise
                 await asyncio.sleep(0)
-            except (PoolTimeout, psycopg.errors.QueryCanceled):
-                raise
-            except LOST:
-                if lost:
+            except LOST as error:
+                if lost or isinstance(error, PoolTimeout) or survived(error):
                     raise
                 lost = True
                 await self._distrust()

@@ -34,6 +34,13 @@ STANDBY = psycopg.errors.ReadOnlySqlTransaction
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, STANDBY, OSError, TimeoutError)
 """What a statement raises when the database is away; the statement may have been carried out all the same."""
 
+
+def survived(error: BaseException) -> bool:
+    """Whether it is one of LOST and yet an answer: the statement was refused (a timeout, a lock, a limit), the connection lives."""
+    state = getattr(error, "sqlstate", None)
+    return state is not None and not state.startswith(("08", "57P", "25006"))
+
+
 AWAY = (psycopg.Error, OSError, TimeoutError)
 """For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing right or a half-made schema
 answers until somebody mends it."""

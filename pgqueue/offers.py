@@ -28,9 +28,10 @@ BREATH = 100
 def parameters(job: AnyJob) -> dict[str, Any]:
     """Raises InvalidJob."""
     try:
+        payload = _payload(job)
         return {
             "job_type": job_type_of(job),
-            "payload": _payload(job),
+            "payload": payload,
             "job_id": _text("job_id", job.job_id),
             "user_id": _text("user_id", job.user_id),
             "queue": _text("queue", job.queue),
@@ -38,7 +39,7 @@ def parameters(job: AnyJob) -> dict[str, Any]:
             "run_after": _moment(job.run_after),
             "delay": None if job.delay is None or job.run_after is not None else duration(job.delay),
             "max_attempts": _number("max_attempts", job.max_attempts, 1, 1000),
-            "filled": None if not job.filled else json_text(job.filled),
+            "filled": _filled(job, payload),
         }
     except ValueError as error:
         raise InvalidJob(str(error)) from None
@@ -93,8 +94,21 @@ def job_type_of(job: AnyJob) -> str:
     if isinstance(job.task, Task):
         return job.task.job_type
     if isinstance(job.task, str):
-        return job.task
+        return _text("job_type", job.task) or ""
     raise InvalidJob(f"a job needs a Task or the name of a job type, not {type(job.task).__name__}")
+
+
+def queue_of(job: AnyJob) -> str | None:
+    """Where it goes, as far as that can be known without the database."""
+    return job.queue or (job.task.queue if isinstance(job.task, Task) else None)
+
+
+def _filled(job: AnyJob, payload: str) -> str | None:
+    if not job.filled:
+        return None
+    if not payload.startswith("{"):
+        raise InvalidJob("only a payload that is an object can be filled in")
+    return json_text(job.filled)
 
 
 def _payload(job: AnyJob) -> str:

@@ -93,9 +93,7 @@ def verdict(
 def spared(outcome: Outcome, *, probe: bool) -> Outcome:
     """The same failure while the breaker is open: the attempt does not count, and the job waits at its old place; a failed probe
     goes to the back of its lane, so that one bad job is not every probe."""
-    return msgspec.structs.replace(
-        outcome, status=Status.ENQUEUED, delay=timedelta() if probe else None, stack_trace=None
-    )
+    return msgspec.structs.replace(outcome, status=Status.ENQUEUED, delay=timedelta() if probe else None, stack_trace=None)
 
 
 def _failure(error: BaseException) -> tuple[str | None, str | None]:

@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg
-
 from pgqueue.answers import bulk_rows
-from pgqueue.database import LOST, Parameters
+from pgqueue.database import LOST, Parameters, survived
 from pgqueue.offers import document
 
 MOST = 100
 """Jobs in one group."""
+
+LOAD = 1_000_000
+"""Characters of their payloads."""
 
 PATIENCE = 0.1
 """Seconds after which the next group departs although the one before has not returned: one that is stuck must not hold up all."""
@@ -57,7 +58,8 @@ class SharedCommits:
         """Lets what is under way arrive."""
         while self._flights or self._waiting:
             self._depart()
-            await asyncio.wait(self._flights)
+            if self._flights:
+                await asyncio.wait(self._flights)
 
     def _returned(self) -> None:
         self._busy = False
@@ -68,8 +70,11 @@ class SharedCommits:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        group = [one for one in self._waiting[:MOST] if not one[1].done()]
-        del self._waiting[:MOST]
+        waiting = [one for one in self._waiting if not one[1].done()]
+        count = _fitting(waiting)
+        group, self._waiting = waiting[:count], waiting[count:]
+        if self._waiting:
+            self._alarm = asyncio.get_running_loop().call_later(PATIENCE, self._depart)
         if not group:
             return
         self._busy, self._crowded = True, len(group) > 1
@@ -87,18 +92,16 @@ class SharedCommits:
             return
         try:
             rows, repeated = await self._group(document([values for values, _ in group]))
-        except LOST as error:
-            if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled):
+            answers = bulk_rows(rows, [values for values, _ in group])
+        except Exception as error:  # noqa: BLE001 - whatever it is, each is answered
+            if not isinstance(error, LOST) or survived(error):
+                # One of them cannot be, or not now, and only that one is to hear of it.
                 await self._each(group)
                 return
             for _, answered in group:
                 if not answered.done():
                     answered.set_exception(error)
-        except psycopg.Error:
-            # One of them cannot be, and only that one is to hear of it.
-            await self._each(group)
         else:
-            answers = bulk_rows(rows, [values for values, _ in group])
             for (_, answered), row in zip(group, answers, strict=True):
                 if not answered.done():
                     answered.set_result((row, repeated))
@@ -115,3 +118,13 @@ class SharedCommits:
         else:
             if not answered.done():
                 answered.set_result((rows[0], repeated))
+
+
+def _fitting(waiting: list[Waiting]) -> int:
+    """How many of them, in their order, go in one group; the first in any case."""
+    load = 0
+    for count, (values, _) in enumerate(waiting[:MOST]):
+        load += len(values["payload"])
+        if load > LOAD and count:
+            return count
+    return min(len(waiting), MOST)

@@ -51,12 +51,12 @@ LATER = [
     ),
     later(
         "offer_jobs-conflict",
-        {"ORDER BY i.job_id ON CONFLICT (job_id) DO NOTHING": "ORDER BY i.job_id"},
+        {f"{BY_ID} ON CONFLICT (job_id) DO NOTHING": BY_ID},
         f"{INSERTED}[offer_jobs]",
     ),
     later(
         "offer_jobs-order",
-        {"ORDER BY i.job_id ON CONFLICT": "ON CONFLICT"},
+        {f"{BY_ID} ON CONFLICT": "ON CONFLICT"},
         f"{INSERTED}[offer_jobs]",
     ),
     later(
@@ -86,7 +86,7 @@ LATER = [
     ),
     later(
         "offer_many-hurry",
-        {" AND NOT EXISTS (SELECT FROM job_tombstones)": NOTHING},
+        {"OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs)": "OR true OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs)"},
         f"{RACE}[offer_many]",
     ),
     later(

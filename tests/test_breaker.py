@@ -304,6 +304,26 @@ async def test_one_probe_at_a_time_over_all_workers(connection: Connection, sett
     assert await breaker(connection) == "half_open"
 
 
+async def test_a_backlog_of_something_else_that_is_down_hides_no_probe(connection: Connection, settings: Settings) -> None:
+    await a_type(connection, job_type="test.job", depends_on="server")
+    await a_type(connection, job_type="test.other", depends_on="other")
+    await sql(
+        connection,
+        """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause, reason)
+           SELECT name, 'open', now(), now() + pause, '1 s', 'it is down'
+             FROM (VALUES ('server', interval '0 s'), ('other', '1 h')) AS d(name, pause)""",
+    )
+    await sql(
+        connection,
+        """INSERT INTO job_logs (job_id, job_type, user_id, payload, run_after)
+           SELECT 'o' || n, 'test.other', 'u', '{}', now() - interval '1 h' FROM generate_series(1, 1500) AS n""",
+    )
+    await a_job(connection, job_id="j")
+    async with link(settings) as one:
+        (probe,) = await a_probe(one, "w-1")
+    assert probe[3] == "j"
+
+
 async def test_a_probe_whose_worker_died_is_replaced_and_decides_nothing(connection: Connection, settings: Settings) -> None:
     await a_type(connection, job_type="test.job", depends_on="server")
     await open_breaker(connection)

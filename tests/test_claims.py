@@ -8,9 +8,15 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue.client import Client
+from pgqueue.database import load
 from pgqueue.job import Job, NewJob
 from pgqueue.settings import Settings
 from pgqueue.task import task
+from pgqueue.worker.breaker import Breaker
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.doorbell import Doorbell
+from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.lanes import Lanes
 from tests.factories import a_job, a_type, sql, the_job
 from tests.scene import claim, link, published, until, working
 
@@ -263,6 +269,47 @@ async def _is(connection: Connection, job_id: str, status: str) -> bool:
 async def _all(connection: Connection, status: str, count: int) -> bool:
     (row,) = await sql(connection, "SELECT count(*) AS n FROM job_logs WHERE status = %s", [status])
     return bool(row["n"] == count)
+
+
+async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
+    connection: Connection, settings: Settings
+) -> None:
+    """Another worker takes it and gives it back between a claim's start and its lock: locked as it is now, the claim cannot change
+    it as it was, and must not believe that it has it."""
+    await a_type(connection)
+    await a_job(connection, job_id="j", run_after=minutes(-1))
+    slow = load("claim_jobs").replace("), picked AS", "), stall AS MATERIALIZED (SELECT pg_advisory_xact_lock(7)), picked AS")
+    slow = slow.replace("FROM room CROSS JOIN LATERAL (", "FROM stall, room CROSS JOIN LATERAL (")
+    started: list[Held] = []
+    async with link(settings, "slow") as late, link(settings, "other") as other, link(settings, "lock") as third:
+        blocker = await third.connect()
+        await blocker.execute("SELECT pg_advisory_lock(7)")
+        lanes, hand = Lanes(["default"]), Hand({"default": 5})
+        quiet = settings.with_(doorbell=False)
+        claimer = Claimer(late, lanes, hand, Doorbell(quiet, "w-1"), Breaker(late, {}, list), started.append, quiet, "w-1")
+        run, stalled = late.run, []
+
+        async def stalling(statement: str, values: Any) -> Any:
+            if statement != "claim_jobs" or stalled:
+                return await run(statement, values)
+            stalled.append(statement)
+            return await (await (await late.connect()).execute(slow, values, binary=True)).fetchall()
+
+        late.run = stalling  # type: ignore[method-assign]  # the statement has to be held up in its middle
+        claiming = asyncio.create_task(claimer.run())
+        await until(lambda: _waits(connection))
+        ((id, lease, *_),) = await claim(other, worker="w-2")
+        given_back = {"ids": [id], "leases": [lease], "statuses": ["enqueued"], "delays": [None], "certain": [True]}
+        await other.run("fail_jobs", given_back | {"errors": [None], "stack_traces": [None]})
+        await blocker.execute("SELECT pg_advisory_unlock(7)")
+        await until(lambda: bool(started), 5, "the job's start")
+        claimer.stop()
+        await claiming
+    assert [held.claim.job_id for held in started] == ["j"]
+
+
+async def _waits(connection: Connection) -> bool:
+    return bool(await sql(connection, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
 
 
 @pytest.mark.parametrize("statement", ["claim_jobs", "sweep_jobs"])

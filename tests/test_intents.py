@@ -20,7 +20,10 @@ from pgqueue.migrations import migrate
 from pgqueue.settings import Settings
 from pgqueue.task import Task, task
 from pgqueue.testing import run, working
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.rows import claim_from
 from pgqueue.worker.worker import Worker
+from pgqueue.worker.writes import AttemptWrites
 from tests.factories import a_job, sql, the_job, value
 from tests.scene import claim, link, published, until
 
@@ -219,6 +222,23 @@ async def test_one_lost_lease_does_not_keep_others_in_the_statement_from_their_i
         gate.set()
         await until(lambda: len(told) == 3)
     assert told == {"j0": True, "j1": False, "j2": True}
+
+
+async def test_a_stale_lease_in_one_statement_with_the_current_one_of_its_job_is_told(
+    connection: Connection, settings: Settings
+) -> None:
+    """Cancelled, replayed and claimed again by the same worker: two attempts of one job, and only one may go on."""
+    row = await a_job(connection, job_id="j")
+    async with link(settings) as one:
+        (first,) = await claim(one)
+        await sql(connection, "SELECT cancel_job('j')")
+        await sql(connection, "SELECT replay_job('j')")
+        (second,) = await claim(one)
+        writes = AttemptWrites(one, Hand({"default": 2}), settings)
+        attempts = [claim_from(attempt, "default") for attempt in (first, second)]
+        answers = await asyncio.gather(*map(writes.intend, attempts), return_exceptions=True)
+    assert first[0] == second[0] == str(row["id"])
+    assert [type(answer) for answer in answers] == [LeaseLost, type(None)]
 
 
 # --- after

@@ -9,6 +9,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue.database import load
+from pgqueue.migrations import migrate
 from pgqueue.settings import Settings
 from tests.factories import a_job, a_type, sql, value
 from tests.races import another, waiting
@@ -175,3 +176,27 @@ async def test_many_jobs_with_a_limit_are_not_counted_in_a_snapshot(connection: 
         await own.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         with pytest.raises(psycopg.errors.InvalidTransactionState):
             await created(own, "offer_jobs", {"user_id": "u"})
+
+
+@pytest.mark.parametrize("function", ["offer_jobs", "offer_many", "offer_group"])
+async def test_the_order_of_ids_is_the_same_whatever_the_database_s_collation(empty_database_url: str, function: str) -> None:
+    """In most languages "a" comes before "B"; two orders in one database would meet crosswise."""
+    name = f"{psycopg.conninfo.conninfo_to_dict(empty_database_url)['dbname']}_icu"
+    async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as server:
+        try:
+            await server.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C' ENCODING 'UTF8'"
+            )
+        except psycopg.errors.FeatureNotSupported:
+            pytest.skip("this build of Postgres has no ICU")
+        url = psycopg.conninfo.make_conninfo(empty_database_url, dbname=name)
+        try:
+            await migrate(url)
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as own:
+                await a_type(own)
+                assert await value(own, "SELECT 'a' < 'B'")
+                await created(own, function, {"job_id": "a"}, {"job_id": "B"}, {"job_id": "c"})
+                rows = await sql(own, "SELECT job_id FROM job_logs ORDER BY ctid")
+        finally:
+            await server.execute(f"DROP DATABASE {name}")
+    assert [row["job_id"] for row in rows] == ["B", "a", "c"]

@@ -125,9 +125,7 @@ class Acker:
         for held, outcome in group:
             self._settle(held, outcome, _key(held) in written, tell=statement != "shelve_jobs")
 
-    async def _send(
-        self, statement: str, group: list[Ended], *, lost: bool
-    ) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
+    async def _send(self, statement: str, group: list[Ended], *, lost: bool) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
         """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
             group.sort(key=_row_id)

@@ -196,6 +196,10 @@ class Claimer:
         lanes = [(number, position) for number, room in enumerate(rooms) for position in range(len(room.lanes))]
         taken = {lanes[lane - 1]: found for lane, found in answer.lanes.items()}
         again = self.lanes.claimed(rooms, taken, answer.now, answer.paused)
+        if len(answer.jobs) < sum(count for count, _ in taken.values()):
+            # A row that another worker had taken and given back since this claim began was locked and could not be changed.
+            self.lanes.rewind([rooms[number].lanes[position] for number, position in taken])
+            again = True
         self.breaker.heard(answer.trouble)
         queues = [rooms[number].queue for number, _ in lanes]
         held = [self.hand.take(claim_from(row, queues[row[2] - 1]), sent_at) for row in answer.jobs]

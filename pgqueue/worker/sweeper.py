@@ -161,7 +161,9 @@ class Sweeper:
                 self._lapsed.update(dict.fromkeys(self.hand.slots, 1))
             for row in rows:
                 claim = probe_from(row)
-                log.info("Job %s is to show whether %s works again", claim.job_id, claim.probe, extra={"event": "breaker.probe"})
+                log.info(
+                    "Job %s is to show whether %s works again", claim.job_id, claim.probe, extra={"event": "breaker.probe"}
+                )
                 self.start(self.hand.take(claim, sent_at))
 
     async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[list[SweepRow], float]:

@@ -63,10 +63,10 @@ class AttemptWrites:
                 await asyncio.sleep(wait)
                 continue
             pace.reset()
-            written = {row[0] for row in rows}
+            written = set(rows)
             for claim, ended in group:
                 if not ended.done():
-                    ended.set_result(None) if claim.id in written else ended.set_exception(self._lost(claim))
+                    ended.set_result(None) if (claim.id, claim.lease) in written else ended.set_exception(self._lost(claim))
 
     @asynccontextmanager
     async def transaction(self, job: Job[Any], claim: Claim) -> AsyncIterator[AsyncConnection[Any]]:

@@ -50,7 +50,7 @@ BEGIN
     SELECT jsonb_object_agg(f.job, f.at) INTO recent
       FROM (SELECT o.key AS job, o.value AS at FROM jsonb_each_text(was.failures) AS o
              WHERE o.value::timestamptz > now() - least(interval '10 s', succeeded_ago)
-             UNION SELECT n::text, now()::text FROM unnest(jobs) AS n) AS f;
+             UNION SELECT n::text, to_jsonb(now()) #>> '{}' FROM unnest(jobs) AS n) AS f;
     IF NOT down AND (SELECT count(*) FROM jsonb_object_keys(recent)) < 5 THEN
         UPDATE job_dependencies d SET failures = recent WHERE d.dependency = was.dependency;
         RETURN 'closed';
@@ -112,6 +112,9 @@ BEGIN
                 FROM (SELECT j.id, j.run_after, j.job_type FROM job_logs j
                        WHERE j.queue = q.queue AND j.priority = p.priority AND j.processed_at IS NULL
                          AND j.status IN ('enqueued', 'failed') AND j.run_after <= now()
+                         AND j.job_type <> ALL (ARRAY(
+                             SELECT t.job_type FROM job_dependencies b JOIN job_types t ON t.depends_on = b.dependency
+                              WHERE b.state <> 'closed' AND b.dependency <> open.dependency))  -- they keep their places for long
                        ORDER BY j.run_after, j.id LIMIT 1000) AS head
                WHERE head.job_type IN (SELECT t.job_type FROM job_types t WHERE t.depends_on = open.dependency)
                ORDER BY head.run_after, head.id LIMIT 1
@@ -199,8 +202,6 @@ AS $$
 -- order in which they are given.
 DECLARE
     at      timestamptz := clock_timestamp();
-    given   integer := jsonb_array_length(jobs);
-    placed  integer;
     mine    jsonb;
     strange text;
 BEGIN
@@ -224,18 +225,23 @@ BEGIN
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
         SELECT r.* FROM job_rows(jobs, at) AS r;
     EXCEPTION WHEN unique_violation THEN
-        INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
-        SELECT r.* FROM job_rows(jobs, at) AS r ON CONFLICT (job_id) DO NOTHING;
+        WITH inserted AS (
+            INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts,
+                                  created_at)
+            SELECT r.* FROM job_rows(jobs, at) AS r ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+        )
+        SELECT coalesce(jsonb_object_agg(i.job_id, true), '{}') INTO mine FROM inserted i;
     END;
-    GET DIAGNOSTICS placed = ROW_COUNT;
-    IF placed = given AND NOT EXISTS (SELECT FROM job_tombstones) THEN RETURN; END IF;
-
-    -- Some ids were known, perhaps by a tombstone. Which rows are of this call: those of its moment and of one transaction, as many as
-    -- were inserted. (To have the insert return them would cost every call as much as a tenth of it. Sets are objects: a plan that
-    -- does not know how long an array is would join it row by row.)
-    SELECT jsonb_object_agg(j.job_id, true) INTO mine
-      FROM jsonb_to_recordset(jobs) AS i(job_id text) JOIN job_logs j ON j.job_id = i.job_id AND j.created_at = at
-     GROUP BY j.xmin::text HAVING count(DISTINCT j.id) = placed LIMIT 1;
+    IF mine IS NULL THEN
+        IF NOT EXISTS (SELECT FROM job_tombstones)
+           OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs) AS i(job_id text)
+                            JOIN job_tombstones t ON t.id_hash = job_id_hash(i.job_id)) THEN
+            RETURN;
+        END IF;
+        SELECT jsonb_object_agg(i.job_id, true) INTO mine FROM jsonb_to_recordset(jobs) AS i(job_id text);
+    END IF;
+    -- Some ids were known, perhaps by a tombstone. (Sets are objects: a plan that does not know how long an array is would join it row
+    -- by row.)
     -- After the insert, not before: retention may have turned a row into a tombstone while we looked.
     WITH undone AS (
         DELETE FROM job_logs j USING jsonb_object_keys(mine) AS m(job_id), job_tombstones t
@@ -300,7 +306,8 @@ BEGIN
 END
 $$;
 
--- As in 0002, but for one thing: of several jobs with one id the first was looked at, and when the limit refused it, so were the others.
+-- As in 0002, but for two things: of several jobs with one id the first was looked at, and when the limit refused it, so were the others;
+-- and rows are inserted in the order of everybody here, whatever the database's collation.
 CREATE OR REPLACE FUNCTION offer_jobs(jobs jsonb) RETURNS SETOF job_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan  -- a plan made without knowing the arrays' length joins them row by row
@@ -393,7 +400,7 @@ BEGIN
                    clock_timestamp()
               FROM unnest(items) AS i
              WHERE i.ord = ANY (admitted)
-             ORDER BY i.job_id
+             ORDER BY i.job_id COLLATE "C", i.ord
             ON CONFLICT (job_id) DO NOTHING
             RETURNING job_logs.job_id
         )

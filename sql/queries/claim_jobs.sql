@@ -18,7 +18,8 @@ WITH trouble AS MATERIALIZED (
                   %(lane_ids)s::uuid[])
            WITH ORDINALITY AS l(room, priority, run_after, id, ord)
 ), picked AS MATERIALIZED (
-    -- The row's address goes along: it is locked, and found by that without a second way through an index.
+    -- The row's address goes along: it is locked, and found by that without a second way through an index. (One that somebody took and
+    -- gave back since this statement began is locked in a version that it cannot change: then fewer jobs come back than lanes say.)
     SELECT taken.*, row_number() OVER (ORDER BY taken.ord, taken.run_after, taken.id) AS nth
       FROM room CROSS JOIN LATERAL (
           SELECT due.*, lane.ord

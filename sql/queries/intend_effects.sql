@@ -4,4 +4,4 @@ WITH holder AS MATERIALIZED (
       JOIN job_logs j ON j.id = h.id AND j.lease = h.lease AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j
 )
-UPDATE job_logs j SET intent_at = now() FROM holder h WHERE j.id = h.id RETURNING j.id
+UPDATE job_logs j SET intent_at = now() FROM holder h WHERE j.id = h.id RETURNING j.id, j.lease
