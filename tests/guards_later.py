@@ -37,7 +37,7 @@ LATER = [
     later(
         "offer_jobs-lock",
         {f"i.{LOOP} PERFORM pg_advisory_xact_lock(bucket);": f"i.{LOOP} NULL;"},
-        "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users",
+        "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users[offer_jobs]",
     ),
     later(
         "offer_jobs-lock-order",
@@ -92,7 +92,17 @@ LATER = [
     later(
         "offer_group-lock",
         {f"t.{LOOP} PERFORM pg_advisory_xact_lock(bucket);": f"t.{LOOP} NULL;"},
-        "test_lock_order::test_the_locks_of_users_are_taken_in_order[offer_group]",
+        "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users[offer_group]",
+    ),
+    later(
+        "offer_group-conflict",
+        {"AS last)) ON CONFLICT (job_id) DO NOTHING;": "AS last));"},
+        "test_lock_order::test_a_group_with_a_limit_knows_ids_that_are_taken",
+    ),
+    later(
+        "offer_group-tombstone",
+        {"t.id_hash = job_id_hash(item.job_id)": "false"},
+        "test_lock_order::test_a_group_with_a_limit_knows_ids_that_are_taken",
     ),
     later(
         "offer_group-lock-order",

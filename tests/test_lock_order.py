@@ -77,16 +77,29 @@ async def created(connection: Connection, function: str, *items: dict[str, Any])
     return [number not in told for number in range(1, len(items) + 1)]
 
 
-async def test_many_jobs_wait_for_the_lock_of_their_users(connection: Connection, settings: Settings) -> None:
+@pytest.mark.parametrize("function", ["offer_jobs", "offer_group"])
+async def test_many_jobs_wait_for_the_lock_of_their_users(connection: Connection, settings: Settings, function: str) -> None:
     """Without it, the count would miss what another caller has not committed yet."""
     await a_type(connection, limit_count=1, limit_window="1 h")
     async with another(settings, autocommit=False) as other:
         await sql(other, "SELECT enqueue_job('test.job', '{}', user_id => 'u')")
         await sql(connection, "SELECT set_config('lock_timeout', '100ms', false)")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            await created(connection, "offer_jobs", {"user_id": "u"})
+            await created(connection, function, {"user_id": "u", "job_id": "j"})
         await other.commit()
-    assert await created(connection, "offer_jobs", {"user_id": "u"}) == [False]
+    assert await created(connection, function, {"user_id": "u", "job_id": "j"}) == [False]
+
+
+async def test_a_group_with_a_limit_knows_ids_that_are_taken(connection: Connection) -> None:
+    await a_type(connection, limit_count=5, limit_window="1 h")
+    item = {"job_id": "j", "user_id": "u"}
+    assert await created(connection, "offer_group", item) == [True]
+    assert await created(connection, "offer_group", {"job_id": "other", "user_id": "u"}, item) == [True, False]
+    old = timedelta(days=-40)
+    row = await a_job(connection, job_id="buried", user_id="u", status="completed", created_at=old, processed_at=old)
+    await sql(connection, load("bury_rows").replace("%(ids)s", "%s"), [[row["id"]]])
+    assert await created(connection, "offer_group", {"job_id": "buried", "user_id": "u"}) == [False]
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 2
 
 
 @pytest.mark.parametrize("function", ["offer_jobs", "offer_group"])

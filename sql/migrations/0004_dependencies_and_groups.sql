@@ -274,6 +274,7 @@ AS $$
 DECLARE
     bucket bigint;
     item   record;
+    moment timestamptz;
     offer  job_offer;
 BEGIN
     IF NOT EXISTS (SELECT FROM job_types t WHERE t.job_type = ANY (types) AND (t.limit_count IS NOT NULL OR t.user_from IS NOT NULL)) THEN
@@ -296,6 +297,26 @@ BEGIN
                WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
          ORDER BY i.job_id COLLATE "C", i.ord
     LOOP
+        -- What most of them are: new, and within the limit. Its lock is held since before this statement, so that it may count and insert.
+        moment := clock_timestamp();
+        INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
+        SELECT item.job_id, t.job_type, o.owner, CASE WHEN item.filled IS NULL THEN o.payload ELSE o.payload || item.filled END,
+               job_digest(t.job_type, o.owner, o.payload), coalesce(item.queue, t.queue), coalesce(item.priority, 5),
+               coalesce(item.run_after, moment + make_interval(secs => coalesce(item.delay, 0))),
+               coalesce(item.max_attempts, t.max_attempts), moment
+          FROM job_types t CROSS JOIN LATERAL (
+               SELECT coalesce(item.payload, 'null') AS payload,
+                      CASE WHEN t.user_from IS NULL THEN item.user_id ELSE item.payload ->> t.user_from END AS owner) AS o
+         WHERE t.job_type = item.job_type AND o.owner = coalesce(item.user_id, o.owner)
+           AND (t.limit_count IS NULL OR NOT EXISTS (
+                SELECT FROM (SELECT FROM job_logs j
+                              WHERE j.user_id = o.owner AND j.job_type = t.job_type AND j.created_at > moment - t.limit_window
+                              ORDER BY j.created_at DESC OFFSET t.limit_count - 1 LIMIT 1) AS last))
+        ON CONFLICT (job_id) DO NOTHING;
+        IF FOUND THEN
+            CONTINUE WHEN NOT EXISTS (SELECT FROM job_tombstones t WHERE t.id_hash = job_id_hash(item.job_id));
+            DELETE FROM job_logs j WHERE j.job_id = item.job_id;
+        END IF;
         offer := offer_job(item.job_type, coalesce(item.payload, 'null'), item.job_id, item.user_id, item.queue, item.priority,
                            coalesce(item.run_after, clock_timestamp() + make_interval(secs => item.delay)), item.max_attempts,
                            item.filled);
