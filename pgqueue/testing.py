@@ -3,8 +3,9 @@
 outcome = await run(resize, Resize("a.png", 200))            # no database
 assert outcome.status == "completed"
 
-await client.enqueue(resize, Resize("a.png", 200), job_id="img-1")
-await drain(client, resize)                                  # a real worker, until nothing is due
+await drain(client, resize)                                  # a real worker, until nothing is due; it publishes the type
+await client.enqueue(resize, Resize("a.png", 200), job_id="img-1", user_id="u1")
+await drain(client, resize)
 await advance(client, "img-1")                               # a retry or a scheduled job is due now
 """
 

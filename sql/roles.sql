@@ -89,8 +89,8 @@ DECLARE
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
     lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell', 'cancel_job',
                               'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue'];
-    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults', 'known_job',
-                              'limit_lock', 'limit_wait', 'job_owner', 'job_rows', 'unchanged_job', 'dead_jobs', 'dependency_failed',
+    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults',
+                              'known_job', 'limit_lock', 'limit_wait', 'job_owner', 'job_rows', 'unchanged_job', 'dead_jobs', 'dependency_failed',
                               'dependency_probed', 'dependency_works', 'claim_probe'];
     who       record;
     what      text;
@@ -117,7 +117,8 @@ BEGIN
             EXECUTE format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
         END IF;
     END LOOP;
-    FOR who IN SELECT p.oid::regprocedure AS signature, p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell') AS enqueues
+    FOR who IN SELECT p.oid::regprocedure AS signature,
+                      p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell') AS enqueues
                  FROM pg_proc p WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending) LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', who.signature,
                        CASE WHEN who.enqueues THEN 'pgqueue_producer' ELSE 'pgqueue_operator' END);
@@ -125,7 +126,8 @@ BEGIN
 END
 $$;
 
-GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_dependencies, job_migrations TO pgqueue_reader, pgqueue_worker;
+GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_dependencies, job_migrations
+   TO pgqueue_reader, pgqueue_worker;
 
 GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at, dead_at, locked_by, error,
               stack_trace, progress, progress_note, history, intent_at, receipt) ON job_logs TO pgqueue_worker;

@@ -80,7 +80,7 @@ def connections(settings: Settings) -> list[dict[str, Any]]:
             "process": "worker",
             "usual": 4 if direct else 5 + bell,
             "direct": 1 + bell if direct else 0,
-            "note": "and two more for a moment when it prunes",
+            "note": "two more when it prunes, PGQUEUE_POOL_SIZE more for job.transaction()",
         },
         {"process": "client", "usual": settings.pool_size, "direct": 0, "note": "PGQUEUE_POOL_SIZE"},
         {"process": "command", "usual": 1, "direct": 0, "note": "migrate and prune: past the pooler"},

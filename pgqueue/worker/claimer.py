@@ -19,7 +19,7 @@ from pgqueue.worker.rows import answer_from, claim_from
 log = logging.getLogger("pgqueue.worker")
 
 MOST = 500
-"""Jobs in one claim. More costs latency and gains nothing (measured; docs/engine.md)."""
+"""Jobs in one claim. More would come late to their handlers."""
 
 LINGER = 0.005
 """Seconds that a claim waits for more slots to come free, while there is more to be had than slots."""

@@ -1,5 +1,5 @@
 -- For a connection of the engine that no pooler shares: a limit on every statement, and the plans that the claim index was made
--- for, made once. (Behind a pooler roles.sql sets the same on the role.) enable_sort: off for claims, whose rows come in the order
+-- for, made once. (Behind a pooler roles.sql sets on the role what claims need.) enable_sort: off for claims, whose rows come in the order
 -- of their index. No hash or merge join: rows are locked in the order in which they are given. In another isolation than READ
 -- COMMITTED a row that somebody changed meanwhile would be an error, and not one to read again or to skip.
 SELECT set_config('statement_timeout', %(statement_timeout)s, false), set_config('lock_timeout', %(lock_timeout)s, false),
