@@ -157,12 +157,13 @@ class Ledger:
         """Completed jobs a second."""
         return self.completions(since, until) / (until - since).total_seconds()
 
-    def at_speed_after(self, back: datetime, speed: float, window: timedelta = timedelta(seconds=3)) -> float:
-        """Seconds from the end of an outage until jobs are completed at that speed again, but for 5 %."""
-        for tenths in range(600):
-            moment = back + timedelta(seconds=tenths / 10)
+    def at_speed_after(self, back: datetime, until: datetime, speed: float, window: timedelta = timedelta(seconds=3)) -> float:
+        """Seconds from the end of an outage until jobs are completed at that speed again, but for 5 %; inf: not until then."""
+        moment = back
+        while moment + window <= until:
             if self.speed(moment, moment + window) >= 0.95 * speed:
-                return tenths / 10
+                return (moment - back).total_seconds()
+            moment += timedelta(seconds=0.1)
         return math.inf
 
 

@@ -66,7 +66,7 @@ async def test_a_worker_that_was_frozen_before_the_message_does_not_send_it_when
         await client.enqueue(notify_of_sign_in, payload, job_id="j")
         await frozen.wait()
         async with a_worker(database_url, tmp_path / "second", "--modules", "service.jobs", **by_mail(office.port)):
-            await until(lambda: completed(connection))
+            await until(lambda: completed(connection), 60)
         sent.set()
         await until(lambda: any(line["event"] == "lease.lost" for line in log_lines(tmp_path / "first")))
         await until(lambda: bool(office.cut))

@@ -17,6 +17,9 @@ from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
 from tests.scene import until
 
+SETTLED = 0.2
+"""Seconds after which a statement that a worker sent before it was frozen has been carried out."""
+
 ENDINGS = ("return", "fail", "discard", "report", "go on")
 """What the frozen attempt does when it wakes: each is another statement that must find no row."""
 
@@ -75,7 +78,7 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
 @pytest.mark.fault("R2")
 async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site: Site, record: Record) -> None:
     lease = scale(1, 3)
-    struck = []
+    struck, frozen = [], []
     async with (
         a_fleet(site, 3, slots=30, PGQUEUE_LEASE=f"{lease}s") as fleet,
         producing(site, seconds=(0, 0.6), rate=20) as load,
@@ -84,7 +87,9 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site:
             victim = await fleet.victim()
             fleet.freeze(victim)
             struck.append((victim.login, now()))
-            await span(lease + random.uniform(0.3, 1.5))
+            await span(SETTLED)
+            frozen.append((victim.login, now()))
+            await span(lease + random.uniform(0.3, 1.5) - SETTLED)
             fleet.thaw(victim)
             await span(scale(0.3, 2))
         await load.stop()
@@ -96,7 +101,7 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site:
         ledger,
         what="SIGSTOP past the lease and SIGCONT, a random worker of three under load; recovery: until its jobs start again",
         faults=len(struck),
-        in_flight=sum(ledger.open_at(moment, login) for login, moment in struck),
+        in_flight=sum(ledger.open_at(moment, login) for login, moment in frozen),
         stale_refused=fleet.refused(),
         recovery=ledger.rescued_after(struck),
         lease=lease,

@@ -36,7 +36,7 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, r
             gone[victim.login] = await fleet.kill(victim)
             await fleet.start(ready=False)  # as whoever supervises it does
         await load.stop()
-        await fleet.drained()
+        await fleet.drained(scale(60, 600))
         assert fleet.fallen() == []
     ledger = site.ledger()
     rescues = ledger.rescues(gone.items())
