@@ -77,13 +77,16 @@ def markdown(made: dict[str, Any], results: list[dict[str, Any]]) -> str:
 def _row(one: dict[str, Any]) -> str:
     counts = one["counts"] or {}
     cells = ["" if counts.get(name) is None else f"{counts[name]:,}" for name in COLUMNS]
-    return f"| {one['fault']} | {' | '.join(cells)} | {one['outcome']} |"
+    return f"| {one['fault']}: {_sentence(one)} | {' | '.join(cells)} | {one['outcome']} |"
+
+
+def _sentence(one: dict[str, Any]) -> str:
+    return str(one["test"]).rpartition("::test_")[2].replace("_", " ")
 
 
 def _details(one: dict[str, Any]) -> list[str]:
     counts = one["counts"] or {"what": "", "figures": {}}
-    sentence = one["test"].rpartition("::test_")[2].replace("_", " ")
-    lines = [f"**{one['fault']}, {sentence}** ({one['outcome']}, {one['seconds']} s). {counts['what']}", ""]
+    lines = [f"**{one['fault']}, {_sentence(one)}** ({one['outcome']}, {one['seconds']} s). {counts['what']}", ""]
     lines += [f"- {name.replace('_', ' ')}: {_shown(value)}" for name, value in counts["figures"].items()]
     if one["error"]:
         lines += ["", "```", one["error"], "```"]

@@ -30,12 +30,12 @@ def a_result(fault: str, test: str, **changes: Any) -> dict[str, Any]:
 def test_it_holds_every_count_and_where_it_was_made(tmp_path: Path) -> None:
     made = report.circumstances(["python3", "dev.py", "chaos", "R1"], "full")
     page = report.write(tmp_path, made, [a_result("R10", "late"), a_result("R1", "jobs_start_again")]).read_text()
-    assert "| R1 | 1,710 | 6 | 0 | 0 | 0 | 3 | 42 | 47 | 4.6 | passed |" in page
+    assert "| R1: jobs start again | 1,710 | 6 | 0 | 0 | 0 | 3 | 42 | 47 | 4.6 | passed |" in page
     assert "**R1, jobs start again** (passed, 1.5 s). SIGKILL" in page
     assert "- ended: completed 1,710" in page
     assert all(f"- {name}: " in page for name in ("command", "commit", "python", "psycopg", "cores"))
     assert "server_version 18.6, fsync on" in page
-    assert page.index("| R1 |") < page.index("| R10 |")
+    assert page.index("| R1: ") < page.index("| R10: ")
     kept = json.loads((tmp_path / "chaos.json").read_text())
     assert kept["made"]["command"] == "python3 dev.py chaos R1"
     assert kept["results"][0]["counts"] == COUNTS
