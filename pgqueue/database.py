@@ -202,6 +202,10 @@ class Link:
             self.epoch += 1
         return self._connection
 
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
     async def _ready(self) -> AsyncCursor[TupleRow]:
         connection = await self.connect()
         if self._cursor is None:

@@ -32,7 +32,9 @@ class Settings:
 
     # The worker
     queues: dict[str, int] = setting("PGQUEUE_QUEUES", parse_queues, "default:50", "queues of a worker: how many jobs at once")
-    modules: tuple[str, ...] = setting("PGQUEUE_MODULES", words, "service.jobs", "task modules: a worker runs them, the API takes their types, migrate publishes them")
+    modules: tuple[str, ...] = setting(
+        "PGQUEUE_MODULES", words, "service.jobs", "modules with tasks: what runs, and what the API takes"
+    )
     lease: timedelta = setting("PGQUEUE_LEASE", span("1s", "1h"), "30s", "how long a claim holds; extended while the job runs")
     poll_interval: timedelta = setting(
         "PGQUEUE_POLL_INTERVAL", span("10ms", "1m"), "0.5s", "an idle worker looks this often, without a working doorbell"

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
@@ -315,8 +316,6 @@ async def _waits(connection: Connection) -> bool:
 @pytest.mark.parametrize("statement", ["claim_jobs", "sweep_jobs"])
 async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connection, settings: Settings, statement: str) -> None:
     """The rows are processing, and nobody performs them: the worker gives them back when it notices, and claims them again."""
-    import psycopg
-
     seen: list[int] = []
 
     @task("test.job")
@@ -351,3 +350,32 @@ async def test_a_claim_whose_reply_is_lost_burns_no_attempt(connection: Connecti
     row = await the_job(connection, "j")
     assert (row["attempt_count"], row["lease"], row["history"]) == (1, 2, None)
     assert seen == [1]
+
+
+async def test_one_that_is_lost_while_the_worker_stops_burns_none_either(connection: Connection, settings: Settings) -> None:
+    @task("test.job")
+    async def handler(job: Job[Any]) -> None: ...
+
+    await published(connection, settings, handler)
+    quiet = settings.with_(lease=timedelta(minutes=10), doorbell=False, poll_interval=timedelta(seconds=60))
+    async with working(quiet, handler) as worker:
+        await until(lambda: worker.claimer.resting)
+        worker.sweeper._turn = _no_sweep
+        turns = worker.sweeper.turns
+        await until(lambda: worker.sweeper.turns > turns + 1, what="the end of the sweep that was under way")
+        one, run = worker.claimer.link, worker.claimer.link.run
+
+        async def lossy(name: str, values: Any) -> Any:
+            rows = await run(name, values)
+            if name == "claim_jobs" and any(row[3] for row in rows):
+                await one.close()
+                worker.stop()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            return rows
+
+        one.run = lossy
+        await a_job(connection, job_id="j")
+        worker.doorbell.wake()
+        await until(lambda: _is(connection, "j", "enqueued") if worker.stopping.is_set() else False)
+    row = await the_job(connection, "j")
+    assert (row["status"], row["attempt_count"]) == ("enqueued", 0)

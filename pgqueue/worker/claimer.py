@@ -70,6 +70,10 @@ class Claimer:
                 wait = pace.grow()
                 log.warning("no claims: the database is away (%s); trying again in %.1f s", type(error).__name__, wait)
                 await self.doorbell.wait(wait)
+        if self._suspicious or (self.link.epoch and not self.link.connected):
+            # The last reply was lost, and perhaps a claim with it.
+            with contextlib.suppress(*AWAY):
+                await self._greet()
 
     def expect(self, delay: float) -> None:
         """Something that this worker put back comes due in so many seconds: looks then, if it would not look earlier."""
