@@ -12,6 +12,7 @@ import functools
 import inspect
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -53,6 +54,9 @@ class Server(EmbeddedServer):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what it starts in the background; programs that tests start and interrupt would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "postgres(*majors): run on these major versions of Postgres, where they are installed")
 
 
