@@ -145,6 +145,10 @@ class Ledger:
     def completed_at(self) -> list[datetime]:
         return sorted(event.at for event in self.events if event.kind == "end" and event.status == "completed")
 
+    @cached_property
+    def enqueued_at(self) -> list[datetime]:
+        return sorted(event.at for event in self.events if event.kind == "insert")
+
     def completions(self, since: datetime, until: datetime) -> int:
         return bisect_right(self.completed_at, until) - bisect_right(self.completed_at, since)
 
@@ -158,10 +162,12 @@ class Ledger:
         return self.completions(since, until) / (until - since).total_seconds()
 
     def at_speed_after(self, back: datetime, until: datetime, speed: float, window: timedelta = timedelta(seconds=3)) -> float:
-        """Seconds from the end of an outage until jobs are completed at that speed again, but for 5 %; inf: not until then."""
+        """Seconds from the end of an outage until jobs are completed at that speed again, or as fast as they come in if that is
+        slower, but for 5 %; inf: not until then."""
         moment = back
         while moment + window <= until:
-            if self.speed(moment, moment + window) >= 0.95 * speed:
+            arrived = bisect_right(self.enqueued_at, moment + window) - bisect_right(self.enqueued_at, moment)
+            if self.speed(moment, moment + window) >= 0.95 * min(speed, arrived / window.total_seconds()) > 0:
                 return (moment - back).total_seconds()
             moment += timedelta(seconds=0.1)
         return math.inf
