@@ -40,6 +40,11 @@ async def until(
         raise AssertionError(f"{what} did not come about in {seconds} s") from None
 
 
+async def a_turn() -> None:
+    """Lets whatever is ready on the event loop run, once."""
+    await asyncio.sleep(0)
+
+
 def for_worker(settings: Settings) -> Settings:
     """The same, with a worker's rights in the database."""
     return settings.with_(

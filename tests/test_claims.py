@@ -19,7 +19,7 @@ from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import Lanes
 from tests.factories import a_job, a_type, sql, the_job
-from tests.scene import claim, link, published, until, working
+from tests.scene import a_turn, claim, link, published, until, working
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -143,7 +143,7 @@ async def test_a_worker_serves_several_queues_each_with_its_own_slots(connection
             at_once[queue] += 1
             most[queue] = max(most[queue], at_once[queue])
             for _ in range(3):  # long enough for the others to start
-                await asyncio.sleep(0)
+                await a_turn()
             at_once[queue] -= 1
 
         return handler
@@ -273,7 +273,7 @@ async def _all(connection: Connection, status: str, count: int) -> bool:
 
 
 async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker takes it and gives it back between a claim's start and its lock: locked as it is now, the claim cannot change
     it as it was, and must not believe that it has it."""
@@ -296,7 +296,7 @@ async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
             stalled.append(statement)
             return await (await (await late.connect()).execute(slow, values, binary=True)).fetchall()
 
-        late.run = stalling  # type: ignore[method-assign]  # the statement has to be held up in its middle
+        monkeypatch.setattr(late, "run", stalling)
         claiming = asyncio.create_task(claimer.run())
         await until(lambda: _waits(connection))
         ((id, lease, *_),) = await claim(other, worker="w-2")

@@ -13,7 +13,7 @@ from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited
 from pgqueue.job import NewJob, Status, Ticket
 from pgqueue.settings import Settings
 from tests.factories import a_type, sql, value
-from tests.scene import until
+from tests.scene import a_turn, until
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -135,7 +135,7 @@ async def test_a_flight_that_does_not_return_holds_up_nobody_behind_it(client: C
 
 async def test_a_caller_that_gives_up_takes_nobody_along(client: Client, connection: Connection) -> None:
     tasks = [asyncio.create_task(client.enqueue("test.job", {"n": n}, job_id=f"j{n}")) for n in range(10)]
-    await asyncio.sleep(0)
+    await a_turn()
     tasks[0].cancel()
     tasks[5].cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ from pgqueue.job import NewJob, Ticket
 from pgqueue.settings import Settings
 from pgqueue.task import task
 from tests.factories import a_type, sql, value
-from tests.scene import link, published, registered, until
+from tests.scene import a_turn, link, published, registered, until
 
 Connection = AsyncConnection[Any]
 
@@ -52,7 +52,7 @@ async def test_those_who_gave_up_do_not_stand_in_the_way_of_others(client: Clien
     await stuck.begun.wait()
     gone = [asyncio.create_task(client.enqueue("test.job", {})) for _ in range(sharing.MOST)]
     there = [asyncio.create_task(client.enqueue("test.job", {})) for _ in range(sharing.MOST + 5)]
-    await asyncio.sleep(0)
+    await a_turn()
     for caller in gone:
         caller.cancel()
     stuck.go_on.set()
@@ -64,7 +64,7 @@ async def test_a_client_is_closed_although_all_who_waited_gave_up(connection: Co
     async with Client.open(settings) as client:
         await asyncio.gather(*(client.enqueue("test.job", {"n": n}) for n in range(5)))
         caller = asyncio.create_task(client.enqueue("test.job", {}))
-        await asyncio.sleep(0)
+        await a_turn()
         caller.cancel()
 
 
@@ -115,7 +115,7 @@ async def test_a_group_that_meets_a_lock_is_tried_once_and_distrusts_no_connecti
         tried.append(statement)
         return await execute(one, statement, *rest)
 
-    client._execute = counted  # type: ignore[method-assign]  # there is no other way to see what is sent
+    monkeypatch.setattr(client, "_execute", counted)
     monkeypatch.setattr(client, "_distrust", None)
     async with await psycopg.AsyncConnection.connect(settings.conninfo) as other:
         await other.execute("SELECT enqueue_job('test.job', '{}', job_id => 'taken')")
@@ -129,7 +129,7 @@ async def test_a_group_that_meets_a_lock_is_tried_once_and_distrusts_no_connecti
 
 
 async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_id(
-    client: Client, connection: Connection, settings: Settings
+    client: Client, connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await published(connection, settings, queued)
     execute = client._execute
@@ -142,7 +142,7 @@ async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_
             raise psycopg.OperationalError("the connection is lost")
         return rows
 
-    client._execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
+    monkeypatch.setattr(client, "_execute", losing)
     async with link(settings) as one:
         await registered(one, "w-1", {"elsewhere": 1})
         await one.run("sleep_worker", {"worker": "w-1"})
