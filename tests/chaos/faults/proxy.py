@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.scene import a_turn
+
 READY = b"Z\x00\x00\x00\x05"
 """ReadyForQuery, but for its last byte."""
 IDLE = READY + b"I"
@@ -123,4 +125,4 @@ async def a_proxy(port: int, host: str = "127.0.0.1") -> AsyncIterator[Proxy]:
         server.close()
         proxy.cut_all()
         while proxy.lines:
-            await asyncio.sleep(0)
+            await a_turn()
