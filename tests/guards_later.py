@@ -132,6 +132,11 @@ LATER = [
         "test_breaker::test_a_probe_whose_worker_died_is_replaced_and_decides_nothing",
     ),
     later(
+        "probed-worker",
+        {"AND d.probe_worker = worker": NOTHING},
+        "test_breaker::test_a_probe_that_a_failover_has_undone_decides_nothing",
+    ),
+    later(
         "probe-skip",
         {"ORDER BY d.probe_at FOR UPDATE SKIP LOCKED": "ORDER BY d.probe_at FOR UPDATE"},
         "test_probes::test_a_probe_that_somebody_else_is_starting_is_not_waited_for",

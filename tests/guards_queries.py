@@ -2,6 +2,7 @@
 
 from tests.guards import Guard, query
 
+UNDONE = "test_leases::test_a_claim_that_a_failover_has_undone_is_no_claim"
 LOST = "test_leases::test_a_worker_that_lost_its_lease_changes_nothing"
 ENDED = "test_fence::test_an_attempt_that_has_ended_does_not_end_again"
 WAITED = "test_locks::test_an_outcome_that_waited_for_a_cancel_finds_its_lease_gone"
@@ -15,9 +16,15 @@ UNORDERED = "FOR NO KEY UPDATE OF j"
 UNLOCKED = "ORDER BY j.id"
 
 
+def holder(statement: str, verb: str) -> Guard:
+    """The name in the fence."""
+    return query(statement, "worker", {"j.locked_by = %(worker)s": "%(worker)s::text IS NOT NULL"}, f"{UNDONE}[{verb}]")
+
+
 def one_outcome(statement: str, lease: str, verb: str) -> list[Guard]:
     """The fence."""
     return [
+        holder(statement, verb),
         query(statement, "lease", {f"j.lease = {lease}": f"{lease} IS NOT NULL"}, f"{LOST}[{verb}]"),
         query(statement, "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-{verb}]"),
     ]
@@ -46,7 +53,19 @@ QUERIES = [
         {"JOIN job_logs j ON j.id = h.id AND j.lease = h.lease": "JOIN job_logs j ON j.id = h.id"},
         f"{LOST}[extend]",
     ),
-    query("extend_leases", "status", {"h.lease AND j.status = 'processing'\n": "h.lease\n"}, f"{ENDED}[failed-extend]"),
+    query(
+        "extend_leases",
+        "worker",
+        {"AND j.locked_by = %(worker)s AND j.status = 'processing' ORDER": "AND j.status = 'processing' ORDER"},
+        f"{UNDONE}[extend]",
+    ),
+    query(
+        "extend_leases",
+        "lost-worker",
+        {"AND j.locked_by = %(worker)s AND j.status = 'processing')": "AND j.status = 'processing')"},
+        f"{UNDONE}[extend]",
+    ),
+    query("extend_leases", "status", {" AND j.status = 'processing' ORDER": " ORDER"}, f"{ENDED}[failed-extend]"),
     query("extend_leases", "skip", {"OF j SKIP LOCKED": "OF j"}, "test_locks::test_an_extension_waits_for_nobody"),
     query(
         "extend_leases",
@@ -63,9 +82,10 @@ QUERIES = [
     query(
         "extend_leases",
         "lost-status",
-        {"h.lease AND j.status = 'processing')": "h.lease)"},
+        {" AND j.status = 'processing')": ")"},
         "test_fence::test_an_extension_tells_that_a_lease_is_lost[it has ended]",
     ),
+    holder("confirm_acks", "complete"),
     query(
         "confirm_acks",
         "lease",

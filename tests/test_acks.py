@@ -26,9 +26,9 @@ class Scene:
     """An acker with some claimed jobs in hand."""
 
     def __init__(self, one: Link) -> None:
-        self.hand = Hand({"default": 1000})
+        self.hand = Hand({"default": 1000}, "w-1")
         self.settled: list[str] = []
-        breaker = Breaker(one, {}, lambda: None)
+        breaker = Breaker(one, {}, lambda: None, "w-1")
         self.acker = Acker(
             one, self.hand, breaker, lambda held, outcome: self.settled.append(held.claim.job_id), lambda delay: None
         )
@@ -201,8 +201,8 @@ async def test_groups_of_several_rows_lock_in_the_order_of_their_ids(connection:
                 "certain": [True] * 40,
             }
             await asyncio.gather(
-                first.run("fail_jobs", {"ids": ids, "leases": leases} | given),
-                second.run("fail_jobs", {"ids": ids[::-1], "leases": leases[::-1]} | given),
+                first.run("fail_jobs", {"ids": ids, "leases": leases, "worker": "w-1"} | given),
+                second.run("fail_jobs", {"ids": ids[::-1], "leases": leases[::-1], "worker": "w-1"} | given),
             )
             await sql(connection, "UPDATE job_logs SET attempt_count = 0, run_after = now() WHERE status = 'failed'")
         assert (first.repeats, second.repeats) == (0, 0)

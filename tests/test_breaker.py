@@ -21,6 +21,7 @@ from pgqueue.testing import working
 from tests.api import ADMIN, open_api
 from tests.factories import a_job, a_type, sql, the_job, value
 from tests.scene import LEASE, claim, link, published, sweep, until
+from tests.test_leases import UNDONE
 
 pytestmark = pytest.mark.postgres(15, 18)
 
@@ -336,8 +337,25 @@ async def test_a_probe_whose_worker_died_is_replaced_and_decides_nothing(connect
         (living,) = await a_probe(one, "w-2")
         assert living[0] != dead[0]
         said = {"dependency": "server", "verdict": "alive", "reason": None, "retry_after": None}
-        assert (await one.run("report_probe", said | {"probe": dead[0], "lease": dead[1]}))[0][0] == "half_open"
-        assert (await one.run("report_probe", said | {"probe": living[0], "lease": living[1]}))[0][0] == "closed"
+        assert (await one.run("report_probe", said | {"probe": dead[0], "lease": dead[1], "worker": "w-2"}))[0][0] == "half_open"
+        assert (await one.run("report_probe", said | {"probe": living[0], "lease": living[1], "worker": "w-2"}))[0][0] == "closed"
+
+
+async def test_a_probe_that_a_failover_has_undone_decides_nothing(connection: Connection, settings: Settings) -> None:
+    """Another worker has the same row as the probe now, under the same lease."""
+    await a_type(connection, job_type="test.job", depends_on="server")
+    await open_breaker(connection)
+    await probe_now(connection)
+    await a_job(connection)
+    async with link(settings) as one:
+        (dead,) = await a_probe(one, "w-1")
+        await sql(connection, UNDONE)
+        (living,) = await a_probe(one, "w-2")
+        assert living[:2] == dead[:2]
+        said = {"dependency": "server", "verdict": "alive", "reason": None, "retry_after": None}
+        said |= {"probe": living[0], "lease": living[1]}
+        assert (await one.run("report_probe", said | {"worker": "w-1"}))[0][0] == "half_open"
+        assert (await one.run("report_probe", said | {"worker": "w-2"}))[0][0] == "closed"
 
 
 async def test_neither_claims_nor_sweeps_start_what_depends_on_it(connection: Connection, settings: Settings) -> None:

@@ -46,7 +46,7 @@ async def test_an_attempt_that_has_ended_does_not_end_again(
 
 
 async def told(one: Any, row: Any) -> list[str]:
-    rows = await one.run("extend_leases", of(row) | {"lease": timedelta(seconds=9), "worker": "w-1"})
+    rows = await one.run("extend_leases", of(row) | {"lease": timedelta(seconds=9)})
     return [row[-1] for row in rows]
 
 

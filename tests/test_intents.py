@@ -139,7 +139,7 @@ async def test_an_intent_outlives_a_crash_of_the_database_server(installed: dict
             await a_job(connection, job_id="j")
         async with link(Settings(database_url=server.url())) as one:
             ((id, lease, *_),) = await claim(one)
-            assert len(await one.run("intend_effects", {"ids": [id], "leases": [lease]})) == 1
+            assert len(await one.run("intend_effects", {"ids": [id], "leases": [lease], "worker": "w-1"})) == 1
             server.restart("immediate")
         async with await psycopg.AsyncConnection.connect(server.url(), autocommit=True) as connection:
             assert await intent(connection) is not None
@@ -234,7 +234,7 @@ async def test_a_stale_lease_in_one_statement_with_the_current_one_of_its_job_is
         await sql(connection, "SELECT cancel_job('j')")
         await sql(connection, "SELECT replay_job('j')")
         (second,) = await claim(one)
-        writes = AttemptWrites(one, Hand({"default": 2}), settings)
+        writes = AttemptWrites(one, Hand({"default": 2}, "w-1"), settings)
         attempts = [claim_from(attempt, "default") for attempt in (first, second)]
         answers = await asyncio.gather(*map(writes.intend, attempts), return_exceptions=True)
     assert first[0] == second[0] == str(row["id"])

@@ -22,7 +22,7 @@ SHORT = timedelta(seconds=1)
 
 
 def of(row: Any) -> dict[str, Any]:
-    return {"ids": [row[0]], "leases": [row[1]]}
+    return {"ids": [row[0]], "leases": [row[1]], "worker": "w-1"}
 
 
 async def stale_complete(one: Link, row: Any) -> Any:
@@ -39,13 +39,13 @@ async def stale_shelve(one: Link, row: Any) -> Any:
 
 
 async def stale_extend(one: Link, row: Any) -> Any:
-    rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "worker": "w-1"})
+    rows = await one.run("extend_leases", of(row) | {"lease": SHORT})
     assert [what for *_, what in rows] in ([], ["lost"])
     return [found for found in rows if found[2] == "extended"]
 
 
 async def stale_progress(one: Link, row: Any) -> Any:
-    return await one.run("save_progress", {"id": row[0], "lease": row[1], "fraction": 0.5, "note": None})
+    return await one.run("save_progress", {"id": row[0], "lease": row[1], "worker": "w-1", "fraction": 0.5, "note": None})
 
 
 async def stale_intend(one: Link, row: Any) -> Any:
@@ -53,7 +53,7 @@ async def stale_intend(one: Link, row: Any) -> Any:
 
 
 async def stale_transaction(one: Link, row: Any) -> Any:
-    return await one.run("complete_job", {"id": row[0], "lease": row[1], "receipt": "too late"})
+    return await one.run("complete_job", {"id": row[0], "lease": row[1], "worker": "w-1", "receipt": "too late"})
 
 
 async def stale_release(one: Link, row: Any) -> Any:
@@ -110,6 +110,31 @@ async def test_whoever_takes_a_running_job_away_ends_the_lease_first(
         assert list(await VERBS[verb](one, stale)) == []
         assert list(await one.run("confirm_acks", of(stale))) == [], "nor is it taken for an ack that went through"
     assert await the_job(connection, "j") == before
+
+
+UNDONE = """
+UPDATE job_logs SET status = 'enqueued', attempt_count = 0, lease = 0, started_at = NULL, lease_until = NULL, locked_by = NULL
+"""
+"""What a standby knows of a claim whose commit it never received."""
+
+
+@pytest.mark.postgres(15, 18)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_claim_that_a_failover_has_undone_is_no_claim(connection: Connection, settings: Settings, verb: str) -> None:
+    """The standby was promoted without it; another worker claims the row there, and is given the same lease."""
+    await a_job(connection, job_id="j")
+    async with link(settings) as one:
+        (stale,) = await claim(one, worker="w-1")
+        await sql(connection, UNDONE)
+        (fresh,) = await claim(one, worker="w-2")
+        assert fresh[:2] == stale[:2]
+        before = await the_job(connection, "j")
+        assert list(await VERBS[verb](one, stale)) == []
+        assert await the_job(connection, "j") == before
+        assert [what for *_, what in await one.run("extend_leases", of(stale) | {"lease": SHORT})] == ["lost"]
+        assert await one.count("ack_jobs", of(fresh) | {"worker": "w-2", "receipts": [None]}) == 1
+        assert list(await one.run("confirm_acks", of(stale))) == [], "the other's ack is not taken for ours"
+        assert len(await one.run("confirm_acks", of(fresh) | {"worker": "w-2"})) == 1
 
 
 async def test_a_replayed_job_has_a_new_lease_and_the_old_attempt_does_not_count(
@@ -238,7 +263,7 @@ async def test_an_extension_skips_a_locked_row_and_does_not_call_it_lost(connect
     async with link(settings) as one, connection.transaction():
         (row,) = await claim(one)
         await sql(connection, "SELECT 1 FROM job_logs FOR UPDATE")
-        rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "worker": "w-1"})
+        rows = await one.run("extend_leases", of(row) | {"lease": SHORT})
         assert list(rows) == []
 
 

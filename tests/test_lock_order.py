@@ -35,7 +35,7 @@ async def test_rows_are_locked_in_the_order_of_their_ids(connection: Connection,
     """However they are given: a statement that waits for the first row has locked no other."""
     await rows_in_the_opposite_order(connection, "dlq" if what == "replay" else "processing")
     statements = {"retry": "fail_jobs", "no handler": "shelve_jobs", "intend": "intend_effects"}
-    given = {"ids": IDS[::-1], "leases": [1, 1, 1], "certain": [True] * 3}
+    given = {"ids": IDS[::-1], "leases": [1, 1, 1], "worker": "w-1", "certain": [True] * 3}
     async with another(settings, autocommit=False) as other, another(settings) as late:
         await sql(other, "SELECT 1 FROM job_logs WHERE job_id = 'j1' FOR UPDATE")
         if what == "replay":
@@ -54,7 +54,7 @@ async def test_acks_lock_rows_in_the_order_in_which_they_are_given(connection: C
     await rows_in_the_opposite_order(connection)
     async with another(settings, autocommit=False) as other, link(settings) as late:
         await sql(other, "SELECT 1 FROM job_logs WHERE job_id = 'j1' FOR UPDATE")
-        ack = late.count("ack_jobs", {"ids": IDS, "leases": [1, 1, 1], "receipts": []})
+        ack = late.count("ack_jobs", {"ids": IDS, "leases": [1, 1, 1], "worker": "w-1", "receipts": []})
         async with waiting(connection, late, ack) as task:
             free = await sql(connection, "SELECT job_id FROM job_logs FOR UPDATE SKIP LOCKED")
             await other.rollback()

@@ -168,7 +168,7 @@ async def test_acks_lock_rows_in_the_order_in_which_they_are_given(
 ) -> None:
     await filled(connection, processing=ROWS)
     rows = await sql(connection, "SELECT id, lease FROM job_logs LIMIT 500")
-    values = {"ids": [row["id"] for row in rows], "leases": [row["lease"] for row in rows], "receipts": []}
+    values = {"ids": [row["id"] for row in rows], "leases": [row["lease"] for row in rows], "worker": "w-1", "receipts": []}
     async with link(settings) as one:
         plan = await explained(one, "ack_jobs", values, generic=generic)
     assert [node["Node Type"] for node in plan] == ["ModifyTable", "Nested Loop", "Function Scan", "Index Scan"]

@@ -47,7 +47,7 @@ async def test_an_outcome_that_came_too_late_does_not_count_because_a_newer_atte
 ) -> None:
     """The job was cancelled and replayed while the worker still had it in hand; both attempts end at once."""
     await a_job(connection, job_id="j")
-    hand = Hand({"default": 9})
+    hand = Hand({"default": 9}, "w-1")
     settled: list[int] = []
 
     def take(row: Any) -> Any:
@@ -55,7 +55,7 @@ async def test_an_outcome_that_came_too_late_does_not_count_because_a_newer_atte
         return hand.take(Claim(row[0], row[1], row[3], row[4], row[5], row[6], row[7], b"{}", moment, "default"), 0.0)
 
     async with link(settings) as one:
-        breaker = Breaker(one, {}, lambda: None)
+        breaker = Breaker(one, {}, lambda: None, "w-1")
         acker = Acker(one, hand, breaker, lambda held, outcome: settled.append(held.claim.lease), lambda delay: None)
         (stale,) = await claim(one)
         attempts = [take(stale)]

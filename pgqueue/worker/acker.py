@@ -129,11 +129,12 @@ class Acker:
         """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
             group.sort(key=_row_id)
-            if await self.link.count(statement, _acks(group)) == len(group):
+            if await self.link.count(statement, self._mine(_acks(group))) == len(group):
                 return group, {_key(held) for held, _ in group}, ()
             # Not all of them: whose lease is gone, and whose reply was lost before?
             return *await self._confirmed(group, frozenset()), ()
-        rows = await self.link.run(statement, _failures(group) if statement == "fail_jobs" else _leases(group))
+        values = _failures(group) if statement == "fail_jobs" else _leases(group)
+        rows = await self.link.run(statement, self._mine(values))
         written = {(row[0], row[1]) for row in rows}
         if len(written) < len(group) and (lost or any(held.completing for held, _ in group)):
             return *await self._confirmed(group, written), rows
@@ -143,7 +144,7 @@ class Acker:
         """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
         and then the job is completed whatever the handler made of that."""
         rest = [one for one in group if _key(one[0]) not in written]
-        rows = await self.link.run("confirm_acks", _leases(rest))
+        rows = await self.link.run("confirm_acks", self._mine(_leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
         group = [
             (held, COMPLETED if held.completing and ended.get(_key(held)) == Status.COMPLETED else outcome)
@@ -154,6 +155,9 @@ class Acker:
             for held, outcome in group
             if (status := ended.get(_key(held))) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
         }
+
+    def _mine(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"worker": self.hand.worker}
 
     async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
         """One outcome that the database does not take must not lose the others'."""

@@ -18,11 +18,12 @@ Ended = tuple[Held, Outcome]
 class Breaker:
     """Hears of every outcome before it is written, and may change it. `closed` is called when work may go on."""
 
-    def __init__(self, link: Link, depends: Mapping[str, str], closed: Callable[[], None]) -> None:
+    def __init__(self, link: Link, depends: Mapping[str, str], closed: Callable[[], None], worker: str) -> None:
         self.link = link
         self.depends = depends
         """Job type -> what it depends on."""
         self.closed = closed
+        self.worker = worker
         self.waiting: set[str] = set()
         """Dependencies whose breaker is not closed, as far as this worker has heard."""
         self._suspects: set[str] = set()
@@ -106,6 +107,7 @@ class Breaker:
                 "dependency": dependency,
                 "probe": held.claim.id,
                 "lease": held.claim.lease,
+                "worker": self.worker,
                 "verdict": verdict,
                 "reason": outcome.error,
                 "retry_after": outcome.retry_after,

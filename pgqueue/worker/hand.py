@@ -49,6 +49,8 @@ class Hand:
     """The slots of each queue, and who sits in them. A slot is free again only when the attempt's ack is committed."""
 
     slots: dict[str, int]
+    worker: str
+    """The name under which it claims: with row and lease it says whose attempt a write belongs to."""
     held: dict[str, Held] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
     changed: asyncio.Event = field(default_factory=asyncio.Event)

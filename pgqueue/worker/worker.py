@@ -46,7 +46,7 @@ class Worker:
         self.tasks = tasks
         self.homes = homes
         self.name = process_name()
-        self.hand = Hand(dict(settings.queues))
+        self.hand = Hand(dict(settings.queues), self.name)
         self.declared = declarations(tasks.values(), settings)
         self.stopping = asyncio.Event()
         self.ready = asyncio.Event()
@@ -115,7 +115,7 @@ class Worker:
         settings, hand = self.settings, self.hand
         self.doorbell = Doorbell(settings, self.name)
         depends = {one.job_type: one.depends_on for one in self.declared if one.depends_on}
-        breaker = Breaker(self._links["acks"], depends, self._resume)
+        breaker = Breaker(self._links["acks"], depends, self._resume, self.name)
         self.acker = Acker(self._links["acks"], hand, breaker, self._settled, self._expect)
         self.performer = Performer(
             self.tasks,

@@ -33,7 +33,7 @@ class AttemptWrites:
 
     async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
         async with self._turn:
-            parameters = {"id": claim.id, "lease": claim.lease, "fraction": fraction, "note": note}
+            parameters = self._mine(claim) | {"fraction": fraction, "note": note}
             rows = await self._link.run("save_progress", parameters)
         if not rows:
             raise self._lost(claim)
@@ -54,7 +54,7 @@ class AttemptWrites:
             try:
                 async with self._turn:
                     ids, leases = array(claim.id for claim, _ in group), array(claim.lease for claim, _ in group)
-                    rows = await self._link.run("intend_effects", {"ids": ids, "leases": leases})
+                    rows = await self._link.run("intend_effects", {"ids": ids, "leases": leases, "worker": self._hand.worker})
             except AWAY as error:
                 # Whoever waits is cancelled when its lease is gone; until then it can still be done.
                 self._intents = group + self._intents
@@ -80,7 +80,7 @@ class AttemptWrites:
             yield connection
             # Last, so that the row is not held while the handler works; from here on the fence decides, and nobody cancels.
             held.completing = True
-            parameters = {"id": claim.id, "lease": claim.lease, "receipt": written_receipt(job)}
+            parameters = self._mine(claim) | {"receipt": written_receipt(job)}
             cursor = await connection.execute(load("complete_job"), parameters)
             if await cursor.fetchone() is None:
                 held.completing = False
@@ -98,6 +98,9 @@ class AttemptWrites:
             self._intending.cancel()
         if self._pool is not None:
             await self._pool.close(timeout=1)
+
+    def _mine(self, claim: Claim) -> dict[str, Any]:
+        return {"id": claim.id, "lease": claim.lease, "worker": self._hand.worker}
 
     def _lost(self, claim: Claim) -> LeaseLost:
         self._hand.counters.stale_writes += 1

@@ -18,6 +18,7 @@ CREATE TABLE job_dependencies (
     probe_pause interval,
     probe_id    uuid,
     probe_lease bigint,
+    probe_worker text,
     changed_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT state_is_closed_open_or_half_open CHECK (state IN ('closed', 'open', 'half_open')),
     CONSTRAINT open_dependency_has_a_time_for_its_probe
@@ -64,7 +65,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION dependency_probed(dependency text, probe uuid, lease bigint, verdict text, reason text, retry_after interval)
+CREATE FUNCTION dependency_probed(dependency text, probe uuid, lease bigint, worker text, verdict text, reason text, retry_after interval)
 RETURNS text LANGUAGE plpgsql AS $$
 -- The probe ended: 'alive' closes the breaker, 'down' makes the next probe wait twice as long (at most 15 s), 'unclear' (the job
 -- never got as far) lets the next one start at once. A probe that has been replaced decides nothing. Answers the state that follows.
@@ -73,14 +74,14 @@ DECLARE
 BEGIN
     UPDATE job_dependencies d
        SET state = CASE verdict WHEN 'alive' THEN 'closed' ELSE 'open' END, changed_at = now(), probe_id = NULL, probe_lease = NULL,
-           failures = '{}',
+           probe_worker = NULL, failures = '{}',
            opened_at = CASE verdict WHEN 'alive' THEN NULL ELSE d.opened_at END,
            reason = CASE verdict WHEN 'down' THEN dependency_probed.reason ELSE d.reason END,
            probe_pause = CASE verdict WHEN 'down' THEN least(d.probe_pause * 2, interval '15 s') ELSE d.probe_pause END,
            probe_at = CASE verdict WHEN 'down' THEN now() + greatest(least(d.probe_pause * 2, interval '15 s'), retry_after)
                                    WHEN 'unclear' THEN now() END
      WHERE d.dependency = dependency_probed.dependency AND d.state = 'half_open'
-       AND d.probe_id = probe AND d.probe_lease = dependency_probed.lease
+       AND d.probe_id = probe AND d.probe_lease = dependency_probed.lease AND d.probe_worker = worker
     RETURNING d.state INTO now_in;
     RETURN coalesce(now_in, (SELECT d.state FROM job_dependencies d WHERE d.dependency = dependency_probed.dependency));
 END
@@ -134,7 +135,7 @@ BEGIN
         IF FOUND THEN
             UPDATE job_dependencies d
                SET state = 'half_open', changed_at = now(), probe_id = taken,
-                   probe_lease = (SELECT j.lease FROM job_logs j WHERE j.id = taken)
+                   probe_lease = (SELECT j.lease FROM job_logs j WHERE j.id = taken), probe_worker = worker
              WHERE d.dependency = open.dependency;
             RETURN;
         END IF;

@@ -5,4 +5,4 @@ UPDATE job_logs j
    SET status = 'completed', processed_at = now(), lease_until = NULL, error = NULL, stack_trace = NULL, intent_at = NULL,
        receipt = a.receipt
   FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(receipts)s::text[]) AS a(id, lease, receipt)
- WHERE j.id = a.id AND j.lease = a.lease AND j.status = 'processing'
+ WHERE j.id = a.id AND j.lease = a.lease AND j.locked_by = %(worker)s AND j.status = 'processing'

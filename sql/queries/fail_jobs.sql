@@ -8,7 +8,7 @@ WITH outcome AS MATERIALIZED (
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(statuses)s::text[], %(delays)s::interval[], %(errors)s::text[],
                   %(stack_traces)s::text[], %(certain)s::boolean[])
              AS o(id, lease, status, delay, error, stack_trace, certain)
-      JOIN job_logs j ON j.id = o.id AND j.lease = o.lease AND j.status = 'processing'
+      JOIN job_logs j ON j.id = o.id AND j.lease = o.lease AND j.locked_by = %(worker)s AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j
 )
 UPDATE job_logs j

@@ -5,7 +5,7 @@ WITH held AS MATERIALIZED (
            CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN (j.history -> -1 ->> 'at')::timestamptz END AS since,
            CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN (j.history -> -1 ->> 'times')::integer ELSE 0 END AS times
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[]) AS h(id, lease)
-      JOIN job_logs j ON j.id = h.id AND j.lease = h.lease AND j.status = 'processing'
+      JOIN job_logs j ON j.id = h.id AND j.lease = h.lease AND j.locked_by = %(worker)s AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j
 ), shelf AS (
     SELECT h.*, coalesce(h.since <= now() - interval '24 h', false) AS over FROM held h

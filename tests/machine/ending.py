@@ -160,10 +160,10 @@ class Ending(Claiming):
             return
         id, lease, worker = stale[-1 - number % len(stale)]
         row = self.oracle.by_id(id)
-        one = {"ids": [id], "leases": [lease]}
+        one = {"ids": [id], "leases": [lease], "worker": worker}
         for statement, values in stale_writes(id, lease, worker):
             assert self.stage.statement(statement, one | values) == [], statement
-        told = self.stage.statement("extend_leases", one | {"lease": LEASE, "worker": worker})
+        told = self.stage.statement("extend_leases", one | {"lease": LEASE})
         assert [answer["what"] for answer in told] == ["lost"]
         confirmed = self.stage.statement("confirm_acks", one)
         went_through = row is not None and row.lease == lease
@@ -174,7 +174,7 @@ class Ending(Claiming):
 
 def stale_writes(id: str, lease: int, worker: str) -> Sequence[tuple[str, dict[str, Any]]]:
     later = {"delays": [timedelta(seconds=1)], "errors": ["too late"], "stack_traces": [None], "certain": [True]}
-    one = {"id": id, "lease": lease}
+    one = {"id": id, "lease": lease, "worker": worker}
     return [
         ("ack_jobs", {"receipts": ["too late"]}),
         *[("fail_jobs", {"statuses": [status]} | later) for status in ("failed", "dlq", "enqueued")],
