@@ -3,6 +3,7 @@
 from tests.guards import Guard, query
 
 UNDONE = "test_leases::test_a_claim_that_a_failover_has_undone_is_no_claim"
+AGAIN = "test_leases::test_an_attempt_that_its_own_worker_has_rescued_changes_nothing"
 LOST = "test_leases::test_a_worker_that_lost_its_lease_changes_nothing"
 ENDED = "test_fence::test_an_attempt_that_has_ended_does_not_end_again"
 WAITED = "test_locks::test_an_outcome_that_waited_for_a_cancel_finds_its_lease_gone"
@@ -25,7 +26,7 @@ def one_outcome(statement: str, lease: str, verb: str) -> list[Guard]:
     """The fence."""
     return [
         holder(statement, verb),
-        query(statement, "lease", {f"j.lease = {lease}": f"{lease} IS NOT NULL"}, f"{LOST}[{verb}]"),
+        query(statement, "lease", {f"j.lease = {lease}": f"{lease} IS NOT NULL"}, f"{AGAIN}[{verb}]"),
         query(statement, "status", {"j.status = 'processing'": "true"}, f"{ENDED}[failed-{verb}]"),
     ]
 
@@ -51,7 +52,7 @@ QUERIES = [
         "extend_leases",
         "lease",
         {"JOIN job_logs j ON j.id = h.id AND j.lease = h.lease": "JOIN job_logs j ON j.id = h.id"},
-        f"{LOST}[extend]",
+        f"{AGAIN}[extend]",
     ),
     query(
         "extend_leases",
@@ -77,7 +78,7 @@ QUERIES = [
         "extend_leases",
         "lost-lease",
         {"j WHERE j.id = h.id AND j.lease = h.lease": "j WHERE j.id = h.id"},
-        "test_fence::test_an_extension_tells_that_a_lease_is_lost[another worker has it]",
+        "test_fence::test_an_extension_tells_that_a_lease_is_lost[its own worker has it again]",
     ),
     query(
         "extend_leases",

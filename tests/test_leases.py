@@ -112,6 +112,22 @@ async def test_whoever_takes_a_running_job_away_ends_the_lease_first(
     assert await the_job(connection, "j") == before
 
 
+@pytest.mark.postgres(15, 18)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "release"])
+async def test_an_attempt_that_its_own_worker_has_rescued_changes_nothing(
+    connection: Connection, settings: Settings, verb: str
+) -> None:
+    """Same row, same status, same worker: the lease alone tells the two attempts apart."""
+    await a_job(connection, job_id="j")
+    async with link(settings) as one:
+        (stale,) = await claim(one, worker="w-1")
+        await sql(connection, "UPDATE job_logs SET lease_until = now() - interval '1 s'")
+        assert await sweep(one, worker="w-1") == {"rescue": ["j"]}
+        before = await the_job(connection, "j")
+        assert list(await VERBS[verb](one, stale)) == []
+    assert await the_job(connection, "j") == before
+
+
 UNDONE = """
 UPDATE job_logs SET status = 'enqueued', attempt_count = 0, lease = 0, started_at = NULL, lease_until = NULL, locked_by = NULL
 """
