@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from, view_from
-from pgqueue.database import LOST, REPEATABLE, Parameters, Pool, forsaken_on_a_standby, load, open_pool, survived
+from pgqueue.database import LOST, REPEATABLE, STALE, Parameters, Pool, forsaken_on_a_standby, load, open_pool, survived
 from pgqueue.durations import Duration
 from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
@@ -275,6 +275,10 @@ class Client:
                 if attempt == 19:
                     raise
                 await asyncio.sleep(0)
+            except STALE:
+                # Each connection of the pool may have it; none comes back after this.
+                if attempt == 19:
+                    raise
             except LOST as error:
                 if lost or isinstance(error, PoolTimeout) or survived(error):
                     raise

@@ -41,6 +41,15 @@ def survived(error: BaseException) -> bool:
     return state is not None and not state.startswith(("08", "57P", "25006"))
 
 
+STALE = (
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.DuplicatePreparedStatement,
+)
+"""What a prepared statement raises that no longer fits: a column has another type by now, or a pooler or `DISCARD ALL` has thrown the
+statement away. Nothing was done; on a new connection it is prepared anew."""
+
+
 AWAY = (psycopg.Error, OSError, TimeoutError)
 """For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing right or a half-made schema
 answers until somebody mends it."""
@@ -83,10 +92,11 @@ class Pool(AsyncConnectionPool[BoundedConnection[TupleRow]]):
 
 @asynccontextmanager
 async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Closes a connection of a pool that has turned out to lead to a standby, so that the pool makes another."""
+    """Closes a connection of a pool that has turned out to lead to a standby, or whose prepared statements no longer fit, so that
+    the pool makes another."""
     try:
         yield
-    except STANDBY:
+    except (STANDBY, *STALE):
         await connection.close()
         raise
 
@@ -231,18 +241,26 @@ class Link:
         return (await self._run(statement, parameters)).rowcount
 
     async def _run(self, statement: str, parameters: Parameters) -> AsyncCursor[TupleRow]:
+        prepared_anew = False
         try:
-            cursor = await self._ready()
             for _ in range(20):
+                cursor = await self._ready()
                 self.statements += 1
                 try:
                     return await cursor.execute(load(statement), parameters)
                 except REPEATABLE as error:
                     self.repeats += 1
                     log.warning("%s was undone (%s) and is sent again", statement, type(error).__name__)
+                except STALE as error:
+                    if prepared_anew:
+                        raise
+                    prepared_anew = True
+                    log.warning("%s no longer fits (%s) and is prepared anew", statement, type(error).__name__)
+                    await self.close()
             raise psycopg.OperationalError(f"{statement} was undone 20 times in a row")
-        except LOST:
-            await self.close()
+        except LOST as error:
+            if not survived(error):
+                await self.close()
             raise
         except asyncio.CancelledError:
             await self.close()
