@@ -46,8 +46,8 @@ STALE = (
     psycopg.errors.InvalidSqlStatementName,
     psycopg.errors.DuplicatePreparedStatement,
 )
-"""What a prepared statement raises that no longer fits: a column has another type by now, or a pooler or `DISCARD ALL` has thrown the
-statement away. Nothing was done; on a new connection it is prepared anew."""
+"""What a prepared statement raises that no longer fits: a column has another type by now, or a pooler or `DISCARD ALL` has thrown
+the statement away. Nothing was done; on a new connection it is prepared anew."""
 
 
 AWAY = (psycopg.Error, OSError, TimeoutError)

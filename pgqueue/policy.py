@@ -129,3 +129,9 @@ def written_receipt(job: Job[Any]) -> str | None:
 def plain(outcome: Outcome) -> Outcome:
     """The same outcome with an error text that any database takes."""
     return msgspec.structs.replace(outcome, error="the error could not be stored", stack_trace=None, receipt=None)
+
+
+def unwritten(outcome: Outcome, refusal: str) -> Outcome:
+    """What becomes of a job whose attempt ended, but whose outcome the database refuses."""
+    said = f"The attempt ended as {outcome.status}, but the database refuses to store that ({refusal}). Its work may have been done"
+    return Outcome(Status.DLQ, error=_text(said), certain=False)

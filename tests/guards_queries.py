@@ -152,7 +152,50 @@ QUERIES = [
         {"SET status = 'processing'": "SET status = j.status"},
         "test_claims::test_a_claim_writes_down_attempt_lease_and_holder",
     ),
+    query(
+        "claim_jobs",
+        "aside",
+        {"AND j.id <> ALL (%(aside)s::uuid[])": NOTHING},
+        "test_refusals::test_claims_and_sweeps_leave_out_what_was_put_aside",
+    ),
+    # Rows that no statement gets past
+    query(
+        "next_in_lane",
+        "live",
+        {"AND j.processed_at IS NULL": NOTHING},
+        "test_refusals::test_what_waits_in_a_lane_is_looked_at_in_its_order",
+    ),
+    query(
+        "next_in_lane",
+        "aside",
+        {"AND j.id <> ALL (%(aside)s::uuid[])": NOTHING},
+        "test_refusals::test_what_waits_in_a_lane_is_looked_at_in_its_order",
+    ),
+    query(
+        "bury_refused",
+        "lease",
+        {"AND j.lease = %(lease)s": NOTHING},
+        "test_refusals::test_a_row_that_changed_meanwhile_is_not_given_up[claimed meanwhile]",
+    ),
+    query(
+        "bury_refused",
+        "fence",
+        {"lease = j.lease + 1": "lease = j.lease"},
+        "test_refusals::test_a_row_that_is_given_up_ends_its_lease",
+    ),
+    query(
+        "bury_refused",
+        "live",
+        {"AND j.processed_at IS NULL": NOTHING},
+        "test_refusals::test_a_row_that_changed_meanwhile_is_not_given_up[ended meanwhile]",
+    ),
     # Sweeps
+    query(
+        "sweep_jobs",
+        "aside",
+        {"AND j.id <> ALL (%(aside)s::uuid[])": NOTHING},
+        "test_refusals::test_claims_and_sweeps_leave_out_what_was_put_aside",
+    ),
     query("sweep_jobs", "live", {"lane.priority AND j.processed_at IS NULL": "lane.priority"}, f"{LIVE}[sweep_jobs]"),
     query(
         "sweep_jobs",

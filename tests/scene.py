@@ -1,7 +1,7 @@
 """What tests of the engine share: publishing tasks, a claim and an ack without a worker, waiting for a state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -72,7 +72,14 @@ async def link(settings: Settings, name: str = "test") -> AsyncIterator[Link]:
 
 
 async def claim(
-    one: Link, *, worker: str = "w-1", most: int = 10, queue: str = "default", lease: timedelta = LEASE, place: Any = START
+    one: Link,
+    *,
+    worker: str = "w-1",
+    most: int = 10,
+    queue: str = "default",
+    lease: timedelta = LEASE,
+    place: Any = START,
+    aside: Sequence[str] = (),
 ) -> list[Any]:
     """The jobs of claim_jobs.sql: (id, lease, lane, job_id, job_type, user_id, attempt, ...), in order."""
     lanes = list(range(10))
@@ -87,6 +94,7 @@ async def claim(
             "lane_ids": [place[1]] * 10,
             "lease": lease,
             "worker": worker,
+            "aside": list(aside),
         },
     )
     return answer_from(rows).jobs
@@ -101,6 +109,7 @@ async def sweep(
     types: tuple[str, ...] = ("test.job",),
     rescue: bool = True,
     lease: timedelta = LEASE,
+    aside: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """One whole sweep by hand: what was done -> job ids, in order."""
     rows = await one.run(
@@ -120,6 +129,7 @@ async def sweep(
             "types": list(types),
             "rescue": rescue,
             "lease": lease,
+            "aside": list(aside),
         },
     )
     done: dict[str, list[str]] = {}

@@ -1,7 +1,6 @@
 """Acks in groups: one bad row, one lost reply, one deadlock harm nobody else."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,20 +84,19 @@ async def test_one_outcome_that_the_database_refuses_loses_no_other(
     assert (await the_job(connection, "j8"))["error"] == "an error"
 
 
-async def test_one_row_that_violates_a_check_loses_no_other(
-    connection: Connection, settings: Settings, scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_row_that_violates_a_check_loses_no_other(connection: Connection, settings: Settings, scene: Scene) -> None:
     jobs = await claimed(connection, settings, scene, 20)
     for held in jobs:
         status = Status.FAILED if held.claim.job_id == "j3" else Status.COMPLETED
         scene.acker.put(held, Outcome(status, timedelta(seconds=1), "x" if status is Status.FAILED else None))
     await sql(connection, "UPDATE job_logs SET max_attempts = 1 WHERE job_id = 'j3'")
-    with caplog.at_level(logging.ERROR):
-        await scene.finish()
+    await scene.finish()
     after = await states(connection)
-    assert after.pop("j3") == "processing", "its lease runs out, and then it is rescued or buried"
+    assert after.pop("j3") == "dlq"
     assert set(after.values()) == {"completed"}
-    assert "the outcome of job j3 cannot be stored" in caplog.text
+    error = (await the_job(connection, "j3"))["error"]
+    assert "The attempt ended as failed, but the database refuses to store that" in error
+    assert "waiting_job_has_attempts_left" in error
 
 
 def losing_replies(one: Link, times: int) -> Callable[[], int]:

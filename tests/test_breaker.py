@@ -337,8 +337,12 @@ async def test_a_probe_whose_worker_died_is_replaced_and_decides_nothing(connect
         (living,) = await a_probe(one, "w-2")
         assert living[0] != dead[0]
         said = {"dependency": "server", "verdict": "alive", "reason": None, "retry_after": None}
-        assert (await one.run("report_probe", said | {"probe": dead[0], "lease": dead[1], "worker": "w-2"}))[0][0] == "half_open"
-        assert (await one.run("report_probe", said | {"probe": living[0], "lease": living[1], "worker": "w-2"}))[0][0] == "closed"
+        assert (await one.run("report_probe", said | {"probe": dead[0], "lease": dead[1], "worker": "w-2"}))[0][
+            0
+        ] == "half_open"
+        assert (await one.run("report_probe", said | {"probe": living[0], "lease": living[1], "worker": "w-2"}))[0][
+            0
+        ] == "closed"
 
 
 async def test_a_probe_that_a_failover_has_undone_decides_nothing(connection: Connection, settings: Settings) -> None:

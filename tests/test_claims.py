@@ -287,7 +287,9 @@ async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
         await blocker.execute("SELECT pg_advisory_lock(7)")
         lanes, hand = Lanes(["default"]), Hand({"default": 5}, "w-1")
         quiet = settings.with_(doorbell=False)
-        claimer = Claimer(late, lanes, hand, Doorbell(quiet, "w-1"), Breaker(late, {}, list, "w-1"), started.append, quiet, "w-1")
+        claimer = Claimer(
+            late, lanes, hand, Doorbell(quiet, "w-1"), Breaker(late, {}, list, "w-1"), started.append, quiet, "w-1"
+        )
         run, stalled = late.run, []
 
         async def stalling(statement: str, values: Any) -> Any:
@@ -300,7 +302,14 @@ async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
         claiming = asyncio.create_task(claimer.run())
         await until(lambda: _waits(connection))
         ((id, lease, *_),) = await claim(other, worker="w-2")
-        given_back = {"ids": [id], "leases": [lease], "worker": "w-2", "statuses": ["enqueued"], "delays": [None], "certain": [True]}
+        given_back = {
+            "ids": [id],
+            "leases": [lease],
+            "worker": "w-2",
+            "statuses": ["enqueued"],
+            "delays": [None],
+            "certain": [True],
+        }
         await other.run("fail_jobs", given_back | {"errors": [None], "stack_traces": [None]})
         await blocker.execute("SELECT pg_advisory_unlock(7)")
         await until(lambda: bool(started), 5, "the job's start")

@@ -154,8 +154,13 @@ async def entries_read(connection: Connection, one: Link) -> int:
 
 async def acked(one: Link, rows: list[Any]) -> None:
     held = sorted((row[0], row[1]) for row in rows)
-    values = {"ids": array(id for id, _ in held), "leases": array(lease for _, lease in held), "receipts": [None] * len(held), "worker": "w-1"}
-    assert await one.count("ack_jobs", values) == len(rows)
+    values = {
+        "ids": array(id for id, _ in held),
+        "leases": array(lease for _, lease in held),
+        "receipts": [None] * len(held),
+        "worker": "w-1",
+    }
+    assert await one.count("ack_jobs", values | {"worker": "w-1"}) == len(rows)
 
 
 async def place_of(connection: Connection, row: Any) -> Any:

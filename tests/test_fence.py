@@ -141,8 +141,16 @@ async def test_who_asks_for_live_rows_reads_the_index_of_live_rows(
     values = {
         **{"queues": ["default"], "free": [1], "lane_rooms": [1], "lane_queues": ["default"], "lane_priorities": [5]},
         **{"lane_run_afters": [START[0]], "lane_ids": [START[1]], "lane_ends": [None], "lane_end_ids": [LAST_ID]},
-        **{"slice": 10, "types": ["test.job"], "rescue": True, "lease": timedelta(seconds=30), "worker": "w", "detail": "{}"},
-        **{"ids": [], "leases": [], "batch": 10},
+        **{
+            "slice": 10,
+            "types": ["test.job"],
+            "rescue": True,
+            "lease": timedelta(seconds=30),
+            "worker": "w",
+            "detail": "{}",
+            "aside": [],
+        },
+        **{"ids": [], "leases": [], "batch": 10, "aside": []},
     }
     await a_job(connection)
     async with link(settings) as one:

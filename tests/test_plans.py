@@ -89,6 +89,7 @@ def a_claim(most: int = 100, place: Any = START) -> dict[str, Any]:
         "lane_ids": [place[1]] * 10,
         "lease": timedelta(seconds=30),
         "worker": "w-1",
+        "aside": [],
     }
 
 
@@ -140,6 +141,7 @@ async def test_a_sweep_reads_its_slice_and_no_more(connection: Connection, setti
         "lane_ends": [None] * 10,
         "lane_end_ids": [LAST_ID] * 10,
         "slice": 1000,
+        "aside": [],
         "types": ["test.job"],
         "rescue": True,
         "lease": timedelta(seconds=30),

@@ -165,6 +165,7 @@ async def test_a_slice_tells_where_it_ended_and_what_it_left(connection: Connect
                 "lane_ends": [None],
                 "lane_end_ids": [LAST_ID],
                 "slice": 3,
+                "aside": [],
                 "types": ["test.job"],
                 "rescue": True,
                 "lease": timedelta(seconds=30),

@@ -1,27 +1,34 @@
-"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group gathers."""
+"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group gathers. What the database refuses
+is narrowed down until it stands alone."""
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
-import psycopg
-
-from pgqueue.database import AWAY, REFUSED, Link, Pace, array
+from pgqueue.database import Link, Pace
 from pgqueue.job import Outcome, Status
-from pgqueue.policy import COMPLETED, plain
+from pgqueue.policy import COMPLETED, plain, unwritten
 from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.outcomes import Ended, Key, Refused, acks, failures, key, leases, row_id
+from pgqueue.worker.refusals import Trouble, damaged, divisible, final, words
 
 log = logging.getLogger("pgqueue.worker")
 
 MOST = 1000
 """Outcomes in one statement."""
 
-Ended = tuple[Held, Outcome]
-Key = tuple[str, int]
-"""An attempt: row and lease. Two attempts of one row may be in hand, when it was cancelled and replayed meanwhile."""
+VALUES: dict[str, Callable[[list[Ended]], dict[str, Any]]] = {"ack_jobs": acks, "fail_jobs": failures, "shelve_jobs": leases}
+"""Statement -> its parameters."""
+
+PROOF_SECONDS = 10.0
+"""Another outcome that was written so lately shows that it is this one alone which is refused."""
+
+LONGEST_HOLD_SECONDS = 300.0
+"""An outcome that is refused, without such proof, keeps its slot and is sent again for so long."""
 
 
 class Acker:
@@ -45,6 +52,12 @@ class Acker:
         """Completions that the circuit breaker has to hear of first."""
         self._failed: deque[Ended] = deque()
         self._shelved: deque[Ended] = deque()
+        self._troubles = {
+            name: Trouble(f"outcomes wait ({name})") for name in ("judge", "ack_jobs", "fail_jobs", "shelve_jobs")
+        }
+        self._again: list[Refused] = []
+        self._held_since: dict[Key, float] = {}
+        self._written_at = -LONGEST_HOLD_SECONDS
         self._wake = asyncio.Event()
         self._busy = False
         self._stopping = False
@@ -71,7 +84,16 @@ class Acker:
 
     @property
     def _waiting(self) -> bool:
+        return bool(self._gathered or self._again)
+
+    @property
+    def _gathered(self) -> bool:
         return bool(self._done or self._notable or self._failed or self._shelved)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether outcomes are written, or there were none to write."""
+        return not any(trouble.lasting for trouble in self._troubles.values())
 
     def stop(self) -> None:
         self._stopping = True
@@ -92,49 +114,77 @@ class Acker:
                     group = [queue.popleft() for _ in range(min(len(queue), MOST))]
                     await self._write(statement, await self._judged(group) if judged else group)
                     self._busy = False
-            if not (self._waiting or self._stopping):
+            await self._send_again()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if self._gathered or (self._stopping and not self._again):
+            return
+        due = min((one.due for one in self._again), default=None)
+        try:
+            async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
                 await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _send_again(self) -> None:
+        now = time.monotonic()
+        due, self._again = [one for one in self._again if one.due <= now], [one for one in self._again if one.due > now]
+        for one in due:
+            self._busy = True
+            await self._write(one.statement, one.group, tries=one.tries + 1, lost=one.lost, last=one.last)
+            self._busy = False
 
     async def _judged(self, group: list[Ended]) -> list[Ended]:
         pace = Pace()
+        trouble = self._troubles["judge"]
         while True:
             try:
-                return await self.breaker.judge(group)
-            except AWAY as error:
-                wait = pace.grow()
-                log.warning("%d outcomes wait for the database (%s)", len(group), type(error).__name__)
-                await asyncio.sleep(wait)
+                group = await self.breaker.judge(group)
+            except Exception as error:  # noqa: BLE001 - whatever it is, outcomes are to be written
+                trouble.tell(error)
+                if divisible(error):
+                    # The circuit breaker cannot be told; that must not keep the jobs.
+                    return group
+                await asyncio.sleep(pace.grow())
+            else:
+                trouble.over()
+                return group
 
-    async def _write(self, statement: str, group: list[Ended]) -> None:
+    async def _write(
+        self, statement: str, group: list[Ended], *, tries: int = 0, lost: bool = False, last: bool = False
+    ) -> None:
+        """Once or, where a reply may be lost, until it is certain. `last`: what is refused now is dropped."""
         pace = Pace()
-        lost = False
         while True:
             try:
                 group, written, rows = await self._send(statement, group, lost=lost)
                 break
-            except REFUSED as error:
-                await self._split(statement, group, error)
-                return
-            except AWAY as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' outcomes are to be written
+                if divisible(error):
+                    refused = Refused(statement, group, tries, lost, last)
+                    await (self._divide(refused, error) if await self._accepted(statement) else self._later(refused))
+                    return
                 lost = True
-                wait = pace.grow()
-                log.warning("%d outcomes wait for the database (%s)", len(group), type(error).__name__)
-                await asyncio.sleep(wait)
+                self._troubles[statement].tell(error)
+                await asyncio.sleep(pace.grow())
+        self._troubles[statement].over()
+        if written:
+            self._written_at = time.monotonic()
         if statement == "shelve_jobs":
             self._tell_shelved(group, rows)
         for held, outcome in group:
-            self._settle(held, outcome, _key(held) in written, tell=statement != "shelve_jobs")
+            self._settle(held, outcome, key(held) in written, tell=statement != "shelve_jobs")
 
     async def _send(self, statement: str, group: list[Ended], *, lost: bool) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
         """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
-            group.sort(key=_row_id)
-            if await self.link.count(statement, self._mine(_acks(group))) == len(group):
-                return group, {_key(held) for held, _ in group}, ()
+            group.sort(key=row_id)
+            if await self.link.count(statement, self._mine(acks(group))) == len(group):
+                return group, {key(held) for held, _ in group}, ()
             # Not all of them: whose lease is gone, and whose reply was lost before?
             return *await self._confirmed(group, frozenset()), ()
-        values = _failures(group) if statement == "fail_jobs" else _leases(group)
-        rows = await self.link.run(statement, self._mine(values))
+        rows = await self.link.run(statement, self._mine(VALUES[statement](group)))
         written = {(row[0], row[1]) for row in rows}
         if len(written) < len(group) and (lost or any(held.completing for held, _ in group)):
             return *await self._confirmed(group, written), rows
@@ -143,42 +193,72 @@ class Acker:
     async def _confirmed(self, group: list[Ended], written: Set[Key]) -> tuple[list[Ended], Set[Key]]:
         """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
         and then the job is completed whatever the handler made of that."""
-        rest = [one for one in group if _key(one[0]) not in written]
-        rows = await self.link.run("confirm_acks", self._mine(_leases(rest)))
+        rest = [one for one in group if key(one[0]) not in written]
+        rows = await self.link.run("confirm_acks", self._mine(leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
         group = [
-            (held, COMPLETED if held.completing and ended.get(_key(held)) == Status.COMPLETED else outcome)
+            (held, COMPLETED if held.completing and ended.get(key(held)) == Status.COMPLETED else outcome)
             for held, outcome in group
         ]
         return group, written | {
-            _key(held)
+            key(held)
             for held, outcome in group
-            if (status := ended.get(_key(held))) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
+            if (status := ended.get(key(held))) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
         }
 
     def _mine(self, values: dict[str, Any]) -> dict[str, Any]:
         return values | {"worker": self.hand.worker}
 
-    async def _split(self, statement: str, group: list[Ended], error: psycopg.Error) -> None:
+    async def _accepted(self, statement: str) -> bool:
+        """Whether the database carries out the statement as such, for no outcome."""
+        try:
+            await self.link.run(statement, self._mine(VALUES[statement]([])))
+        except Exception as error:  # noqa: BLE001 - it is told, and tried again
+            self._troubles[statement].tell(error)
+            return False
+        return True
+
+    async def _later(self, refused: Refused) -> None:
+        self._again.append(refused)
+
+    async def _divide(self, refused: Refused, error: Exception) -> None:
         """One outcome that the database does not take must not lose the others'."""
+        statement, group = refused.statement, refused.group
         if len(group) > 1:
-            middle = len(group) // 2
-            await self._write(statement, group[:middle])
-            await self._write(statement, group[middle:])
+            for half in (group[: len(group) // 2], group[len(group) // 2 :]):
+                await self._write(statement, half, tries=refused.tries, lost=refused.lost, last=refused.last)
             return
         held, outcome = group[0]
-        if outcome.error is not None and outcome != plain(outcome):
-            await self._write(statement, [(held, plain(outcome))])
-            return
+        if damaged(error) and outcome != plain(outcome) and (outcome.error is not None or outcome.receipt is not None):
+            await self._write(statement, [(held, plain(outcome))], lost=refused.lost, last=refused.last)
+        elif not (refused.last or self._proven(held, error)):
+            self._troubles[statement].tell(error)
+            await self._later(refused)
+        elif refused.last or statement == "shelve_jobs":
+            self._drop(held, error)
+        else:
+            await self._write("fail_jobs", [(held, unwritten(outcome, words(error)))], lost=refused.lost, last=True)
+
+    def _proven(self, held: Held, error: Exception) -> bool:
+        """Whether it is this outcome alone that is refused, for good; or it has kept its slot for long enough."""
+        now = time.monotonic()
+        since = self._held_since.setdefault(key(held), now)
+        if final(error) and (damaged(error) or self._stopping or now - self._written_at < PROOF_SECONDS):
+            return True
+        return final(error) and now - since > LONGEST_HOLD_SECONDS
+
+    def _drop(self, held: Held, error: Exception) -> None:
         log.error(
-            "the outcome of job %s cannot be stored (%s); its lease will run out",
+            "the outcome of job %s cannot be stored; its lease will run out: %s",
             held.claim.job_id,
-            type(error).__name__,
-            extra={"event": "ack.refused", "jobId": held.claim.job_id},
+            words(error),
+            extra={"event": "ack.refused", "jobId": held.claim.job_id, "row": held.claim.id, "reason": words(error)},
         )
+        self._held_since.pop(key(held), None)
         self.hand.drop(held)
 
     def _settle(self, held: Held, outcome: Outcome, written: bool, *, tell: bool) -> None:
+        self._held_since.pop(key(held), None)
         self.hand.drop(held)
         if written:
             if outcome.delay is not None:
@@ -199,7 +279,7 @@ class Acker:
         answers = {(id, lease): (status, delay) for id, lease, status, delay in rows}
         waiting: dict[str, list[float]] = {}
         for held, _ in group:
-            status, delay = answers.get(_key(held), (None, None))
+            status, delay = answers.get(key(held), (None, None))
             if status == "dlq":
                 log.error(
                     "Job %s moved to the dead-letter queue: no handler for %s",
@@ -218,30 +298,3 @@ class Acker:
                 max(delays),
                 extra={"event": "job.no_handler", "jobType": job_type, "jobs": len(delays)},
             )
-
-
-def _key(held: Held) -> Key:
-    return held.claim.id, held.claim.lease
-
-
-def _row_id(ended: Ended) -> str:
-    return ended[0].claim.id
-
-
-def _leases(group: list[Ended]) -> dict[str, Any]:
-    return {"ids": array(held.claim.id for held, _ in group), "leases": array(held.claim.lease for held, _ in group)}
-
-
-def _acks(group: list[Ended]) -> dict[str, Any]:
-    receipts = [outcome.receipt for _, outcome in group]
-    return _leases(group) | {"receipts": receipts if any(receipts) else "{}"}
-
-
-def _failures(group: list[Ended]) -> dict[str, Any]:
-    return _leases(group) | {
-        "statuses": [str(outcome.status) for _, outcome in group],
-        "delays": [outcome.delay for _, outcome in group],
-        "errors": [outcome.error for _, outcome in group],
-        "stack_traces": [outcome.stack_trace for _, outcome in group],
-        "certain": [outcome.certain and not held.claim.uncertain for held, outcome in group],
-    }

@@ -14,12 +14,16 @@ from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import Lanes, Room
+from pgqueue.worker.refusals import Trouble, divisible, words
 from pgqueue.worker.rows import answer_from, claim_from
 
 log = logging.getLogger("pgqueue.worker")
 
 MOST = 500
 """Jobs in one claim. More would come late to their handlers."""
+
+LONGEST_SEARCH = 30.0
+"""Seconds after which claims are tried again although the search for a row in their way has not ended."""
 
 LINGER = 0.005
 """Seconds that a claim waits for more slots to come free, while there is more to be had than slots."""
@@ -53,6 +57,11 @@ class Claimer:
         self._flowing = False
         self.quiet = asyncio.Lock()
         """Held by a sweep from its statement until what it claimed is in hand: what is not in hand then was never heard of."""
+        self.trouble = Trouble("no claims")
+        self.search = asyncio.Event()
+        """Claims meet a row that they cannot get past: the next sweep is to find it."""
+        self.found = asyncio.Event()
+        """That sweep has ended."""
         self._suspicious = False
         self._epoch = 0
         self._patience = 0.0
@@ -66,10 +75,11 @@ class Claimer:
                 await self._greet()
                 await self._turn()
                 pace.reset()
-            except AWAY as error:
-                wait = pace.grow()
-                log.warning("no claims: the database is away (%s); trying again in %.1f s", type(error).__name__, wait)
-                await self.doorbell.wait(wait)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs are to be claimed
+                self.trouble.tell(error)
+                if divisible(error) and await self._claims_nothing():
+                    await self._searched()
+                await self.doorbell.wait(pace.grow())
         if self._suspicious or (self.link.epoch and not self.link.connected):
             # The last reply was lost, and perhaps a claim with it.
             with contextlib.suppress(*AWAY):
@@ -89,6 +99,7 @@ class Claimer:
     def stop(self) -> None:
         self.stopping = True
         self.hand.changed.set()
+        self.found.set()
         self.doorbell.wake()
 
     async def _greet(self) -> None:
@@ -97,7 +108,12 @@ class Claimer:
         if self.link.epoch == self._epoch and not self._suspicious:
             return
         if self._epoch:
-            await self._release_orphans()
+            try:
+                await self._release_orphans()
+            except Exception as error:
+                if not divisible(error):
+                    raise
+                log.warning("jobs whose claim was not answered wait until their leases run out: %s", words(error))
         self.lanes.rewind()
         self._suspicious = False
         self._epoch = self.link.epoch
@@ -121,6 +137,23 @@ class Claimer:
             )
         if rows:
             log.warning("gave back %d jobs whose claim was not answered", len(rows), extra={"event": "orphans.released"})
+
+    async def _searched(self) -> None:
+        """A sweep has looked for the row in the way. It needs the slots that a claim would keep to itself."""
+        self.found.clear()
+        self.search.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_SEARCH):
+                await self.found.wait()
+
+    async def _claims_nothing(self) -> bool:
+        """Whether the claim works as such, for no row: else the statement is refused, and not one of the rows."""
+        try:
+            await self.link.run("claim_jobs", self._parameters([]))
+        except Exception as error:  # noqa: BLE001 - it is told, and tried again
+            self.trouble.tell(error)
+            return False
+        return True
 
     async def _turn(self) -> None:
         await self._room()
@@ -197,6 +230,7 @@ class Claimer:
             rooms = self.lanes.plan(free)
             sent_at = time.monotonic()
             answer = answer_from(await self.link.run("claim_jobs", self._parameters(rooms)))
+            self.trouble.over()
         lanes = [(number, position) for number, room in enumerate(rooms) for position in range(len(room.lanes))]
         taken = {lanes[lane - 1]: found for lane, found in answer.lanes.items()}
         again = self.lanes.claimed(rooms, taken, answer.now, answer.paused)
@@ -220,4 +254,5 @@ class Claimer:
             "lane_ids": array(lane.cursor[1] for _, lane in lanes),
             "lease": self.settings.lease,
             "worker": self.worker,
+            "aside": array(self.hand.aside.ids),
         }

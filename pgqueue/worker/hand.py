@@ -1,11 +1,13 @@
 """What a worker has in hand: the attempts it claimed and has not yet got rid of, and how many slots that leaves."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pgqueue.job import Claim
+from pgqueue.worker.refusals import Aside
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +55,14 @@ class Hand:
     """The name under which it claims: with row and lease it says whose attempt a write belongs to."""
     held: dict[str, Held] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
+    aside: Aside = field(default_factory=Aside)
+    """Rows that claims and sweeps leave out."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a slot comes free."""
     kept: dict[str, int] = field(default_factory=dict)
     """Slots that claims leave for the next sweep: it found leases that ran out, and no slot to start their jobs in."""
+    taken_at: float = -math.inf
+    """When the last claim was sent that brought a job."""
     _used: dict[str, int] = field(default_factory=dict)
     _rescued: set[str] = field(default_factory=set)
 
@@ -82,6 +88,7 @@ class Hand:
 
     def take(self, claim: Claim, claimed_at: float) -> Held:
         held = Held(claim, claimed_at)
+        self.taken_at = claimed_at
         if before := self.held.get(claim.id):
             self.lose(before, "its job was claimed again")
         self.held[claim.id] = held

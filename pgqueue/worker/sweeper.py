@@ -4,18 +4,20 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from pgqueue.database import AWAY, Link, Pace, array
+from pgqueue.database import Link, Pace, array
 from pgqueue.settings import Settings
 from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
+from pgqueue.worker.refusals import Trouble, divisible
 from pgqueue.worker.rows import SweepRow, claim_from_sweep, probe_from
+from pgqueue.worker.search import Search
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -35,6 +37,9 @@ SHARE = 0.03
 LONGEST_PAUSE = 5.0
 """Seconds; one that took long because somebody stood still is no reason to stay away for a minute."""
 
+
+Swept = Sequence[tuple[int, Lane, Place]]
+"""Lanes with their numbers, and from where on."""
 
 WHAT = {
     "rescue": "is rescued",
@@ -77,30 +82,45 @@ class Sweeper:
         self._unfinished: set[int] = set(range(len(lanes.all)))
         self._lapsed: Counter[str] = Counter()
         """Of each queue: jobs whose turn it is to be started here, and for which there was no slot."""
-        self._stop = asyncio.Event()
+        self.trouble = Trouble("no sweeps")
+        self._search = Search(self)
+        self._stop = False
 
     async def run(self) -> None:
         pace = Pace()
-        while not self._stop.is_set():
+        while not self._stop:
             try:
                 began = time.monotonic()
+                if self.claimer.search.is_set():
+                    self.claimer.search.clear()
+                    try:
+                        await self._search.run()
+                    finally:
+                        self.claimer.found.set()
                 finished = await self._turn()
                 self.turns += 1
                 took = time.monotonic() - began
                 self.last_beat = time.monotonic()
                 pace.reset()
+                self.trouble.over()
                 wait = max(min(took / SHARE, LONGEST_PAUSE), self._interval() if finished else 0.0)
-            except AWAY as error:
-                log.debug("no sweep: the database is away (%s)", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' leases are to be looked after
+                self.trouble.tell(error)
                 wait = pace.grow()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._stop.wait()
-            except TimeoutError:
-                pass
+                if divisible(error):
+                    self.claimer.search.set()
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.claimer.search.wait()
+        except TimeoutError:
+            pass
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stop = True
+        self.claimer.search.set()
 
     def _interval(self) -> float:
         if any(self.hand.kept.values()):
@@ -112,8 +132,21 @@ class Sweeper:
     async def _turn(self) -> bool:
         """One slice of every lane. True when that was the end of all of them."""
         swept = [(index, self.lanes.all[index], self._places[index]) for index in sorted(self._unfinished)]
+        seen = await self.sweep(swept)
+        await self._probe()
+        finished = self._advance(swept, seen)
+        for queue in self.hand.slots:
+            if finished or self._lapsed[queue]:
+                self.hand.keep(queue, self._lapsed[queue])
+        if finished:
+            self._lapsed.clear()
+        return finished
+
+    async def sweep(self, swept: Swept, size: int = SLICE, end: Place | None = None) -> dict[int, tuple[int, Place]]:
+        """One slice of each of these lanes, up to `end`, and what there is to do in it. Answers how many rows were seen in which of
+        them, and the place of the last."""
         async with self.claimer.quiet:
-            rows, sent_at = await self._sweep(swept)
+            rows, sent_at = await self._sweep(swept, size, end)
             for row in rows:
                 if row.action not in ("lane", "clock"):
                     self._mend(row, swept[row.lane - 1][1], sent_at)
@@ -128,16 +161,9 @@ class Sweeper:
                     self._lapsed[lane.queue] += row.lease
                 case "clock":
                     self.breaker.heard(row.trouble)
-                    if not row.attempt_count:
+                    if swept and not row.attempt_count:
                         await self.register(self.link)
-        await self._probe()
-        finished = self._advance(swept, seen)
-        for queue in self.hand.slots:
-            if finished or self._lapsed[queue]:
-                self.hand.keep(queue, self._lapsed[queue])
-        if finished:
-            self._lapsed.clear()
-        return finished
+        return seen
 
     async def _probe(self) -> None:
         """Starts a job to see whether what it depends on works again, when nobody else is doing so."""
@@ -152,11 +178,7 @@ class Sweeper:
                     "queues": [queue for queue, count in free.items() if count > 0],
                     "dependencies": dependencies,
                 }
-                try:
-                    rows = await self.link.run("claim_probe", parameters)
-                except AWAY:
-                    self.claimer.suspect()
-                    raise
+                rows = await self._run("claim_probe", parameters)
             if not any(free.values()):
                 self._lapsed.update(dict.fromkeys(self.hand.slots, 1))
             for row in rows:
@@ -166,15 +188,19 @@ class Sweeper:
                 )
                 self.start(self.hand.take(claim, sent_at))
 
-    async def _sweep(self, swept: list[tuple[int, Lane, Place]]) -> tuple[list[SweepRow], float]:
+    async def _sweep(self, swept: Swept, size: int, end: Place | None) -> tuple[list[SweepRow], float]:
         with self.hand.reserved(0 if self.claimer.stopping else MOST, sweeping=True) as free:
             sent_at = time.monotonic()
-            try:
-                rows = await self.link.run("sweep_jobs", self._parameters(swept, free))
-                return list(map(SweepRow._make, rows)), sent_at
-            except AWAY:
+            rows = await self._run("sweep_jobs", self._parameters(swept, free, size, end))
+            return list(map(SweepRow._make, rows)), sent_at
+
+    async def _run(self, statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        try:
+            return await self.link.run(statement, parameters)
+        except Exception as error:
+            if not divisible(error):
                 self.claimer.suspect()
-                raise
+            raise
 
     def _mend(self, row: SweepRow, lane: Lane, sent_at: float) -> None:
         if row.action != "claim":
@@ -188,7 +214,7 @@ class Sweeper:
         self.lanes.rewind([lane])
         self.claimer.doorbell.wake()
 
-    def _advance(self, swept: list[tuple[int, Lane, Place]], seen: dict[int, tuple[int, Place]]) -> bool:
+    def _advance(self, swept: Swept, seen: dict[int, tuple[int, Place]]) -> bool:
         for position, (index, _, _) in enumerate(swept):
             count, last = seen.get(position, (0, START))
             if count >= SLICE:
@@ -201,10 +227,10 @@ class Sweeper:
         self._unfinished = set(range(len(self.lanes.all)))
         return True
 
-    def _parameters(self, swept: list[tuple[int, Lane, Place]], free: dict[str, int]) -> dict[str, Any]:
+    def _parameters(self, swept: Swept, free: dict[str, int], size: int, end: Place | None) -> dict[str, Any]:
         # A resting worker's sweep takes the place of its claims; a starving lane may hold another's expired leases anywhere.
-        whole = self.claimer.resting
-        ends = [None if whole or lane.starving else lane.cursor for _, lane, _ in swept]
+        whole = self.claimer.resting or size < SLICE
+        ends = [end or (None if whole or lane.starving else lane.cursor) for _, lane, _ in swept]
         lease = self.settings.lease.total_seconds()
         return {
             "worker": self.worker,
@@ -217,7 +243,8 @@ class Sweeper:
             "lane_ids": array(place[1] for _, _, place in swept),
             "lane_ends": [None if end is None else end[0] for end in ends],
             "lane_end_ids": array(LAST_ID if end is None else end[1] for end in ends),
-            "slice": SLICE,
+            "slice": size,
+            "aside": array(self.hand.aside.ids),
             "types": self.types,
             "rescue": not self.claimer.stopping and self.hand.may_rescue(time.monotonic(), lease),
             "lease": self.settings.lease,

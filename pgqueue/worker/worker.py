@@ -62,8 +62,9 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether it has heard from the database lately."""
-        return self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
+        """Whether it has heard from the database lately, and can claim and write outcomes."""
+        heard = self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
+        return heard and self.acker.healthy and not self.claimer.trouble.lasting
 
     @property
     def statements(self) -> int:

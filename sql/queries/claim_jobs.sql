@@ -1,5 +1,6 @@
 -- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a priority of that queue), oldest
--- first, each lane from its cursor on. Types that depend on something whose breaker is not closed are passed over.
+-- first, each lane from its cursor on. Types that depend on something whose breaker is not closed are passed over, and so are rows
+-- that were put aside because no statement gets past them.
 -- Three kinds of rows:
 --   a job        nth is its place among them
 --   a lane       job_id null: one that gave jobs, with the place (run_after, id) of the last of them; nth is how many
@@ -30,6 +31,7 @@ WITH trouble AS MATERIALIZED (
                    AND j.job_type <> ALL (ARRAY(SELECT t.job_type FROM trouble b JOIN job_types t ON t.depends_on = b.dependency
                                                  WHERE b.state <> 'closed'))
                    AND (j.run_after, j.id) > (lane.run_after, lane.id) AND j.run_after <= now()
+                   AND j.id <> ALL (%(aside)s::uuid[])
                  ORDER BY j.run_after, j.id LIMIT room.free FOR NO KEY UPDATE SKIP LOCKED
             ) AS due
            WHERE lane.room = room.ord

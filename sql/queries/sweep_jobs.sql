@@ -29,6 +29,7 @@ WITH beat AS (
            WHERE j.queue = lane.queue AND j.priority = lane.priority AND j.processed_at IS NULL
              AND (j.run_after, j.id) > (lane.run_after, lane.id)
              AND (j.run_after, j.id) <= (coalesce(lane.end_run_after, now()), lane.end_id) AND j.run_after <= now()
+             AND j.id <> ALL (%(aside)s::uuid[])
            ORDER BY j.run_after, j.id LIMIT %(slice)s
       ) AS seen
 ), found AS (
