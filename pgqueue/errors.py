@@ -82,18 +82,30 @@ class Ending(Exception):
 
 class Retry(Ending):
     """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the backoff). `uncertain`: what
-    the attempt had announced by `job.intend()` may have been done all the same."""
+    the attempt had announced by `job.intend()` may have been done all the same. `answered`: what the job depends on works; it
+    refused this job only, so the circuit breaker does not count the failure."""
 
     def __init__(
-        self, message: str = "the handler asked for a retry", *, after: Duration | None = None, uncertain: bool = False
+        self,
+        message: str = "the handler asked for a retry",
+        *,
+        after: Duration | None = None,
+        uncertain: bool = False,
+        answered: bool = False,
     ) -> None:
         super().__init__(message)
         self.after = None if after is None else duration(after)
         self.uncertain = uncertain
+        self.answered = answered
 
 
 class Discard(Ending):
-    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left."""
+    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left. `answered`: what the job depends
+    on said so, and therefore works."""
+
+    def __init__(self, message: str = "", *, answered: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 class Snooze(Ending):
@@ -107,8 +119,10 @@ class Snooze(Ending):
 
 class DependencyDown(Ending):
     """Something that the job needs is broken, not the job: this attempt does not count, the circuit breaker of `dependency`
-    opens, and the jobs of all types that depend on it wait until one of them gets through."""
+    opens, and the jobs of all types that depend on it wait until one of them gets through. The job keeps its place in the queue;
+    with `after` it comes again no earlier than that, because it may be the only one that is refused so."""
 
-    def __init__(self, dependency: str, message: str | None = None) -> None:
+    def __init__(self, dependency: str, message: str | None = None, *, after: Duration | None = None) -> None:
         super().__init__(message or f"{dependency} is down")
         self.dependency = dependency
+        self.after = None if after is None else duration(after)

@@ -104,6 +104,10 @@ class Outcome(msgspec.Struct, frozen=True):
     """What the failure is blamed on; the circuit breaker is told before the job is."""
     down: bool = False
     """It is known to be broken: no need to see others fail."""
+    aside: timedelta | None = None
+    """How long the job itself waits, although the breaker lets others keep their places."""
+    answered: bool = False
+    """What the job depends on works, although the attempt failed: it refused this job only."""
     retry_after: timedelta | None = None
     """How long it asked to be left alone."""
     certain: bool = True

@@ -70,21 +70,28 @@ def verdict(
             return Outcome(Status.ENQUEUED, delay=error.delay, error=_text(error.reason))
         case DependencyDown():
             return Outcome(
-                Status.ENQUEUED, delay=DEPENDENCY_DELAY, error=_text(spoken(error)), dependency=error.dependency, down=True
+                Status.ENQUEUED,
+                delay=max(DEPENDENCY_DELAY, error.after or DEPENDENCY_DELAY),
+                error=_text(spoken(error)),
+                dependency=error.dependency,
+                down=True,
+                aside=error.after,
             )
         case Discard():
-            return Outcome(Status.DLQ, error=_text(spoken(error) or "discarded"))
+            return Outcome(Status.DLQ, error=_text(spoken(error) or "discarded"), answered=error.answered)
         case Undecodable():
             return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {error}"))
     said, stack = _failure(error)
     delay = None if claim.attempt >= claim.max_attempts else backoff_delay(backoff, claim.attempt, jitter)
     after = error.after if isinstance(error, Retry) else None
+    answered = isinstance(error, Retry) and error.answered
     return Outcome(
         Status.DLQ if delay is None else Status.FAILED,
         delay=delay if delay is None or after is None else max(delay, after),
         error=said,
         stack_trace=stack,
-        dependency=depends_on if blames_dependency(error) else None,
+        dependency=depends_on if blames_dependency(error) and not answered else None,
+        answered=answered,
         retry_after=after,
         certain=isinstance(error, Ending) and not (isinstance(error, Retry) and error.uncertain),
     )
@@ -93,7 +100,8 @@ def verdict(
 def spared(outcome: Outcome, *, probe: bool) -> Outcome:
     """The same failure while the breaker is open: the attempt does not count, and the job waits at its old place; a failed probe
     goes to the back of its lane, so that one bad job is not every probe."""
-    return msgspec.structs.replace(outcome, status=Status.ENQUEUED, delay=timedelta() if probe else None, stack_trace=None)
+    delay = outcome.aside or (timedelta() if probe else None)
+    return msgspec.structs.replace(outcome, status=Status.ENQUEUED, delay=delay, stack_trace=None)
 
 
 def _failure(error: BaseException) -> tuple[str | None, str | None]:

@@ -127,6 +127,11 @@ LATER = [
         "test_probes::test_failures_that_are_told_at_once_add_up",
     ),
     later(
+        "failed-old",
+        {"AND j.started_at < was.closed_at": "AND false"},
+        "test_refused_jobs::test_failures_that_began_before_it_closed_do_not_count",
+    ),
+    later(
         "probed-fence",
         {"AND d.probe_id = probe AND d.probe_lease = dependency_probed.lease": NOTHING},
         "test_breaker::test_a_probe_whose_worker_died_is_replaced_and_decides_nothing",
@@ -145,6 +150,16 @@ LATER = [
         "probe-lock",
         {"ORDER BY d.probe_at FOR UPDATE SKIP LOCKED": "ORDER BY d.probe_at"},
         "test_probes::test_a_dependency_that_was_tried_while_it_was_chosen_is_not_tried_again",
+    ),
+    later(
+        "probe-fresh",
+        {"ORDER BY head.attempt_count > 0, head.run_after": "ORDER BY head.run_after"},
+        "test_refused_jobs::test_a_probe_is_a_job_that_has_not_failed[in its lane]",
+    ),
+    later(
+        "probe-fresh-lane",
+        {"ORDER BY lane.failed, p.priority": "ORDER BY p.priority"},
+        "test_refused_jobs::test_a_probe_is_a_job_that_has_not_failed[in a later lane]",
     ),
     later(
         "probe-lease",

@@ -52,7 +52,7 @@ async def test_a_probe_is_an_attempt_like_any_other(connection: Connection, sett
 async def test_a_job_that_runs_is_no_probe(connection: Connection, settings: Settings) -> None:
     """It was started before the breaker opened."""
     await a_job(connection, job_id="runs", status="processing", run_after=timedelta(minutes=-9))
-    await a_job(connection, job_id="waits")
+    await a_job(connection, job_id="waits", status="failed")
     async with link(settings) as one:
         assert await probe(one) == ["waits"]
 

@@ -2,15 +2,20 @@
 (job_dependencies), shared by all workers; here is only what this worker has seen."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pgqueue.database import Link, array
 from pgqueue.job import Outcome, Status
 from pgqueue.policy import spared
+from pgqueue.telemetry import clean
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
+
+LONGEST_NAME = 200
+"""Characters of a dependency's name. A handler may have made it up; the database takes no NUL and no key of any length."""
 
 Ended = tuple[Held, Outcome]
 
@@ -28,15 +33,23 @@ class Breaker:
         """Dependencies whose breaker is not closed, as far as this worker has heard."""
         self._suspects: set[str] = set()
         self._succeeded_at: dict[str, float] = {}
+        self._closed_at: dict[str, float] = {}
+        """When this worker heard that a breaker had closed, by the monotonic clock."""
 
     def heard(self, trouble: Sequence[str] | None) -> None:
         """What a claim or a sweep read: "name state" of each dependency in trouble."""
         states = dict(one.rsplit(" ", 1) for one in trouble or ())
         waiting = {name for name, state in states.items() if state != "closed"}
         self._suspects = set(states) - waiting
-        if self.waiting - waiting:
-            self.closed()
+        works_again = self.waiting - waiting
         self.waiting = waiting
+        if works_again:
+            self._note_closed(works_again)
+
+    def _note_closed(self, dependencies: Iterable[str]) -> None:
+        now = time.monotonic()
+        self._closed_at.update((name, now) for name in dependencies)
+        self.closed()
 
     @property
     def probing(self) -> list[str]:
@@ -58,7 +71,7 @@ class Breaker:
             if held.claim.probe is not None:
                 await self._end_probe(held, outcome)
             elif outcome.dependency is not None:
-                blamed.setdefault(outcome.dependency, []).append((held, outcome))
+                blamed.setdefault(clean(outcome.dependency, LONGEST_NAME), []).append((held, outcome))
             elif outcome.status is Status.COMPLETED and (suspect := self.depends.get(held.claim.job_type)) in self._suspects:
                 await self.link.run("report_success", {"dependency": suspect})
                 self._suspects.discard(suspect)
@@ -68,9 +81,14 @@ class Breaker:
 
     async def _report(self, dependency: str, failures: list[Ended]) -> None:
         succeeded_at = self._succeeded_at.get(dependency)
-        since = [(held, outcome) for held, outcome in failures if succeeded_at is None or held.finished_at > succeeded_at]
-        if not since and not any(outcome.down for _, outcome in failures):
-            # Another one got through after all of these.
+        since = [
+            (held, outcome)
+            for held, outcome in failures
+            if not self._began_before(dependency, held)
+            and (outcome.down or succeeded_at is None or held.finished_at > succeeded_at)
+        ]
+        if not since:
+            # Another one got through after all of these, or they began before the breaker closed.
             self._suspects.add(dependency)
             return
         rows = await self.link.run(
@@ -78,8 +96,8 @@ class Breaker:
             {
                 "dependency": dependency,
                 "jobs": array(held.claim.id for held, _ in since),
-                "down": any(outcome.down for _, outcome in failures),
-                "reason": failures[-1][1].error,
+                "down": any(outcome.down for _, outcome in since),
+                "reason": since[-1][1].error,
                 "retry_after": max((outcome.retry_after for _, outcome in since if outcome.retry_after), default=None),
                 "succeeded_ago": None if succeeded_at is None else f"{time.monotonic() - succeeded_at:.6f} s",
             },
@@ -93,14 +111,15 @@ class Breaker:
             log.error(
                 "%s is down, jobs that depend on it wait: %s",
                 dependency,
-                failures[-1][1].error,
+                since[-1][1].error,
                 extra={"event": "breaker.opened", "dependency": dependency},
             )
 
     async def _end_probe(self, held: Held, outcome: Outcome) -> None:
         dependency = held.claim.probe or ""
         down = outcome.dependency == dependency
-        verdict = "alive" if outcome.status is Status.COMPLETED else "down" if down else "unclear"
+        alive = outcome.status is Status.COMPLETED or outcome.answered
+        verdict = "alive" if alive else "down" if down else "unclear"
         rows = await self.link.run(
             "report_probe",
             {
@@ -116,12 +135,18 @@ class Breaker:
         if rows[0][0] == "closed":
             self.waiting.discard(dependency)
             log.info("%s works again", dependency, extra={"event": "breaker.closed", "dependency": dependency})
-            self.closed()
+            self._note_closed([dependency])
         else:
             log.info("%s was tried: %s", dependency, verdict, extra={"event": "breaker.probed", "dependency": dependency})
 
     def _spared(self, held: Held, outcome: Outcome) -> Outcome:
         mine = held.claim.probe or self.depends.get(held.claim.job_type)
-        if outcome.dependency is None or outcome.dependency != mine or mine not in self.waiting:
+        if outcome.dependency is None or outcome.dependency != mine:
+            return outcome
+        if mine not in self.waiting and not self._began_before(mine, held):
             return outcome
         return spared(outcome, probe=held.claim.probe is not None)
+
+    def _began_before(self, dependency: str, held: Held) -> bool:
+        """Whether the attempt was in flight while the breaker was open, which has closed since: its failure is old news."""
+        return held.started_at <= self._closed_at.get(dependency, -math.inf)

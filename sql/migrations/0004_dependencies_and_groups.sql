@@ -14,6 +14,7 @@ CREATE TABLE job_dependencies (
     failures    jsonb       NOT NULL DEFAULT '{}',
     reason      text,
     opened_at   timestamptz,
+    closed_at   timestamptz,
     probe_at    timestamptz,
     probe_pause interval,
     probe_id    uuid,
@@ -27,6 +28,7 @@ CREATE TABLE job_dependencies (
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE job_dependencies IS 'What jobs depend on, and whether it works. No row: nobody has had trouble with it.';
 COMMENT ON COLUMN job_dependencies.failures IS 'While closed: jobs that failed on it since one last succeeded (row id -> when).';
+COMMENT ON COLUMN job_dependencies.closed_at IS 'When it last closed: failures of attempts that began before do not count.';
 COMMENT ON COLUMN job_dependencies.probe_at IS 'When the next probe may start.';
 
 -- With half of each page free, what a claim adds to every row of a page does not always fit in beside it: for some lengths of row one
@@ -43,15 +45,20 @@ RETURNS text LANGUAGE plpgsql AS $$
 -- succeed. Answers the state that follows.
 DECLARE
     was    job_dependencies;
+    fresh  uuid[];
     recent jsonb;
 BEGIN
     INSERT INTO job_dependencies (dependency) VALUES (dependency_failed.dependency) ON CONFLICT DO NOTHING;
     SELECT * INTO was FROM job_dependencies d WHERE d.dependency = dependency_failed.dependency FOR UPDATE;
     IF was.state <> 'closed' THEN RETURN was.state; END IF;
+    -- What was in flight while it was open says nothing of how it is now.
+    SELECT array_agg(n) INTO fresh FROM unnest(jobs) AS n
+     WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = n AND j.started_at < was.closed_at);
+    IF fresh IS NULL AND jobs <> '{}' THEN RETURN was.state; END IF;
     SELECT jsonb_object_agg(f.job, f.at) INTO recent
       FROM (SELECT o.key AS job, o.value AS at FROM jsonb_each_text(was.failures) AS o
              WHERE o.value::timestamptz > now() - least(interval '10 s', succeeded_ago)
-             UNION SELECT n::text, to_jsonb(now()) #>> '{}' FROM unnest(jobs) AS n) AS f;
+             UNION SELECT n::text, to_jsonb(now()) #>> '{}' FROM unnest(fresh) AS n) AS f;
     IF NOT down AND (SELECT count(*) FROM jsonb_object_keys(recent)) < 5 THEN
         UPDATE job_dependencies d SET failures = recent WHERE d.dependency = was.dependency;
         RETURN 'closed';
@@ -76,6 +83,7 @@ BEGIN
        SET state = CASE verdict WHEN 'alive' THEN 'closed' ELSE 'open' END, changed_at = now(), probe_id = NULL, probe_lease = NULL,
            probe_worker = NULL, failures = '{}',
            opened_at = CASE verdict WHEN 'alive' THEN NULL ELSE d.opened_at END,
+           closed_at = CASE verdict WHEN 'alive' THEN now() ELSE d.closed_at END,
            reason = CASE verdict WHEN 'down' THEN dependency_probed.reason ELSE d.reason END,
            probe_pause = CASE verdict WHEN 'down' THEN least(d.probe_pause * 2, interval '15 s') ELSE d.probe_pause END,
            probe_at = CASE verdict WHEN 'down' THEN now() + greatest(least(d.probe_pause * 2, interval '15 s'), retry_after)
@@ -95,7 +103,8 @@ $$;
 
 CREATE FUNCTION claim_probe(worker text, lease interval, queues text[], dependencies text[]) RETURNS SETOF job_logs LANGUAGE plpgsql AS $$
 -- Starts one job as the probe of one of these dependencies whose time has come, if no other probe is under way, anywhere.
--- The longest waiting of its types among the first thousand of each lane: a failed probe goes to the back of its lane.
+-- One that has not failed yet, if there is one among the first thousand of each lane: a job that fails by itself says little of what
+-- it depends on. Then the longest waiting: a failed probe goes to the back of its lane.
 DECLARE
     open  job_dependencies;
     taken uuid;
@@ -109,8 +118,8 @@ BEGIN
                AND j.lease_until > now());
         SELECT lane.id INTO taken
           FROM unnest(queues) AS q(queue) CROSS JOIN generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (
-              SELECT head.id, head.run_after
-                FROM (SELECT j.id, j.run_after, j.job_type FROM job_logs j
+              SELECT head.id, head.run_after, head.attempt_count > 0 AS failed
+                FROM (SELECT j.id, j.run_after, j.job_type, j.attempt_count FROM job_logs j
                        WHERE j.queue = q.queue AND j.priority = p.priority AND j.processed_at IS NULL
                          AND j.status IN ('enqueued', 'failed') AND j.run_after <= now()
                          AND j.job_type <> ALL (ARRAY(
@@ -118,10 +127,10 @@ BEGIN
                               WHERE b.state <> 'closed' AND b.dependency <> open.dependency))  -- they keep their places for long
                        ORDER BY j.run_after, j.id LIMIT 1000) AS head
                WHERE head.job_type IN (SELECT t.job_type FROM job_types t WHERE t.depends_on = open.dependency)
-               ORDER BY head.run_after, head.id LIMIT 1
+               ORDER BY head.attempt_count > 0, head.run_after, head.id LIMIT 1
           ) AS lane
          WHERE NOT EXISTS (SELECT FROM job_queues s WHERE s.queue = q.queue AND s.paused)
-         ORDER BY p.priority, lane.run_after, lane.id LIMIT 1;
+         ORDER BY lane.failed, p.priority, lane.run_after, lane.id LIMIT 1;
         CONTINUE WHEN taken IS NULL;
         RETURN QUERY
         WITH free AS MATERIALIZED (

@@ -71,8 +71,8 @@ class Ending(Claiming):
         attempt = held.claim.id, held.claim.lease
         self.oracle.probed(held.claim.probe, attempt, alive=alive, down=down, retry_after=outcome.retry_after)
         self.tally[f"probe: {'alive' if alive else 'down' if down else 'unclear'}"] += 1
-        still = held.claim.probe in hands.worker.acker.breaker.waiting
-        return spared(outcome, probe=True) if down and still else outcome
+        # Open still, or closed since the probe began.
+        return spared(outcome, probe=True) if down else outcome
 
     def _end(self, row: Row, held: Held, outcome: Outcome | None, now: datetime) -> None:
         if outcome is None:

@@ -176,7 +176,7 @@ class Oracle:
             return None
         rows = [row for row in self.rows.values() if row.waiting and row.queue in queues - self.paused and row.place[0] <= now]
         rows = [row for row in rows if self.kinds[row.job_type].depends_on == dependency]
-        return min(rows, key=lambda row: (row.priority, row.place), default=None)
+        return min(rows, key=lambda row: (row.attempt_count > 0, row.priority, row.place), default=None)
 
     def probed(
         self, dependency: str, attempt: tuple[str, int], *, alive: bool, down: bool, retry_after: timedelta | None
