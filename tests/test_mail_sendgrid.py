@@ -1,5 +1,6 @@
 """What SendGrid answers, and what becomes of the job."""
 
+import json
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,10 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
+
+
+def errors(message: str, field: str | None = None) -> str:
+    return json.dumps({"errors": [{"message": message, "field": field, "help": None}]})
 
 
 async def test_an_accepted_mail_gives_a_receipt_and_says_all_that_matters() -> None:
@@ -83,6 +88,41 @@ async def test_an_answer_other_than_202_ends_the_attempt_by_its_code(status: int
     assert "SG.a-secret-key" not in str(ended.value)
     if isinstance(ended.value, DependencyDown):
         assert ended.value.dependency == "mail"
+
+
+FROM = "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved."
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "ending", "answered"),
+    [
+        (400, errors("Maximum credits exceeded"), DependencyDown, None),
+        (401, errors("Maximum credits exceeded"), DependencyDown, None),
+        (402, errors("payment required"), DependencyDown, None),
+        (403, errors(FROM, "from"), DependencyDown, None),
+        (400, errors(FROM, "from"), DependencyDown, None),
+        (400, errors("The from email does not contain a valid address.", "from.email"), DependencyDown, None),
+        (400, errors("Invalid IP pool", "ip_pool_name"), DependencyDown, None),
+        (400, errors("Your account has been suspended"), DependencyDown, None),
+        (400, "Maximum credits exceeded", DependencyDown, None),
+        (407, "", DependencyDown, None),
+        (400, errors("Does not contain a valid address.", "personalizations.0.to.0.email"), Discard, True),
+        (400, errors("The subject is required.", "subject"), Discard, True),
+        (400, errors("daily.sending.quota.exceeded@example.com is no valid address", "personalizations"), Discard, True),
+        (400, "<html>no</html>", Discard, True),
+        (400, '{"errors": "none"}', Discard, True),
+        (413, errors("payload too large"), Discard, True),
+        (404, errors("not found"), Discard, False),
+    ],
+)
+async def test_what_concerns_our_account_is_not_blamed_on_the_mail(
+    status: int, body: str, ending: type[Ending], answered: bool | None
+) -> None:
+    async with sendgrid(status, body=body) as server, open_transport(sendgrid_settings(server.port)) as transport:
+        with pytest.raises(ending) as ended:
+            await transport.send(a_mail(to="daily.sending.quota.exceeded@example.com"))
+    assert type(ended.value) is ending
+    assert getattr(ended.value, "answered", None) is answered
 
 
 @pytest.mark.parametrize(

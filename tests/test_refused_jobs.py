@@ -153,7 +153,8 @@ async def test_what_was_in_flight_burns_nothing_even_when_it_fails_after_the_bre
     connection: Connection, settings: Settings
 ) -> None:
     """Staged: ten jobs run while the breaker opens and closes again, and fail then."""
-    gate, running = asyncio.Event(), []
+    gate = asyncio.Event()
+    running: list[str] = []
 
     @task("test.job", depends_on="server")
     async def handler(job: Job[Any]) -> None:

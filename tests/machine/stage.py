@@ -39,7 +39,8 @@ UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
 
 MOVED_BESIDE = """
 WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s)
-UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s, probe_at = probe_at - %(by)s, changed_at = changed_at - %(by)s"""
+UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s, probe_at = probe_at - %(by)s,
+                            changed_at = changed_at - %(by)s"""
 
 EMPTY = "; ".join(f"DELETE FROM job_{table}" for table in ("logs", "tombstones", "queues", "workers", "dependencies"))
 

@@ -19,6 +19,9 @@ async def unannounced() -> None:
     """For a mail of which nobody keeps an account."""
 
 
+ASIDE = 15.0
+"""Seconds; as long as a breaker waits at most between two probes."""
+
 DOUBT = " (the mail may have been sent)"
 REPLY_LENGTH = 300
 _ABSENT = frozenset(
@@ -29,6 +32,11 @@ _ABSENT = frozenset(
 def broken(message: str) -> DependencyDown:
     """The transport is broken, not the job."""
     return DependencyDown(DEPENDENCY, message)
+
+
+def forbidden(message: str) -> DependencyDown:
+    """The provider refuses us, and said so of one mail: that one steps aside, for it may be the only one."""
+    return DependencyDown(DEPENDENCY, message, after=ASIDE)
 
 
 def network_ending(where: str, error: BaseException) -> Ending:

@@ -6,21 +6,38 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
+import msgspec
 
 from pgqueue.errors import Discard, Ending, Retry, SettingsError
 from pgqueue.settings import Settings
 from service.mail.message import Mail, Sender
-from service.mail.transports.endings import DOUBT, Intend, broken, interrupted, network_ending, quoted, unannounced
+from service.mail.transports.endings import DOUBT, Intend, broken, forbidden, interrupted, network_ending, quoted, unannounced
 from service.mail.transports.secrecy import may_send_secret
+from service.mail.transports.words import about_us, bare
 
 ACCEPTED = 202
 TOO_MANY = 429
 _FROM_IN_BETWEEN = frozenset((408, 502, 504))
 """What a proxy answers that does not know what became of the request."""
+_NOT_OURS_TO_USE = frozenset((401, 402, 403, 407))
+"""The key, the account, or a proxy that wants a login."""
+_READ = frozenset((400, 413, 422))
+"""SendGrid looked at the mail, and refused this one."""
+_FIELDS_OF_OURS = frozenset(("authorization", "from", "ip_pool_name", "reply_to"))
+
 LONGEST_WAIT = 86_400.0
 """Seconds; a server that wants us to wait longer than a day is not believed."""
 
 _BEFORE_ALL_CLOCKS = 1_000_000_000  # a reset above this is a Unix time, below it a number of seconds
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    field: str | None = None
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error] = []
 
 
 class SendGridTransport:
@@ -80,9 +97,23 @@ def refusal(where: str, response: httpx.Response, address: str) -> Ending:
         return Retry(said + DOUBT, after=wait_asked(code, response.headers, time.time()), uncertain=True)
     if code == TOO_MANY or code >= 500:
         return Retry(said, after=wait_asked(code, response.headers, time.time()))
-    if code >= 400 and code not in (401, 403):
-        return Discard(said)
-    return broken(said)
+    if code < 400 or code in _NOT_OURS_TO_USE:
+        return broken(said)
+    if _refuses_us(response.text, address):
+        return forbidden(said)
+    return Discard(said, answered=code in _READ)
+
+
+def _refuses_us(text: str, address: str) -> bool:
+    """Whether what is wrong is our account or our sender: each error of the answer has a message, and the field it is about."""
+    try:
+        errors = msgspec.json.decode(text, type=_Errors).errors
+    except msgspec.MsgspecError:
+        return about_us(bare(text, address), permanent=True)
+    return any(
+        (error.field or "").partition(".")[0] in _FIELDS_OF_OURS or about_us(bare(error.message, address), permanent=True)
+        for error in errors
+    )
 
 
 def wait_asked(code: int, headers: httpx.Headers, now: float) -> float | None:

@@ -5,12 +5,13 @@ import contextlib
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected, SMTPStatus
+from aiosmtplib import SMTP, SMTPException, SMTPResponse, SMTPResponseException, SMTPServerDisconnected
 
 from pgqueue.settings import Settings
 from service.mail.message import Mail, Sender, build
 from service.mail.transports.endings import Intend, interrupted, quoted, unannounced
-from service.mail.transports.smtp_session import CLOSING, Dialler, refusal
+from service.mail.transports.replies import CLOSING
+from service.mail.transports.smtp_session import Dialler, refusal
 
 STALE_AFTER = 30.0
 """Seconds after which an idle connection is opened anew: a firewall in between may have forgotten it without telling."""
@@ -63,19 +64,22 @@ class SmtpTransport:
             step = "RCPT TO"
             await _say(client, f"RCPT TO:<{mail.to}>")
             step = "DATA"
-            _expect(await client.execute_command(b"DATA"), SMTPStatus.start_input)
+            _expect(await client.execute_command(b"DATA"), 3)
             # As late as can be: what is in doubt if we die is a mail that the server may have, and not one it cannot have.
             await intend()
             if not client.is_connected:
                 # It left meanwhile, and has nothing of the mail: no doubt about that.
                 raise SMTPServerDisconnected("Connection lost")
-            handed_in = True
+            step, handed_in = "end of data", True
             reply = await _hand_in(client, message)
             usable = True
         except SMTPResponseException as error:
             if kept and step == "MAIL FROM" and error.code == CLOSING:
                 raise _DiedIdle from None
             usable = step != "MAIL FROM" and await _reset(client, error.code)
+            if handed_in and not 400 <= error.code < 600:
+                # Neither yes nor no.
+                raise interrupted(f"{where}, {step}", error, uncertain=True) from None
             raise refusal(where, step, error.code, error.message, mail.to) from None
         except (SMTPException, OSError) as error:
             if kept and step == "MAIL FROM" and isinstance(error, SMTPServerDisconnected):
@@ -108,7 +112,7 @@ class SmtpTransport:
 
 async def _say(client: SMTP, command: str) -> None:
     """A command whose addresses are known to be nothing but addresses; aiosmtplib would parse them once more, slowly."""
-    _expect(await client.execute_command(command.encode("ascii")), SMTPStatus.completed, SMTPStatus.will_forward)
+    _expect(await client.execute_command(command.encode("ascii")), 2)
 
 
 async def _hand_in(client: SMTP, message: bytes) -> SMTPResponse:
@@ -117,11 +121,12 @@ async def _hand_in(client: SMTP, message: bytes) -> SMTPResponse:
         raise SMTPServerDisconnected("Connection lost")
     end = b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"
     client.protocol.write(message.replace(b"\r\n.", b"\r\n..") + end)
-    return _expect(await client.protocol.read_response(client.timeout), SMTPStatus.completed)
+    return _expect(await client.protocol.read_response(client.timeout), 2)
 
 
-def _expect(response: SMTPResponse, *codes: SMTPStatus) -> SMTPResponse:
-    if response.code not in codes:
+def _expect(response: SMTPResponse, first_digit: int) -> SMTPResponse:
+    """Of a code that it does not know, a client goes by the first digit (RFC 5321, 4.2.1)."""
+    if response.code // 100 != first_digit:
         raise SMTPResponseException(response.code, response.message)
     return response
 

@@ -11,13 +11,10 @@ from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPRespons
 from pgqueue.errors import Discard, Ending, Retry, SettingsError
 from pgqueue.settings import Settings
 from service.mail.text import has_control
-from service.mail.transports.endings import broken, network_ending, quoted
+from service.mail.transports.endings import broken, forbidden, network_ending, quoted
+from service.mail.transports.replies import MAIL_STEPS, Reply, Subject, subject
 from service.mail.transports.secrecy import may_send_secret
 
-CLOSING = 421
-
-# RFC 4954, section 6: whatever it was that we asked for, the server wants another login first.
-_NOT_LOGGED_IN = frozenset((530, 534, 535, 538))
 _UNKNOWN_METHOD = frozenset((500, 501, 502, 503, 504))
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
@@ -116,11 +113,13 @@ def own_name(client: SMTP) -> str:
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
-def refusal(where: str, step: str, code: int, reply: str, address: str = "") -> Ending:
+def refusal(where: str, step: str, code: int, text: str, address: str = "") -> Ending:
     """What a server's answer other than yes means for the job."""
-    said = f"{where}, {step}: {code} {quoted(reply, address)}".rstrip()
-    if code in _NOT_LOGGED_IN:
-        return broken(said)
-    if 500 <= code < 600:
-        return Discard(said) if step in ("RCPT TO", "DATA") else broken(said)
-    return Retry(said)
+    said = f"{where}, {step}: {code} {quoted(text, address)}".rstrip()
+    reply = Reply(code, text, address)
+    match subject(step, reply):
+        case Subject.US:
+            return forbidden(said) if step in MAIL_STEPS else broken(said)
+        case Subject.MAIL:
+            return Discard(said, answered=True) if reply.permanent else Retry(said, answered=True)
+    return broken(said) if reply.permanent else Retry(said)
