@@ -22,6 +22,19 @@ def flag(value: str) -> bool:
     raise ValueError(f'not a yes or no: {value!r} (write "on" or "off")')
 
 
+def encryption(value: str) -> bool | str:
+    """True: TLS from the first byte; False: not said; or one of the words that say it."""
+    word = value.strip().lower()
+    if word in ("starttls", "opportunistic", "none"):
+        return word
+    if word in ("tls", "ssl"):
+        return True
+    try:
+        return flag(word)
+    except ValueError:
+        raise ValueError(f"one of starttls, true, false, opportunistic, none, not {value!r}") from None
+
+
 def number(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.strip().isdigit() or not low <= int(value) <= high:

@@ -11,7 +11,7 @@ from psycopg import ProgrammingError
 
 from pgqueue.conninfo import foreign_parameters, libpq_string, schema_of
 from pgqueue.durations import spoken
-from pgqueue.environment import choice, flag, limit, lookup, number, parse_queues, setting, span, text, words
+from pgqueue.environment import choice, encryption, flag, limit, lookup, number, parse_queues, setting, span, text, words
 from pgqueue.errors import SettingsError
 
 
@@ -85,7 +85,13 @@ class Settings:
     )
     smtp_host: str | None = setting("SMTP_HOST", text, None, "the mail server")
     smtp_port: int = setting("SMTP_PORT", number(1, 65535), "587", "its port")
-    smtp_secure: bool = setting("SMTP_SECURE", flag, "off", "TLS from the first byte; off: STARTTLS where it is offered")
+    smtp_secure: bool | str = setting(
+        "SMTP_SECURE",
+        encryption,
+        "off",
+        "true: TLS from the first byte; off: that on port 465, else STARTTLS, demanded unless the host is loopback; "
+        "also starttls, opportunistic (STARTTLS where it is offered), none",
+    )
     smtp_user: str | None = setting("SMTP_USER", text, None, "user name at the mail server")
     smtp_password: str | None = setting("SMTP_PASSWORD", str, None, "its password; never sent without TLS", secret=True)
     smtp_ca: str | None = setting("PGQUEUE_SMTP_CA", text, None, "file with the mail server's CA, if it is no public one")

@@ -138,7 +138,21 @@ class Last:
     reply: str
 
 
-Action = str | Drop | Hang | Last
+@dataclass(frozen=True)
+class Raw:
+    """These bytes, and then nothing more, ever."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Endless:
+    """These bytes again and again, until the client has gone."""
+
+    data: bytes
+
+
+Action = str | Drop | Hang | Last | Raw | Endless
 Script = Mapping[str, Action | Sequence[Action]]
 
 POLITE: dict[str, Action] = {
@@ -199,7 +213,7 @@ class Turns:
 
     def next(self, step: str) -> Action:
         planned = self.script.get(step, "502 5.5.1 what?")
-        if isinstance(planned, str | Drop | Hang | Last):
+        if isinstance(planned, Action):
             return planned
         self.taken[step] = self.taken.get(step, 0) + 1
         return planned[min(self.taken[step], len(planned)) - 1]
@@ -213,6 +227,14 @@ async def act(action: Action, reader: asyncio.StreamReader, writer: asyncio.Stre
         action.reached.set()
         await reader.read()
         return False
+    if isinstance(action, Raw):
+        writer.write(action.data)
+        await reader.read()
+        return False
+    if isinstance(action, Endless):
+        while True:
+            writer.write(action.data)
+            await writer.drain()
     writer.write((action.reply if isinstance(action, Last) else action).encode() + b"\r\n")
     await writer.drain()
     return isinstance(action, str)

@@ -253,6 +253,14 @@ async def _get(port: int, path: str) -> str:
     return answer.split()[1].decode()
 
 
+MAIL = {
+    "PGQUEUE_MODULES": "service.jobs",
+    "MAIL_TRANSPORT": "smtp",
+    "SMTP_HOST": "mail.example.com",
+    "MAIL_FROM": "a@example.com",
+}
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "code", "sentence"),
     [
@@ -262,6 +270,11 @@ async def _get(port: int, path: str) -> str:
         ({"PGQUEUE_MODULES": "tests.factories"}, [], 2, "holds no task"),
         ({}, ["--queue", "default:none"], 2, "a queue is NAME:CONCURRENCY"),
         ({"PGQUEUE_MODULES": "service.jobs", "SMTP_HOST": "mail.example.com"}, [], 2, "MAIL_TRANSPORT is not"),
+        (MAIL | {"SMTP_HOST": "mail.example.com:2525"}, [], 2, "SMTP_PORT=2525"),
+        (MAIL | {"SMTP_HOST": "smtp://mail.example.com"}, [], 2, "not a URL"),
+        (MAIL | {"SMTP_PORT": "465", "SMTP_SECURE": "starttls"}, [], 2, "SMTP_PORT=465"),
+        (MAIL | {"MAIL_FROM": "x" * 1500 + " <a@example.com>"}, [], 2, "MAIL_FROM: a sender's name"),
+        (MAIL | {"MAIL_FROM": "a@example.com, b@example.com"}, [], 2, "MAIL_FROM: not a sender"),
     ],
 )
 async def test_wrong_settings_end_it_with_2_and_a_sentence(

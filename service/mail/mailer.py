@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pgqueue.errors import Discard
+from pgqueue.errors import Discard, SettingsError
 from pgqueue.job import Job
 from pgqueue.settings import Settings
 from service.mail.message import Mail
-from service.mail.render import Renderer
-from service.mail.transports import Transport, open_transport
+from service.mail.render import Renderer, template_problems
+from service.mail.transports import Transport, open_transport, wrong_settings
 
 logger = logging.getLogger("service.mail")
 
@@ -54,5 +54,7 @@ class Mailer:
 @asynccontextmanager
 async def open_mailer(settings: Settings) -> AsyncIterator[Mailer]:
     """Raises SettingsError with what is wrong with the settings of the mail."""
+    if problems := [*wrong_settings(settings), *template_problems(settings)]:
+        raise SettingsError(problems)
     async with open_transport(settings) as transport:
         yield Mailer(transport, Renderer(settings, transport.sender.domain), settings)

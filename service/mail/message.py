@@ -4,7 +4,7 @@ import re
 from base64 import b64encode
 from binascii import b2a_qp
 from datetime import datetime
-from email.utils import format_datetime, formataddr, getaddresses
+from email.utils import format_datetime, formataddr
 from hashlib import sha256
 
 import idna
@@ -16,10 +16,13 @@ INVALID_ADDRESS = "Invalid email address"
 LONGEST_ADDRESS = 254
 LONGEST_LOCAL_PART = 64
 LONGEST_SUBJECT = 998
+LONGEST_SENDER_NAME = 200
 
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
+_SENDER = re.compile(r"([^<>]*)<\s*([^<>\s]*)\s*>\s*")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ONE_LINE = 68
 _WORD = 39  # octets, so that a line with a field's name has at most 76 characters
 
@@ -73,15 +76,24 @@ class Sender(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "Sender":
-        """From `no-reply@example.com` or `Yellow Books <no-reply@example.com>`; the domain needs no dot. Raises ValueError."""
+        """From `no-reply@example.com` or `Yellow Books <no-reply@example.com>`; the domain needs no dot. Raises ValueError.
+
+        The name is taken as it stands, so that it needs no quotes for a colon or a comma; it may have them."""
         if has_control(text):
             raise ValueError("a sender holds no control characters")
-        found = getaddresses([text])
-        name, address = found[0] if len(found) == 1 else ("", "")
+        found = _SENDER.fullmatch(text)
+        name, address = ((found[1] or "").strip(), found[2]) if found else ("", text.strip())
         local, _, domain = address.rpartition("@")
-        if not _LOCAL_PART.fullmatch(local):
-            raise ValueError('not a sender: write "no-reply@example.com" or "Name <no-reply@example.com>"')
-        return cls(f"{local}@{_ascii_domain(domain)}", name)
+        if not _LOCAL_PART.fullmatch(local) or "@" in name:
+            raise ValueError('not a sender: write one, as "no-reply@example.com" or "Name <no-reply@example.com>"')
+        if len(name) > LONGEST_SENDER_NAME:
+            raise ValueError(f"a sender's name has at most {LONGEST_SENDER_NAME} characters")
+        domain = _ascii_domain(domain)
+        if len(local) > LONGEST_LOCAL_PART or len(local) + 1 + len(domain) > LONGEST_ADDRESS:
+            raise ValueError(f"a sender's address has at most {LONGEST_ADDRESS} characters, {LONGEST_LOCAL_PART} before the @")
+        if quoted := _QUOTED.fullmatch(name):
+            name = re.sub(r"\\(.)", r"\1", quoted[1])
+        return cls(f"{local}@{domain}", name)
 
     @property
     def domain(self) -> str:
@@ -89,9 +101,11 @@ class Sender(msgspec.Struct, frozen=True):
 
     @property
     def header(self) -> str:
-        if self.name.isascii():
-            return formataddr((self.name, self.address)) if self.name else self.address
-        return f"{_encoded_words(self.name)} <{self.address}>"
+        if not self.name:
+            return self.address
+        if self.name.isascii() and len(self.name) <= _ONE_LINE:
+            return formataddr((self.name, self.address))
+        return f"{_encoded_words(self.name)}\r\n <{self.address}>"
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):

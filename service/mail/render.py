@@ -16,6 +16,18 @@ LOCALES = ("mn", "en")
 LONGEST_BRAND = 200
 
 
+def template_problems(settings: Settings) -> list[str]:
+    """What is wrong with the settings of the templates."""
+    problems = []
+    try:
+        ZoneInfo(settings.mail_timezone)
+    except (OSError, ValueError, LookupError):
+        problems.append(f"MAIL_TIMEZONE: no such time zone: {settings.mail_timezone!r}")
+    if has_control(settings.mail_brand) or len(settings.mail_brand) > LONGEST_BRAND:
+        problems.append(f"MAIL_BRAND: one line of at most {LONGEST_BRAND} characters")
+    return problems
+
+
 class Renderer:
     """The templates, compiled once. `domain` is the sender's, for the message ids.
 
@@ -23,15 +35,9 @@ class Renderer:
     """
 
     def __init__(self, settings: Settings, domain: str) -> None:
-        problems = []
-        try:
-            self._zone = ZoneInfo(settings.mail_timezone)
-        except (OSError, ValueError, LookupError):
-            problems.append(f"MAIL_TIMEZONE: no such time zone: {settings.mail_timezone!r}")
-        if has_control(settings.mail_brand) or len(settings.mail_brand) > LONGEST_BRAND:
-            problems.append(f"MAIL_BRAND: one line of at most {LONGEST_BRAND} characters")
-        if problems:
+        if problems := template_problems(settings):
             raise SettingsError(problems)
+        self._zone = ZoneInfo(settings.mail_timezone)
         self._brand = settings.mail_brand
         self._locale = settings.mail_locale
         self._domain = domain

@@ -1,16 +1,17 @@
 """The ways out for a mail: to the log, by SMTP, by SendGrid. Each ends a failed attempt in the words of pgqueue.errors."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings, transport_problems
 from service.mail.message import Mail, Sender
 from service.mail.transports.endings import Intend, unannounced
 from service.mail.transports.log import LogTransport
-from service.mail.transports.sendgrid import SendGridTransport
+from service.mail.transports.sendgrid import SendGridTransport, usable_key, usable_url
 from service.mail.transports.smtp import SmtpTransport
+from service.mail.transports.smtp_settings import server
 
 LOG_SENDER = "no-reply@localhost.invalid"
 """Stands in the mails of log-only mode where the settings name no sender."""
@@ -42,27 +43,44 @@ class Transport(Protocol):
 @asynccontextmanager
 async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
     """The transport that the settings name; log when they name none. Raises SettingsError with all that is wrong with them."""
-    transport = _transport(settings)
+    if problems := wrong_settings(settings):
+        raise SettingsError(problems)
+    transport = _transport(settings, sender(settings))
     try:
         yield transport
     finally:
         await transport.close()
 
 
-def _transport(settings: Settings) -> Transport:
-    if problems := transport_problems(settings):
-        raise SettingsError(problems)
+def wrong_settings(settings: Settings) -> list[str]:
+    """All that keeps these settings from sending a mail, a sentence each; found without asking the server."""
+    problems = transport_problems(settings)
+    checks: list[Callable[[Settings], Any]] = [sender]
+    if settings.mail_transport == "smtp" and settings.smtp_host:
+        checks.append(server)
+    if settings.mail_transport == "sendgrid":
+        checks += [usable_key, usable_url]
+    for check in checks:
+        try:
+            check(settings)
+        except SettingsError as error:
+            problems += error.problems
+    return problems
+
+
+def sender(settings: Settings) -> Sender:
+    """Who the mails come from. Raises SettingsError."""
+    mine = settings.sendgrid_from_email if settings.mail_transport == "sendgrid" else None
+    try:
+        return Sender.parse(mine or settings.mail_from or LOG_SENDER)
+    except ValueError as error:
+        raise SettingsError([f"{'SENDGRID_FROM_EMAIL' if mine else 'MAIL_FROM'}: {error}"]) from None
+
+
+def _transport(settings: Settings, sender: Sender) -> Transport:
     match settings.mail_transport:
         case "smtp":
-            return SmtpTransport(settings, _sender("MAIL_FROM", settings.mail_from))
+            return SmtpTransport(settings, sender)
         case "sendgrid":
-            named = "SENDGRID_FROM_EMAIL" if settings.sendgrid_from_email else "MAIL_FROM"
-            return SendGridTransport(settings, _sender(named, settings.sendgrid_from_email or settings.mail_from))
-    return LogTransport(_sender("MAIL_FROM", settings.mail_from))
-
-
-def _sender(setting: str, text: str | None) -> Sender:
-    try:
-        return Sender.parse(text or LOG_SENDER)
-    except ValueError as error:
-        raise SettingsError([f"{setting}: {error}"]) from None
+            return SendGridTransport(settings, sender)
+    return LogTransport(sender)

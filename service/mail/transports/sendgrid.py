@@ -47,11 +47,11 @@ class SendGridTransport:
 
     def __init__(self, settings: Settings, sender: Sender) -> None:
         self.sender = sender
-        url = _usable_url(settings.sendgrid_url)
+        url = usable_url(settings)
         self._where = f"sendgrid {url.host}"
         self._client = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {_usable_key(settings.sendgrid_api_key or '')}"},
+            headers={"Authorization": f"Bearer {usable_key(settings)}"},
             timeout=min(settings.mail_timeout, settings.lease / 3).total_seconds(),
         )
 
@@ -146,15 +146,18 @@ def _point_in_time(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()  # without a zone it is GMT: RFC 9110, 5.6.7
 
 
-def _usable_key(key: str) -> str:
+def usable_key(settings: Settings) -> str:
+    """Raises SettingsError."""
+    key = settings.sendgrid_api_key or ""
     if not key.isascii() or not key.isprintable() or " " in key:
         raise SettingsError(["SENDGRID_API_KEY: its value is not usable"])
     return key
 
 
-def _usable_url(text: str) -> httpx.URL:
+def usable_url(settings: Settings) -> httpx.URL:
+    """Raises SettingsError."""
     try:
-        url = httpx.URL(text)
+        url = httpx.URL(settings.sendgrid_url)
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("https", "http") or not url.host:

@@ -2,20 +2,21 @@
 
 import re
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponseException
+from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPHeloError, SMTPResponseException
 
-from pgqueue.errors import Discard, Ending, Retry, SettingsError
+from pgqueue.errors import Discard, Ending, Retry
 from pgqueue.settings import Settings
-from service.mail.text import has_control
 from service.mail.transports.endings import broken, forbidden, network_ending, quoted
 from service.mail.transports.replies import MAIL_STEPS, Reply, Subject, subject
 from service.mail.transports.secrecy import may_send_secret
+from service.mail.transports.smtp_settings import Encryption, server
 
 _UNKNOWN_METHOD = frozenset((500, 501, 502, 503, 504))
+"""Answers to a command that the server does not know, or not with this argument."""
+
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 _METHODS: tuple[tuple[str, Callable[[SMTP, str, str], Awaitable[Any]]], ...] = (
@@ -29,22 +30,11 @@ class Dialler:
     """Opens connections to the server of the settings. Raises SettingsError when its name or the CA file is not usable."""
 
     def __init__(self, settings: Settings) -> None:
-        self._host = settings.smtp_host or ""
-        self._port = settings.smtp_port
-        self._secure = settings.smtp_secure
+        self._host, self._port, self._encryption, self._tls = server(settings)
         self._user = settings.smtp_user
         self._password = settings.smtp_password or ""
         # A step may not outlast the lease: a worker that hangs in one would lose the job and not know whether the mail left.
         self.timeout = min(settings.mail_timeout, settings.lease / 3).total_seconds()
-        if has_control(self._host) or " " in self._host:
-            raise SettingsError([f"SMTP_HOST: not a host name: {self._host!r}"])
-        try:
-            self._host.encode("idna")
-            self._tls = ssl.create_default_context(cafile=settings.smtp_ca)
-        except UnicodeError:
-            raise SettingsError([f"SMTP_HOST: not a host name: {self._host!r}"]) from None
-        except OSError as error:
-            raise SettingsError([f"PGQUEUE_SMTP_CA: cannot be read: {error.strerror or error}"]) from None
 
     @property
     def where(self) -> str:
@@ -57,7 +47,7 @@ class Dialler:
             port=self._port,
             local_hostname="localhost",
             timeout=self.timeout,
-            use_tls=self._secure,
+            use_tls=self._encryption is Encryption.FROM_THE_START,
             start_tls=False,
             tls_context=self._tls,
         )
@@ -65,23 +55,35 @@ class Dialler:
         try:
             await client.connect()
             step = "EHLO"
-            await client.ehlo(hostname=own_name(client))
-            if not self._secure and client.supports_extension("starttls"):
+            await _greet(client)
+            if self._may_encrypt(client):
                 step = "STARTTLS"
                 await client.starttls()
-                await client.ehlo(hostname=own_name(client))
+                await _greet(client)
             step = "login"
             await self._log_in(client)
         except SMTPResponseException as error:
             client.close()
             raise refusal(self.where, step, error.code, error.message) from None
-        except (SMTPException, OSError) as error:
+        except (SMTPException, OSError, ValueError) as error:  # ValueError: a challenge that is no base64, for instance
             client.close()
             raise network_ending(f"{self.where}, {step}", error) from error
         except BaseException:
             client.close()
             raise
         return client
+
+    def _may_encrypt(self, client: SMTP) -> bool:
+        if self._encryption in (Encryption.FROM_THE_START, Encryption.NEVER):
+            return False
+        if client.supports_extension("starttls"):
+            return True
+        if self._encryption is Encryption.STARTTLS:
+            raise broken(
+                f"{self.where}: the server offers no STARTTLS, and mail is not sent in the clear: set SMTP_SECURE=true for "
+                "TLS from the first byte, or SMTP_SECURE=opportunistic where the way to the server is safe"
+            )
+        return False
 
     async def _log_in(self, client: SMTP) -> None:
         if not self._user:
@@ -102,6 +104,16 @@ class Dialler:
                 # A refused password is not offered again in other words: that looks like guessing, and locks accounts.
                 if error.code not in _UNKNOWN_METHOD or number == len(offered):
                     raise
+
+
+async def _greet(client: SMTP) -> None:
+    """EHLO; HELO where the server does not know it (RFC 5321, 3.2)."""
+    try:
+        await client.ehlo(hostname=own_name(client))
+    except SMTPHeloError as error:
+        if error.code not in _UNKNOWN_METHOD:
+            raise
+        await client.helo(hostname=own_name(client))
 
 
 def own_name(client: SMTP) -> str:
