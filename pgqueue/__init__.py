@@ -18,6 +18,7 @@ from pgqueue.errors import (
     RateLimited,
     Retry,
     Snooze,
+    Unavailable,
 )
 from pgqueue.job import Job, JobView, NewJob, Status, Ticket
 from pgqueue.task import Backoff, Limit, Task, task
@@ -41,5 +42,6 @@ __all__ = [
     "Status",
     "Task",
     "Ticket",
+    "Unavailable",
     "task",
 ]

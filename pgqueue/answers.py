@@ -7,8 +7,13 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited, SchemaError, UnknownType
+from pgqueue.database import LOST
+from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited, SchemaError, Unavailable, UnknownType
 from pgqueue.job import JobView, Status, Ticket
+from pgqueue.reasons import reason
+
+TOO_MUCH = ("54000", "54001", "54011", "54023")
+"""What goes past a limit of Postgres, such as a payload of too many levels: sent again it would be refused again."""
 
 
 def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
@@ -77,3 +82,11 @@ def in_our_words() -> Iterator[None]:
         raise InvalidJob(message) from None
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise InvalidJob(refusal(error)) from None
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":
+            raise
+        raise InvalidJob(f"the connection's client_encoding ({error.encoding}) has no word for a character: use UTF8") from None
+    except LOST as error:
+        if getattr(error, "sqlstate", None) in TOO_MUCH:
+            raise InvalidJob(refusal(error)) from None  # type: ignore[arg-type]  # what has a sqlstate is psycopg's
+        raise Unavailable(reason(error)) from error

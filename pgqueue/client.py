@@ -1,7 +1,5 @@
 """The client: one method per verb, for producers and for operators. Reading it is reading the contents of sql/queries/."""
 
-import asyncio
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,32 +8,28 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.answers import bulk_rows, in_our_schema, in_our_words, ticket_from, view_from
-from pgqueue.database import LOST, REPEATABLE, STALE, Parameters, Pool, forsaken_on_a_standby, load, open_pool, survived
-from pgqueue.durations import Duration
-from pgqueue.errors import InvalidJob, JobNotFound, QueueError, WrongState
+from pgqueue.answers import bulk_rows, in_our_words, ticket_from, view_from
+from pgqueue.calling import NOTHING, Caller, Connection
+from pgqueue.database import Parameters
+from pgqueue.durations import Duration, duration
+from pgqueue.errors import InvalidJob, JobNotFound, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
 from pgqueue.offers import bulk_parameters, json_text, parameters, queue_of, with_id
+from pgqueue.pool import open_pool
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
 from pgqueue.sharing import SharedCommits
 from pgqueue.task import Task
 
-log = logging.getLogger("pgqueue.client")
-
 P = TypeVar("P")
 
-Connection = AsyncConnection[Any]
 MOST_AT_ONCE = 10_000
 """Jobs in one enqueue_many or replay_many."""
 
 
 EVERYTHING = DeadFilter()
-NOTHING: Parameters = {}
 
 
 class Options(TypedDict, total=False):
@@ -52,19 +46,21 @@ class Options(TypedDict, total=False):
     connection: Connection | None
 
 
-class Client:
+class Client(Caller):
     """Enqueues jobs and looks after them. Build it with `Client.open`, or from an open pool in autocommit. Never migrates: on a
-    database without our schema every verb raises SchemaError."""
+    database without our schema every verb raises SchemaError. No verb waits longer than `timeout` (5 s): then it raises
+    Unavailable, which says why."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True) -> None:
-        self.pool = pool
+    def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True, timeout: Duration = 5.0) -> None:
+        super().__init__(pool, duration(timeout).total_seconds())
         self._ringer = Ringer(pool) if doorbell else None
         self._shared = SharedCommits(self._enqueue, lambda values: self._repeat("enqueue_group", values))
 
     @classmethod
     @asynccontextmanager
     async def open(cls, database: "str | Settings | AsyncConnectionPool[Any]", **options: Any) -> AsyncIterator["Client"]:
-        """A client for a database URL, for Settings, or for a pool that is open already (which stays open)."""
+        """A client for a database URL, for Settings, or for a pool that is open already (which stays open). Options: `timeout`
+        (PGQUEUE_ENQUEUE_TIMEOUT), and `doorbell` (PGQUEUE_DOORBELL)."""
         if isinstance(database, AsyncConnectionPool):
             client = cls(database, **options)
             try:
@@ -73,8 +69,9 @@ class Client:
                 await client.close()
             return
         settings = Settings(database_url=database) if isinstance(database, str) else database
-        async with open_pool(settings) as pool:
-            client = cls(pool, doorbell=options.pop("doorbell", settings.doorbell), **options)
+        timeout = duration(options.pop("timeout", settings.enqueue_timeout))
+        async with open_pool(settings, timeout=timeout.total_seconds()) as pool:
+            client = cls(pool, doorbell=options.pop("doorbell", settings.doorbell), timeout=timeout, **options)
             try:
                 yield client
             finally:
@@ -125,12 +122,12 @@ class Client:
     async def offer(self, job: AnyJob, *, connection: Connection | None = None) -> Ticket:
         """The same, but a refusal is a ticket with an error."""
         values = parameters(job)
-        mine = with_id(values)
+        mine = with_id(values) or job.fresh_id
         with in_our_words():
             if connection is None:
                 row, repeated = await self._shared.offer(values)
             else:
-                row, repeated = (await self._execute(connection, "enqueue_job", values))[0], False
+                row, repeated = (await self._join(connection, "enqueue_job", values))[0], False
         ticket = ticket_from(row, values["job_type"])
         if mine and repeated and ticket.status is not None:
             ticket = msgspec.structs.replace(ticket, created=True)
@@ -154,11 +151,11 @@ class Client:
             if connection is None:
                 rows, repeated = await self._repeat("enqueue_jobs", values)
             else:
-                rows, repeated = await self._execute(connection, "enqueue_jobs", values), False
+                rows, repeated = await self._join(connection, "enqueue_jobs", values), False
         answers = bulk_rows(rows, given)
         if repeated:
             for job, row in zip(jobs, answers, strict=True):
-                if job.job_id is None and row["status"] is not None:
+                if (job.job_id is None or job.fresh_id) and row["status"] is not None:
                     row |= {"created": True, "queue": row["queue"] or queue_of(job)}
         if connection is None:
             for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
@@ -245,7 +242,7 @@ class Client:
 
     async def report(self, name: str) -> list[dict[str, Any]]:
         """The rows of sql/monitoring/<name>.sql, as dicts."""
-        with in_our_schema():
+        with in_our_words():
             rows, _ = await self._repeat(name, NOTHING, "monitoring")
         return rows
 
@@ -256,46 +253,3 @@ class Client:
         if row["status"] is None:
             raise JobNotFound(row["job_id"])
         raise WrongState(row["job_id"], row["status"], row["message"])
-
-    async def run(self, statement: str, values: Parameters = NOTHING) -> list[dict[str, Any]]:
-        """The rows of sql/queries/<statement>.sql, as dicts."""
-        with in_our_words():
-            rows, _ = await self._repeat(statement, values)
-        return rows
-
-    async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:
-        """Runs it in a transaction of its own; once more after a lost connection, and again after a deadlock. The second value
-        says that it may have been carried out twice."""
-        lost = False
-        for attempt in range(20):
-            try:
-                async with self.pool.connection() as connection, forsaken_on_a_standby(connection):
-                    return await self._execute(connection, statement, values, folder), lost
-            except REPEATABLE:
-                if attempt == 19:
-                    raise
-                await asyncio.sleep(0)
-            except STALE:
-                # Each connection of the pool may have it; none comes back after this.
-                if attempt == 19:
-                    raise
-            except LOST as error:
-                if lost or isinstance(error, PoolTimeout) or survived(error):
-                    raise
-                lost = True
-                await self._distrust()
-        raise QueueError(f"{statement} did not go through")
-
-    async def _distrust(self) -> None:
-        """Where one connection was lost the others may be too."""
-        if isinstance(self.pool, Pool):
-            self.pool.distrust()
-        else:
-            await self.pool.check()
-
-    async def _execute(
-        self, connection: Connection, statement: str, values: Parameters, folder: str = "queries"
-    ) -> list[dict[str, Any]]:
-        cursor = connection.cursor(row_factory=dict_row)
-        await cursor.execute(load(statement, folder), values or None)
-        return await cursor.fetchall() if cursor.description else []

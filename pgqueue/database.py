@@ -1,32 +1,26 @@
-"""The only place that knows files and connections: statements by name, pools for callers, links for the engine."""
+"""Statements by name, what they raise when the database is away, and links for the engine."""
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import cache
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, IsolationLevel
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.pq import Format
-from psycopg.rows import TupleRow, tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg.rows import TupleRow
 
+from pgqueue.session import OURS, settle
 from pgqueue.settings import Settings
+from pgqueue.statements import load as load
 
 log = logging.getLogger("pgqueue.database")
 
 Parameters = Mapping[str, Any]
 R = TypeVar("R")
 T = TypeVar("T")
-
-CHECK_PATIENCE = 2.0
-"""Seconds in which an idle connection must say that it lives."""
 
 STANDBY = psycopg.errors.ReadOnlySqlTransaction
 """What a standby answers: the address led there for a moment, and the connection is of no use although it lives."""
@@ -61,12 +55,6 @@ REPEATABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailu
 """What a statement raises when it was undone because of another one: it can simply be sent again."""
 
 
-@cache
-def load(name: str, folder: str = "queries") -> str:
-    """The statement in sql/<folder>/<name>.sql."""
-    return files(f"pgqueue.sql.{folder}").joinpath(f"{name}.sql").read_text(encoding="utf-8")
-
-
 class BoundedConnection(AsyncConnection[R]):
     """Gives up on an answer that does not come: a dead peer behind a live proxy never says a word. Raises one of LOST then, and
     is of no more use."""
@@ -78,80 +66,18 @@ class BoundedConnection(AsyncConnection[R]):
         return await super().wait(gen, interval, self.patience if timeout is None else timeout)
 
 
-class Pool(AsyncConnectionPool[BoundedConnection[TupleRow]]):
-    """A pool whose idle connections can be put under suspicion."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.used: dict[int, float] = {}
-        super().__init__(*arguments, **options)
-
-    def distrust(self) -> None:
-        """Every connection is asked whether it lives before it is lent again."""
-        self.used.clear()
-
-
-@asynccontextmanager
-async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Closes a connection of a pool that has turned out to lead to a standby, or whose prepared statements no longer fit, so that
-    the pool makes another."""
-    try:
-        yield
-    except (STANDBY, *STALE):
-        await connection.close()
-        raise
-
-
-def open_pool(settings: Settings, *, size: int | None = None, timeout: float | None = None) -> Pool:
-    """A pool, not yet open, that notices dead connections. `timeout` (s) bounds each wait for one, and each statement."""
-    most = size or settings.pool_size
-    limit = settings.statement_timeout.total_seconds() if timeout is None else timeout
-
-    async def configure(connection: BoundedConnection[TupleRow]) -> None:
-        connection.patience = limit + 1
-        await connection.set_autocommit(True)
-        if settings.pgbouncer:
-            connection.prepare_threshold = None
-            await _read_committed(connection)
-        else:
-            await connection.execute(
-                """SELECT set_config('statement_timeout', %s, false),
-                          set_config('default_transaction_isolation', 'read committed', false)""",
-                [f"{int(limit * 1000)}ms"],
-            )
-
-    async def check(connection: BoundedConnection[TupleRow]) -> None:
-        # A round trip on every checkout would cost as much as an enqueue: only what has lain idle is asked.
-        now = time.monotonic()
-        if now - pool.used.get(id(connection), 0.0) > 1.0:
-            connection.patience = min(limit, CHECK_PATIENCE)
-            await AsyncConnectionPool.check_connection(connection)
-            connection.patience = limit + 1
-        pool.used[id(connection)] = now
-
-    pool = Pool(
-        settings.conninfo,
-        connection_class=BoundedConnection,
-        min_size=min(2, most),
-        max_size=most,
-        open=False,
-        timeout=limit,
-        reconnect_timeout=10,
-        max_idle=300,
-        configure=configure,
-        check=check,
-        name="pgqueue",
-    )
-    return pool
-
-
-async def _read_committed(connection: AsyncConnection[Any]) -> None:
-    """Limits are counted in READ COMMITTED alone. Behind a pooler a session keeps nothing: where the database's default is another
-    level, each statement gets a transaction that names its own."""
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute("SELECT current_setting('default_transaction_isolation') = 'read committed'")
-        if await cursor.fetchone() != (True,):
-            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            await connection.set_autocommit(False)
+PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
+    # Rows are locked in the order in which they are given.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 
 
 class RawJson(Loader):
@@ -200,10 +126,9 @@ class Link:
         if self._connection is None or self._connection.closed:
             async with asyncio.timeout(self._limit):
                 connection: BoundedConnection[TupleRow] = await BoundedConnection.connect(
-                    self._conninfo, autocommit=True, prepare_threshold=None if self._pooled else 0
+                    self._conninfo, autocommit=True, prepare_threshold=None if self._pooled else 0, client_encoding="UTF8"
                 )
-                if not self._pooled:
-                    await connection.execute(load("set_session"), self._session())
+                await settle(connection, self._pooled, self._session())
             connection.patience = self._limit + 1
             connection.adapters.register_loader("jsonb", RawJson)
             connection.adapters.register_loader("uuid", TextId)
@@ -223,12 +148,11 @@ class Link:
         return self._cursor
 
     def _session(self) -> dict[str, str]:
-        milliseconds = int(self._limit * 1000)
-        return {
-            "statement_timeout": f"{milliseconds}ms",
-            "lock_timeout": f"{milliseconds}ms",
-            "enable_sort": "on" if self._sorting else "off",
-        }
+        """A limit on every statement, and the plans that the claim index was made for, made once."""
+        limit = f"{int(self._limit * 1000)}ms"
+        limits = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), limit)
+        # Off for claims, whose rows come in the order of their index.
+        return OURS | limits | PLANS | {"enable_sort": "on" if self._sorting else "off"}
 
     async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
         """The rows of sql/queries/<statement>.sql. Undone by a deadlock, it is sent again. Raises one of LOST, the connection

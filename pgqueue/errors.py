@@ -60,6 +60,15 @@ class UnknownType(InvalidJob):
     """Nobody has published a job type of this name."""
 
 
+class Unavailable(QueueError):
+    """The database cannot be reached, or does not answer in time. `reason` says why. What was asked may have been done or not; an
+    enqueue with an id can simply be sent again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The database is not available: {reason}")
+        self.reason = reason
+
+
 class SchemaError(QueueError):
     """The database does not hold a schema that this release can work with; the message says what to do."""
 

@@ -52,6 +52,8 @@ class AnyJob(msgspec.Struct, frozen=True):
     delay: Duration | None = None
     max_attempts: int | None = None
     filled: dict[str, Any] | None = None
+    fresh_id: bool = False
+    """The id was made for this very call: whatever has it is this job, stored by an earlier try whose answer was lost."""
 
 
 class NewJob(AnyJob, Generic[Of], frozen=True):

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from pgqueue.adoption import adopt_old_table, copy_old_rows, exists
 from pgqueue.errors import SchemaError
+from pgqueue.session import demand_utf8, settle_transaction
 
 RELEASE = 1
 """The number of this release's contract with the schema. A schema may name the lowest that it still serves (min_release)."""
@@ -101,12 +102,16 @@ async def migrate(
     """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe to run twice, and from two
     machines at once. With `adopt`, an old service's table is taken over first. `told` hears of each step before it is taken.
     SchemaError when that is not possible; nothing was changed then."""
-    async with await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
+    async with await AsyncConnection.connect(
+        conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
+    ) as connection:
+        demand_utf8(connection)
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
             raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
         # Whoever waited for the lock has to see what was done meanwhile, whatever the database's default is.
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        await connection.set_read_only(False)
         try:
             async with connection.transaction():
                 await _settle(connection, lock_timeout)
@@ -142,6 +147,7 @@ async def _apply(connection: AsyncConnection[Any], to: int | None, adopt: bool, 
 
 async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
     """A transaction for the one who migrates, in one schema: where our tables are, else the first of the search path."""
+    await settle_transaction(connection)
     await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
     # Before anything else: a session that had looked for our tables would go on believing that there are none.
     await _lock(connection, lock_timeout)
@@ -152,7 +158,7 @@ async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
     )
     row = await cursor.fetchone()
     if not row or not row[0]:
-        raise SchemaError("the schema that DATABASE_URL names is not there: CREATE SCHEMA first, then run pgqueue migrate")
+        raise SchemaError(await _nowhere(connection))
     # Functions that run with their owner's rights keep this search path: without pg_temp at its end, a caller's temporary table
     # called job_logs would come before ours.
     await connection.execute("SELECT set_config('search_path', %s, true)", [f"{row[0]}, pg_temp"])
@@ -167,15 +173,51 @@ async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:
 
 async def check_schema(connection: AsyncConnection[Any]) -> None:
     """SchemaError when this process cannot work with the schema: never migrated, behind this release, or too far ahead of it."""
+    demand_utf8(connection)
     done = await applied(connection)
     if not done:
-        raise SchemaError("the database has no schema of pgqueue: run pgqueue migrate")
+        raise SchemaError(await _missing(connection))
     _refuse_newer(done)
     missing = [one for one in migrations() if one.version not in {had.version for had in done}]
     if missing:
         raise SchemaError(
             f"the schema is at version {done[-1].version}, this release needs {missing[-1].version}: run pgqueue migrate"
         )
+
+
+async def _search_path(connection: AsyncConnection[Any]) -> tuple[str, str]:
+    """What it is, and where that is set."""
+    cursor = await connection.execute("SELECT setting, source FROM pg_settings WHERE name = 'search_path'")
+    path, source = await cursor.fetchone() or ("", "")
+    where = {
+        "database": "on the database: ALTER DATABASE ... RESET search_path",
+        "user": "on the role: ALTER ROLE ... RESET search_path",
+        "database user": "on the role in this database: ALTER ROLE ... IN DATABASE ... RESET search_path",
+        "client": "by DATABASE_URL",
+    }
+    return str(path), where.get(source, "in the configuration of the server")
+
+
+async def _nowhere(connection: AsyncConnection[Any]) -> str:
+    path, where = await _search_path(connection)
+    return f"there is no schema of the search path ({path or 'empty'}, set {where}): CREATE SCHEMA first, or name another one"
+
+
+async def _missing(connection: AsyncConnection[Any]) -> str:
+    """A search path that leads elsewhere is no reason to migrate again."""
+    cursor = await connection.execute(
+        """SELECT c.relnamespace::regnamespace::text FROM pg_class c
+            WHERE c.relname = 'job_migrations' AND c.relkind = 'r' ORDER BY 1 LIMIT 1"""
+    )
+    found = await cursor.fetchone()
+    if found is None:
+        return "the database has no schema of pgqueue: run pgqueue migrate"
+    path, where = await _search_path(connection)
+    return (
+        f"the tables of pgqueue are in the schema {found[0]}, and the search path leads elsewhere "
+        f"({path or 'empty'}, set {where}): "
+        "add ?schema=... to the database URL, or change the search path; for tables of their own there, run pgqueue migrate"
+    )
 
 
 def _refuse_newer(done: list[Applied]) -> None:

@@ -5,6 +5,7 @@ import re
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from pgqueue.errors import Unavailable
 from pgqueue.telemetry import clean
 
 _STATES = {
@@ -44,9 +45,14 @@ _TEXTS = (
     (r"connection (?:is |was )?(?:closed|lost|reset)|broken pipe|reset by peer|SYSCALL|EOF", "08"),
 )
 
+_REFUSED = re.compile(r"failed: [^\s:]+:  (.+)")
+"""What a server that refused a login wrote, in its own language."""
+
 
 def reason(error: BaseException) -> str:
     """Why the database cannot be used, as a part of a sentence. Names no host, login or password: it may be logged and shown."""
+    if isinstance(error, Unavailable):
+        return error.reason
     state = getattr(error, "sqlstate", None)
     if state:
         known = _STATES.get(state) or _STATES.get(state[:2])
@@ -60,6 +66,8 @@ def reason(error: BaseException) -> str:
     for pattern, what in _TEXTS:
         if state is None and re.search(pattern, said, re.IGNORECASE):
             return _STATES.get(what, what)
+    if refused := _REFUSED.search(said):
+        return clean(f"the server answered: {refused[1]}", 300)
     if isinstance(error, TimeoutError):
         return "timed out: the server did not answer"
     if isinstance(error, psycopg.Error) and error.diag.message_primary:

@@ -30,6 +30,10 @@ class Settings:
         "PGQUEUE_STATEMENT_TIMEOUT", span("100ms", "1h"), "30s", "longest time that one statement of a worker may take"
     )
 
+    enqueue_timeout: timedelta = setting(
+        "PGQUEUE_ENQUEUE_TIMEOUT", span("50ms", "1h"), "5s", "how long a client waits for a connection and an answer"
+    )
+
     # The worker
     queues: dict[str, int] = setting("PGQUEUE_QUEUES", parse_queues, "default:50", "queues of a worker: how many jobs at once")
     modules: tuple[str, ...] = setting(
@@ -127,7 +131,12 @@ class Settings:
     @property
     def direct_conninfo(self) -> str:
         """The same, past the pooler."""
-        return libpq_string(self.direct_url or self._required_url(), self.pgbouncer and not self.direct_url)
+        return libpq_string(self.direct_url or self._required_url(), self.direct_is_pooled)
+
+    @property
+    def direct_is_pooled(self) -> bool:
+        """Whether a pooler is on that way all the same."""
+        return self.pgbouncer and not self.direct_url
 
     def _required_url(self) -> str:
         if not self.database_url:

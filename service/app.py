@@ -10,7 +10,7 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 
 from pgqueue.client import Client
-from pgqueue.database import open_pool
+from pgqueue.pool import open_pool
 from pgqueue.registry import declarations
 from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> Litestar:
     tasks, _ = load_tasks(settings.modules)
     declared = declarations(tasks.values(), settings)
     pool = open_pool(settings, timeout=longest(settings))
-    client = Client(pool, doorbell=settings.doorbell)
+    client = Client(pool, doorbell=settings.doorbell, timeout=longest(settings))
     patience = Patience()
     presence = Presence(pool, declared, patience, settings.request_timeout.total_seconds())
     desk = Desk(client, Catalog(tasks, declared, settings), access, presence, patience, settings)

@@ -42,7 +42,7 @@ class Catalog:
     def sign_in(self, posted: SignInRequest, job_id: str | None) -> AnyJob:
         """A sign-in that was posted. Refusal 400."""
         sent, filled = self._checked(signin.JOB_TYPE, msgspec.to_builtins(posted))
-        return NewJob(signin.JOB_TYPE, sent, job_id or _sign_in_id(sent["userId"]), filled=filled)
+        return NewJob(signin.JOB_TYPE, sent, job_id or _sign_in_id(sent["userId"]), filled=filled, fresh_id=job_id is None)
 
     def email(self, posted: EmailRequest, job_id: str | None) -> AnyJob:
         """An administrator's mail. Refusal 400."""

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from litestar import Request
 
 from pgqueue.client import Client
-from pgqueue.errors import SchemaError, UnknownType
+from pgqueue.errors import SchemaError, Unavailable, UnknownType
 from pgqueue.job import AnyJob, JobView, Status, Ticket
+from pgqueue.reasons import reason
 from pgqueue.settings import Settings
 from service.answers import Accepted
 from service.auth import Access, Level
@@ -39,7 +40,7 @@ class Desk:
         self._presence = presence
         self._patience = patience
         # The answer has to be out when the time is over.
-        self._soon = settings.request_timeout.total_seconds() * 0.95
+        self._soon = min(settings.request_timeout, settings.enqueue_timeout).total_seconds() * 0.95
         self._later = longest(settings)
 
     def deadline(self, request: Request[Any, Any, Any]) -> float:
@@ -87,7 +88,12 @@ class Desk:
         if self._presence.unusable:
             work.close()
             raise SchemaError(self._presence.problem)
-        return await self._patience.within(limit, work)
+        try:
+            return await self._patience.within(limit, work)
+        except TimeoutError as error:
+            if (trouble := self._presence.trouble) is None:
+                raise
+            raise Unavailable(reason(trouble)) from error
 
     async def _published(self, offer: Callable[[J], Awaitable[T]], jobs: J) -> T:
         try:
@@ -103,6 +109,6 @@ def accepted(ticket: Ticket, message: str) -> Accepted:
     if ticket.error is not None:
         raise ticket.error
     status = ticket.status or Status.ENQUEUED
-    if status.ended:
+    if status.ended and not ticket.created:
         raise ended(ticket.job_id, status)
     return Accepted(message, ticket.job_id, status)

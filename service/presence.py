@@ -8,12 +8,14 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import PoolTimeout
 
 from pgqueue import __version__
-from pgqueue.database import AWAY, Pace, Parameters, load
+from pgqueue.database import AWAY, LOST, Pace, Parameters, load, survived
 from pgqueue.errors import SchemaError
 from pgqueue.migrations import check_schema
+from pgqueue.pool import Pool, forsaken_on_a_standby
+from pgqueue.reasons import reason
 from pgqueue.registry import Run, entry, process_name, publish, register, retire
 from pgqueue.task import Declaration
 from service.patience import Patience
@@ -30,7 +32,7 @@ FRESH = 1.0
 class Presence:
     """`problem` is a sentence while the database or its schema is not as it should be. `unusable`: nothing must be written."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], declared: list[Declaration], patience: Patience, limit: float) -> None:
+    def __init__(self, pool: Pool, declared: list[Declaration], patience: Patience, limit: float) -> None:
         self.problem: str | None = "The database has not answered yet"
         self.unusable = False
         self.admin_types = frozenset(one.job_type for one in declared if one.admin)
@@ -41,27 +43,50 @@ class Presence:
         self._name = process_name()
         self._published = False
         self._asked_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
 
     async def question(self) -> str | None:
-        """What is wrong now, None when all is well."""
-        if time.monotonic() - self._asked_at > FRESH:
+        """What is wrong now, None when all is well. Trouble is not believed without asking again: it may just be over."""
+        if self._asking is None and (self.problem is not None or time.monotonic() - self._asked_at > FRESH):
             self._asked_at = time.monotonic()
-            await self.beat()
+            self._asking = asyncio.create_task(self.beat(), name="readiness")
+            self._asking.add_done_callback(self._asked)
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
         return self.problem
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why no connection can be made now."""
+        return self._pool.trouble
+
+    def _asked(self, _: "asyncio.Task[None]") -> None:
+        self._asking = None
 
     async def beat(self) -> None:
         """One word of being alive."""
         try:
-            await self._patience.within(self._limit, self._speak())
+            await self._patience.within(self._limit, self._heard())
         except SchemaError as error:
             self._say(str(error), unusable=True)
         except AWAY as error:
-            self._say(f"The database is not available ({type(error).__name__})", unusable=False)
+            why = reason(self.trouble if isinstance(error, TimeoutError) and self.trouble else error)
+            self._say(f"The database is not available: {why}", unusable=False)
         else:
             self._say(None, unusable=False)
 
+    async def _heard(self) -> None:
+        """A connection that was lost is no proof of a lost database: said again on another one."""
+        try:
+            await self._speak()
+        except LOST as error:
+            if isinstance(error, PoolTimeout) or survived(error):
+                raise
+            self._pool.distrust()
+            await self._speak()
+
     async def _speak(self) -> None:
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, forsaken_on_a_standby(connection):
             await check_schema(connection)
             if not self._published:
                 await publish(connection, self._declared)

@@ -7,11 +7,22 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import psycopg
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from pgqueue.database import AWAY
-from pgqueue.errors import DuplicatePayload, InvalidJob, JobNotFound, RateLimited, SchemaError, UnknownType, WrongState
+from pgqueue.errors import (
+    DuplicatePayload,
+    InvalidJob,
+    JobNotFound,
+    RateLimited,
+    SchemaError,
+    Unavailable,
+    UnknownType,
+    WrongState,
+)
+from pgqueue.reasons import reason
 from pgqueue.telemetry import mask
 from service.jobs import signin
 from service.mail.text import shown
@@ -109,7 +120,7 @@ def refusal(error: Exception, failure: str | None = None) -> Refusal:
             return Refusal(400, str(error), index=error.index)
         case HTTPException():
             return _of_the_framework(error)
-        case _ if isinstance(error, (SchemaError, *AWAY)):
+        case _ if isinstance(error, (SchemaError, Unavailable, *AWAY)):
             return Refusal(503, failure or UNAVAILABLE, retry_after=1)
     return Refusal(500, failure or BROKEN, error_id=uuid4().hex)
 
@@ -150,7 +161,8 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
 
 def _tell(found: Refusal, error: Exception) -> None:
     if found.status == 503:
-        log.warning("answered 503: %s (%s)", error, type(error).__name__, extra={"event": "api.unavailable"})
+        said = reason(error) if isinstance(error, psycopg.Error) else str(error)
+        log.warning("answered 503: %s (%s)", said, type(error).__name__, extra={"event": "api.unavailable"})
     elif found.status >= 500:
         log.error(
             "answered %d, error %s",

@@ -193,6 +193,7 @@ def settings(database_url: str) -> Settings:
         poll_interval=timedelta(milliseconds=20),
         idle_interval=timedelta(milliseconds=100),
         shutdown_timeout=timedelta(seconds=2),
+        enqueue_timeout=timedelta(seconds=30),
         drain=timedelta(),
         host="127.0.0.1",
         port=0,

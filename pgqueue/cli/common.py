@@ -10,14 +10,15 @@ from typing import Any, NoReturn
 
 import click
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
 from pgqueue.cli.output import safe
 from pgqueue.client import Client
 from pgqueue.durations import duration
-from pgqueue.errors import JobNotFound, QueueError, SettingsError, UnknownType
+from pgqueue.errors import JobNotFound, QueueError, SettingsError, Unavailable, UnknownType
 from pgqueue.migrations import check_schema
+from pgqueue.reasons import reason
+from pgqueue.session import connected
 from pgqueue.settings import Settings, settings_from
 from pgqueue.telemetry import mask
 
@@ -25,6 +26,8 @@ NOT_SO = 1
 WRONG_USAGE = 2
 CANNOT_CONNECT = 3
 INTERRUPTED = 130
+
+ADVICE = "Is DATABASE_URL right, and is Postgres running?"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -73,10 +76,10 @@ def with_client(action: Callable[[Client, Settings], Awaitable[Any]]) -> Any:
 
     async def run() -> Any:
         # One connection before the pool, which would try for half a minute and not say why.
-        async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+        async with await connected(settings.conninfo, settings.pgbouncer) as connection:
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # a producer may not look
                 await check_schema(connection)
-        async with Client.open(settings.with_(pool_size=1)) as client:
+        async with Client.open(settings.with_(pool_size=1), timeout=settings.statement_timeout) as client:
             return await action(client, settings)
 
     return run_async(run)
@@ -94,6 +97,8 @@ def run_async(action: Callable[[], Awaitable[Any]]) -> Any:
         fail(f"{error}: `pgqueue migrate` publishes the types of PGQUEUE_MODULES, and so does every worker", NOT_SO)
     except JobNotFound as error:
         fail(f"{error} (retention may have removed it)", NOT_SO)
+    except Unavailable as error:
+        fail(*explain(error.__cause__ if isinstance(error.__cause__, Exception) else error))
     except QueueError as error:
         fail(str(error), NOT_SO)
     except (psycopg.Error, PoolTimeout, OSError) as error:
@@ -117,8 +122,8 @@ def explain(error: Exception) -> tuple[str, int]:
                 f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for who is in the way",
                 CANNOT_CONNECT,
             )
-        case psycopg.OperationalError() | PoolTimeout() | OSError():
-            return f"cannot reach the database: {said}. Is DATABASE_URL right, and is Postgres running?", CANNOT_CONNECT
+        case psycopg.OperationalError() | PoolTimeout() | OSError() | Unavailable():
+            return f"cannot reach the database: {reason(error)}. {ADVICE}", CANNOT_CONNECT
     return f"the database refused: {said}", NOT_SO
 
 

@@ -2,7 +2,6 @@
 
 import click
 import psycopg
-from psycopg import AsyncConnection
 
 from pgqueue.cli.common import json_option, read_settings, run_async, say, working_directory_on_path
 from pgqueue.cli.output import print_json, safe
@@ -10,6 +9,7 @@ from pgqueue.errors import SchemaError
 from pgqueue.migrations import Migration, applied, migrations, pending
 from pgqueue.migrations import migrate as bring_up
 from pgqueue.registry import declarations, publish
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
 
@@ -56,7 +56,7 @@ def _name(one: Migration) -> str:
 
 
 async def _plan(settings: Settings, to: int | None, adopt: bool) -> tuple[list[str], int]:
-    async with await AsyncConnection.connect(settings.direct_conninfo, autocommit=True, prepare_threshold=None) as connection:
+    async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
         done = await applied(connection)
         try:
             steps = [_name(one) for one in await pending(connection, to)]
@@ -90,9 +90,7 @@ async def _publish(settings: Settings) -> tuple[list[str], str | None]:
     except Exception as error:  # noqa: BLE001 - whatever people's modules raise when they are imported
         return [], f"job types are not published: {error}. {later}"
     try:
-        async with await AsyncConnection.connect(
-            settings.direct_conninfo, autocommit=True, prepare_threshold=None
-        ) as connection:
+        async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
             changes = await publish(connection, declarations(tasks.values(), settings))
     except psycopg.errors.InsufficientPrivilege as error:
         return [], f"job types are not published: {error.diag.message_primary}. {later}"

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-from psycopg import AsyncConnection
 
 from pgqueue.cli.common import json_option, read_settings, run_async
 from pgqueue.cli.output import print_json, public
@@ -12,6 +11,7 @@ from pgqueue.durations import spoken
 from pgqueue.migrations import check_schema
 from pgqueue.retention import Pruned
 from pgqueue.retention import prune as remove
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 
 
@@ -45,7 +45,7 @@ def prune(archive: Path | None, as_json: bool) -> None:
 
 
 async def _prune(settings: Settings, archive: Path | None) -> Pruned:
-    async with await AsyncConnection.connect(settings.direct_conninfo, autocommit=True, prepare_threshold=None) as connection:
+    async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
         await check_schema(connection)
         with progress("removed") as tell:
             return await remove(connection, settings, archive=archive, told=lambda so_far: tell(so_far.jobs))

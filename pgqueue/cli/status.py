@@ -14,6 +14,7 @@ from pgqueue.cli.output import facts, on_terminal, print_json, public, table
 from pgqueue.database import load
 from pgqueue.errors import SchemaError
 from pgqueue.migrations import applied, check_schema, migrations
+from pgqueue.session import connected
 from pgqueue.settings import Settings, shown, transport_problems
 
 
@@ -47,7 +48,7 @@ def status(as_json: bool) -> None:
 
 async def _ask(settings: Settings) -> Server:
     try:
-        connection = await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None)
+        connection = await connected(settings.conninfo, settings.pgbouncer)
     except (psycopg.Error, OSError) as error:
         said, code = explain(error)
         return Server(problem=said, code=code or CANNOT_CONNECT)

@@ -11,10 +11,21 @@ from typing import Any
 
 import click
 
-from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, WRONG_USAGE, read_settings, say, seconds, spare_collections
+from pgqueue.cli.common import (
+    ADVICE,
+    CANNOT_CONNECT,
+    NOT_SO,
+    WRONG_USAGE,
+    explain,
+    read_settings,
+    say,
+    seconds,
+    spare_collections,
+)
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
+from pgqueue.reasons import reason
 from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
 from pgqueue.telemetry import configure_logging
@@ -90,7 +101,7 @@ async def _run(one: Worker) -> int:
     except (SettingsError, TaskError) as error:
         return _complain(error)
     except AWAY as error:
-        log.error("cannot reach the database (%s): %s", type(error).__name__, error, extra={"event": "worker.failed"})
+        log.error("%s", explain(error)[0], extra={"event": "worker.failed"})
         return CANNOT_CONNECT
     except Exception:
         log.exception("the worker failed", extra={"event": "worker.failed"})
@@ -102,13 +113,22 @@ async def _patiently(run: Callable[[], Coroutine[Any, Any, None]], one: Worker) 
     """A database that is still starting is waited for."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
+    said = ""
     while True:
         try:
             return await run()
         except AWAY as error:
             if loop.time() >= deadline or one.stopping.is_set() or one.ready.is_set():
                 raise
-            log.warning("waiting for the database (%s)", type(error).__name__)
+            if (why := reason(error)) != said:
+                said = why
+                log.warning(
+                    "waiting for the database, at most %.0f s: %s. %s",
+                    deadline - loop.time(),
+                    why,
+                    ADVICE,
+                    extra={"event": "worker.waiting"},
+                )
         try:
             async with asyncio.timeout(1.0):
                 await one.stopping.wait()

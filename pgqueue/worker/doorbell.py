@@ -7,6 +7,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from pgqueue.database import AWAY, Pace
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.worker")
@@ -43,14 +44,14 @@ class Doorbell:
         """Listens until cancelled, and listens again after any loss. Returns when there is nothing to listen on."""
         if not self._settings.doorbell:
             return
-        if self._settings.pgbouncer and not self._settings.direct_url:
+        if self._settings.direct_is_pooled:
             log.info("no doorbell: PGQUEUE_PGBOUNCER is on and there is no PGQUEUE_DIRECT_URL", extra={"event": "doorbell.off"})
             return
         pace = Pace()
         while True:
             try:
-                async with await AsyncConnection.connect(
-                    self._settings.direct_conninfo, autocommit=True, application_name="pgqueue doorbell"
+                async with await connected(
+                    self._settings.direct_conninfo, self._settings.direct_is_pooled, application_name="pgqueue doorbell"
                 ) as connection:
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
                     if await self._proven(connection):
@@ -65,7 +66,7 @@ class Doorbell:
 
     async def _proven(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
         """Rings from the other side, for a pooler takes LISTEN without a word and delivers nothing."""
-        async with await AsyncConnection.connect(self._settings.conninfo, autocommit=True) as ringer:
+        async with await connected(self._settings.conninfo, self._settings.pgbouncer) as ringer:
             await ringer.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
         async for _ in connection.notifies(timeout=PROOF, stop_after=1):
             return True

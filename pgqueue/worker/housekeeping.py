@@ -8,6 +8,7 @@ from psycopg import AsyncConnection
 
 from pgqueue.database import AWAY, load
 from pgqueue.retention import LOCK, prune
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.worker")
@@ -24,7 +25,7 @@ async def keep_house(settings: Settings) -> None:
     while True:
         await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))
         try:
-            async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as lock:
+            async with await connected(settings.conninfo, settings.pgbouncer) as lock:
                 await _turn(lock, settings)
         except AWAY as error:
             log.warning("pruning failed (%s); the next turn tries again", type(error).__name__)
@@ -36,7 +37,7 @@ async def _turn(lock: AsyncConnection[tuple[object, ...]], settings: Settings) -
         row = await cursor.fetchone()
         if not row or not row[0]:
             return
-        async with await AsyncConnection.connect(settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+        async with await connected(settings.conninfo, settings.pgbouncer) as connection:
             done = await prune(connection, settings, whole=False, most=MOST)
     if done.jobs or done.tombstones or done.buried:
         log.info(

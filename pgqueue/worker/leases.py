@@ -11,6 +11,7 @@ from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
 from pgqueue.database import TextId, array, load
+from pgqueue.session import OURS, settle_now
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
 
@@ -101,22 +102,18 @@ class LeaseKeeper:
 
     def _ready(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None or self._connection.closed:
-            pooled = self._settings.pgbouncer and not self._settings.direct_url
+            pooled = self._settings.direct_is_pooled
             connection = _Bounded.connect(
                 self._settings.direct_conninfo,
                 autocommit=True,
                 prepare_threshold=None if pooled else 0,
                 application_name="pgqueue leases",
+                client_encoding="UTF8",
             )
-            if not pooled:
-                # A third of the lease: an extension that takes longer would come too late for another try.
-                milliseconds = f"{int(self._lease * 1000 / 3)}ms"
-                connection.execute(
-                    """SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
-                              set_config('default_transaction_isolation', 'read committed', false)""",
-                    [milliseconds, milliseconds],
-                )
+            # A third of the lease: an extension that takes longer would come too late for another try.
             connection.patience = self._lease / 3
+            limit = f"{int(self._lease * 1000 / 3)}ms"
+            settle_now(connection, pooled, OURS | {"statement_timeout": limit, "lock_timeout": limit})
             connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
         return self._connection

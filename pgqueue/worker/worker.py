@@ -10,14 +10,13 @@ from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
-from psycopg import AsyncConnection
-
 from pgqueue import __version__
 from pgqueue.database import AWAY, Link
 from pgqueue.job import Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
 from pgqueue.registry import declarations, entry, process_name, publish, register, retire
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.acker import Acker
@@ -100,7 +99,7 @@ class Worker:
                     raise error
 
     async def _prepare(self) -> None:
-        async with await AsyncConnection.connect(self.settings.conninfo, autocommit=True, prepare_threshold=None) as connection:
+        async with await connected(self.settings.conninfo, self.settings.pgbouncer) as connection:
             await check_schema(connection)
             await publish(connection, self.declared)
 

@@ -9,10 +9,11 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.database import AWAY, Link, Pace, array, forsaken_on_a_standby, load, open_pool
+from pgqueue.database import AWAY, Link, Pace, array, load
 from pgqueue.errors import LeaseLost
 from pgqueue.job import Claim, Job
 from pgqueue.policy import written_receipt
+from pgqueue.pool import forsaken_on_a_standby, open_pool
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue import Client, NewJob
-from pgqueue.database import open_pool
+from pgqueue.pool import open_pool
 from pgqueue.settings import Settings
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count

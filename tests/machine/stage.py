@@ -12,8 +12,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from pgqueue.client import Client
-from pgqueue.database import Link, load, open_pool
+from pgqueue.database import Link, load
 from pgqueue.job import Outcome
+from pgqueue.pool import open_pool
 from pgqueue.registry import declarations, publish
 from pgqueue.settings import Settings
 from pgqueue.task import Task
