@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from psycopg import AsyncConnection
 
@@ -12,7 +13,7 @@ from pgqueue.job import Job, NewJob, Status
 from pgqueue.retention import prune
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
-from tests.factories import a_job, sql, the_job
+from tests.factories import a_job, sql, the_job, value
 from tests.scene import published, until
 
 pytestmark = pytest.mark.postgres(15, 18)
@@ -89,6 +90,40 @@ async def test_another_payload_user_or_type_under_the_same_id_is_refused(client:
     for ticket in [await client.offer(NewJob(**{**same, **other})), *await client.enqueue_many([NewJob(**{**same, **other})])]:
         assert type(ticket.error).__name__ == "DuplicatePayload"
         assert (ticket.status, ticket.created) == (None, False)
+
+
+EQUAL = [("1", "1.0"), ("1.50", "1.5"), ("1e2", "100"), ("1.0e2", "100.00"), ("-0", "0"), ("-0.0", "0"), ("0.0010", "1e-3")]
+DIFFERENT = [('"1.0"', '"1"'), ('", 1.0,"', '", 1,"'), ('"x\\" 1.0]"', '"x\\" 1]"'), ("1.05", "1.5"), ("100", "1")]
+FORMS = ['{"n":%s}', '["a\\\\",%s]', "%s", '{"1.0":{"b":[%s,2]}}']
+
+
+@pytest.mark.parametrize(("first", "second"), EQUAL + DIFFERENT)
+async def test_equal_is_what_is_equal_as_jsonb(client: Client, connection: Connection, first: str, second: str) -> None:
+    for form in FORMS:
+        assert await value(connection, "SELECT %s::jsonb = %s::jsonb", [form % first, form % second]) == (
+            (first, second) in EQUAL
+        )
+    sent, again = ([NewJob(plain, msgspec.Raw((form % number).encode()), form) for form in FORMS] for number in (first, second))
+    await client.enqueue_many(sent)
+    await answered_as_known(client, again, same=(first, second) in EQUAL)
+
+
+async def test_equal_is_equal_when_only_the_tombstone_is_left(
+    client: Client, connection: Connection, settings: Settings
+) -> None:
+    await client.enqueue(plain, {"n": 1.0, "s": "1.0"}, job_id="j")
+    await sql(connection, "UPDATE job_logs SET status = 'completed', processed_at = now() - interval '40 d'")
+    assert (await prune(connection, settings)).jobs == 1
+    await answered_as_known(client, [NewJob(plain, {"n": 1, "s": "1.0"}, "j")], same=True)
+    await answered_as_known(client, [NewJob(plain, {"n": 1, "s": "1"}, "j")], same=False)
+
+
+async def answered_as_known(client: Client, jobs: list[NewJob[Any]], *, same: bool) -> None:
+    """However they are sent."""
+    alone = [await client.offer(job) for job in jobs]
+    together = await asyncio.gather(*(client.offer(job) for job in jobs))
+    for ticket in (*alone, *together, *await client.enqueue_many(jobs)):
+        assert (ticket.created, ticket.error is None) == (False, same)
 
 
 async def test_when_queue_priority_time_and_attempts_do_not_count_for_same(client: Client) -> None:

@@ -40,12 +40,20 @@ $$;
 CREATE FUNCTION job_uuid_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     -- The smallest id that a row made at that moment can have: a creation time becomes a range of the primary key.
     SELECT encode(int8send((floor(extract(epoch FROM moment) * 1000)::bigint << 16) | 28672)
-                  || '\x8000000000000000'::bytea, 'hex')::uuid
+                  || decode('8000000000000000', 'hex'), 'hex')::uuid
 $$;
 
-CREATE FUNCTION job_digest(job_type text, user_id text, payload jsonb) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- What "the same job again" means: equal type, user and payload as the caller sent it (jsonb has one spelling per value).
-    SELECT sha256(convert_to(job_type || chr(10) || coalesce(user_id, '') || chr(10) || payload::text, 'UTF8'))
+CREATE FUNCTION job_digest(job_type text, user_id text, payload jsonb) RETURNS bytea LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+-- What "the same job again" means: equal type, user and payload as the caller sent it. jsonb has one spelling per value, but for the
+-- zeros at the end of a fraction: 1.0 is 1. Strings are read past as a whole, so that what looks like a number in them stays.
+DECLARE
+    said text := payload;
+BEGIN
+    IF said ~ $re$[.][0-9]*0([],}]|$)$re$ THEN
+        said := regexp_replace(said, $re$("(?:[^"\\]|\\.)*")|(?:[.]0+|([.][0-9]*[1-9])0+)(?=[],}]|$)$re$, $re$\1\2$re$, 'g');
+    END IF;
+    RETURN sha256(convert_to(job_type || chr(10) || coalesce(user_id, '') || chr(10) || said, 'UTF8'));
+END
 $$;
 
 CREATE TABLE job_logs (
@@ -183,7 +191,7 @@ CREATE FUNCTION job_history(history jsonb, entry jsonb) RETURNS jsonb LANGUAGE s
            || jsonb_build_array(entry)
 $$;
 
-CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 -- For a bare INSERT: what enqueue_job fills in is filled in here. Rows of enqueue_job bring all of it and skip this.
 BEGIN
     IF NEW.queue IS NULL OR NEW.max_attempts IS NULL THEN
