@@ -13,6 +13,8 @@ from pgqueue.errors import QueueError
 
 OLDEST = 15
 
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
 _INSTALLED = (
     "/usr/lib/postgresql/*/bin",  # Debian
     "/usr/pgsql-*/bin",  # Red Hat
@@ -70,7 +72,7 @@ def version_of(folder: Path) -> int | None:
             said = subprocess.run([folder / program, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    number = re.search(r"\(PostgreSQL\) (\d+)", said)
+    number = _VERSION.search(said)
     return int(number[1]) if number else None
 
 

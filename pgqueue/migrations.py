@@ -19,6 +19,9 @@ from pgqueue.session import demand_utf8, settle_transaction
 RELEASE = 1
 """The number of this release's contract with the schema. A schema may name the lowest that it still serves (min_release)."""
 
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+_MIN_RELEASE = re.compile(r"^-- min_release: (\d+)$", re.MULTILINE)
+
 LOCK = 0x706771756575
 """The advisory lock of whoever migrates."""
 
@@ -44,7 +47,7 @@ class Migration(msgspec.Struct, frozen=True):
     @property
     def min_release(self) -> int:
         """From a line `-- min_release: N`; 1 where there is none."""
-        found = re.search(r"^-- min_release: (\d+)$", self.statements, re.MULTILINE)
+        found = _MIN_RELEASE.search(self.statements)
         return int(found[1]) if found else 1
 
 
@@ -60,7 +63,7 @@ def migrations() -> list[Migration]:
     """What this release brings, in order."""
     found = []
     for file in files("pgqueue.sql.migrations").iterdir():
-        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+        if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
     return sorted(found, key=lambda one: one.version)
 

@@ -1,7 +1,6 @@
 """Printing: tables for people on a terminal, aligned text for pipes, JSON for programs. Nothing here lets a stored text move
 the cursor."""
 
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,22 +13,9 @@ import click
 import msgspec
 
 from pgqueue.job import JobView
+from pgqueue.printable import safe as safe
+from pgqueue.printable import safe_json
 from pgqueue.telemetry import mask
-
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What controls a terminal rather than being shown, the directions of bidirectional text among them."""
-
-
-def safe(text: object, *, lines: bool = False) -> str:
-    """The text with control characters written as escapes; with `lines` it may have several lines."""
-
-    def escape(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        if lines and found[0] in "\n\t":
-            return found[0]
-        return {10: "\\n", 13: "\\r", 9: "\\t"}.get(code, f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-    return _UNPRINTABLE.sub(escape, str(text))
 
 
 def moment(value: datetime | None) -> str:
@@ -165,9 +151,7 @@ def masked(value: Any) -> Any:
 
 def as_json(value: Any) -> bytes:
     """One line of JSON; times as YYYY-MM-DDTHH:MM:SS.mmmZ, lengths of time in seconds."""
-    text = msgspec.json.encode(_plain(value)).decode()
-    # JSON may hold these as they are; a terminal that shows it had better not.
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+    return safe_json(msgspec.json.encode(_plain(value)).decode()).encode()
 
 
 def print_json(value: Any) -> None:

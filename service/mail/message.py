@@ -23,6 +23,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _SENDER = re.compile(r"([^<>]*)<\s*([^<>\s]*)\s*>\s*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_MESSAGE_ID = re.compile(r"<[A-Za-z0-9.]+@[A-Za-z0-9.-]+>")
 _ONE_LINE = 68
 _WORD = 39  # octets, so that a line with a field's name has at most 76 characters
 
@@ -124,7 +125,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a header field holds no control characters")
         if not self.subject.strip() or len(self.subject) > LONGEST_SUBJECT:
             raise ValueError(f"a subject has 1 to {LONGEST_SUBJECT} characters")
-        if not re.fullmatch(r"<[A-Za-z0-9.]+@[A-Za-z0-9.-]+>", self.message_id):
+        if not _MESSAGE_ID.fullmatch(self.message_id):
             raise ValueError("not a message id")
 
 

@@ -1,0 +1,67 @@
+"""The secrets of this process by their values: whatever repeats one, in whatever spelling, is not logged or stored with it.
+
+Patterns find a secret by what stands around it. A mail server that answers "wrong: hunter2 for ana" stands nothing around it.
+"""
+
+import json
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable
+from html import escape
+from urllib.parse import quote, quote_plus
+
+SHORTEST = 5
+"""Characters of a secret that is looked for: a shorter one is in half of all words."""
+
+REMOVED = "***"
+
+_known: dict[str, re.Pattern[str]] = {}
+"""Spelling -> what finds it. For the process, and not handed in: logs and stored texts are masked where no settings are."""
+
+
+def learn(secrets: Iterable[str | None], user: str | None = None) -> None:
+    """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent by SMTP (RFC 4616)."""
+    for secret in secrets:
+        if not secret or len(secret) < SHORTEST or secret in _known:
+            continue
+        for spelling in _spellings(secret, user):
+            _known.setdefault(spelling, _finder(spelling))
+    for spelling in sorted(_known, key=len, reverse=True):
+        # The longest first: one secret may hold another.
+        _known[spelling] = _known.pop(spelling)
+
+
+def hide(text: str) -> str:
+    """The text without any of them."""
+    for spelling, finder in _known.items():
+        if spelling in text:
+            text = finder.sub(REMOVED, text)
+    return text
+
+
+def _spellings(secret: str, user: str | None) -> set[str]:
+    octets = secret.encode("utf-8", "surrogateescape")
+    sent = [octets]
+    if user:
+        name = user.encode("utf-8", "surrogateescape")
+        sent += [b"\0" + name + b"\0" + octets, name + b"\0" + name + b"\0" + octets]
+    spelled = {
+        secret,
+        " ".join(secret.split()),
+        quote(octets, safe=""),
+        quote(octets),
+        quote_plus(octets),
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+        repr(octets)[2:-1],
+        escape(secret),
+        *(encode(one).decode().rstrip("=") for one in sent for encode in (b64encode, urlsafe_b64encode)),
+    }
+    return {one for one in spelled if len(one) >= SHORTEST}
+
+
+def _finder(spelling: str) -> re.Pattern[str]:
+    # A password that is a word, "postgres" for one, is hidden where it stands alone, and not in the middle of another word.
+    alone = len(spelling) < 8 or spelling.isalpha()
+    found = re.escape(spelling)
+    return re.compile(rf"(?<![A-Za-z0-9]){found}(?![A-Za-z0-9])" if alone else found + "={0,2}")

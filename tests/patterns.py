@@ -1,0 +1,186 @@
+"""Every pattern of the code, and texts that make one slow if anything does.
+
+As a program it measures one of them: `python -m tests.patterns NAME`.
+"""
+
+import contextlib
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from typing import Any
+
+from psycopg import ProgrammingError
+
+from pgqueue.errors import QueueError
+from service.problems import Refusal
+
+LENGTH = 16_000
+"""Characters of a hostile text: a quadratic pattern takes 128 million steps for them, a linear one a million at most."""
+
+BOUND = 2.0
+"""Seconds for one text. A linear pattern needs hundredths of one; a quadratic one several, others an age of the world."""
+
+COMMON = [" ", "\n", "a", "0", ".", "-", "@", ":", "=", "/", "'", '"', "\\", "(", "%40", ","]
+"""Of what people and programs write, beside what the pattern itself names."""
+
+
+def patterns() -> dict[str, re.Pattern[str]]:
+    """module.NAME -> every compiled pattern of the modules of pgqueue and service."""
+    found = {}
+    for package in ("pgqueue", "service"):
+        root = importlib.import_module(package)
+        for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+            if module.name.endswith("__main__"):
+                continue
+            loaded = importlib.import_module(module.name)
+            for name, value in vars(loaded).items():
+                if isinstance(value, re.Pattern):
+                    found[id(value)] = (f"{module.name}.{name}", value)
+    return dict(found.values())
+
+
+def words_of(pattern: str) -> list[str]:
+    """The literal characters of a pattern, alone and as the runs in which they stand, one of each of its classes among them."""
+    found: set[str] = set()
+
+    def walk(parts: Iterable[Any]) -> None:
+        run = ""
+        for operation, argument in parts:
+            name = str(operation)
+            if name == "LITERAL":
+                run += chr(argument)
+                found.add(chr(argument))
+                continue
+            found.add(run)
+            run = ""
+            if name == "IN":
+                found.update(chr(value) for kind, value in argument if str(kind) == "LITERAL")
+                found.update(chr(value[0]) for kind, value in argument if str(kind) == "RANGE")
+            inner: list[Any] = list(argument) if isinstance(argument, tuple | list) else []
+            while inner:
+                one = inner.pop()
+                if type(one).__name__ == "SubPattern":
+                    walk(one)
+                elif isinstance(one, list):
+                    inner += one
+        found.add(run)
+
+    walk(re._parser.parse(pattern))  # type: ignore[attr-defined]
+    return sorted(word for word in found if word)
+
+
+def hostile(words: Iterable[str], length: int = LENGTH) -> Iterator[str]:
+    """Runs of each word, of two in turn, of one and then another; nested; ended by what fits nothing."""
+    words = [*dict.fromkeys([*words, *COMMON])][-40:]
+    single, longer = [[word for word in words if (len(word) > 1) is many] for many in (False, True)]
+    short = dict.fromkeys([*single[:6], *single[-8:], *longer[:4]])
+    for word in words:
+        for end in ("\x01", "a", "@"):
+            yield word * (length // len(word)) + end
+    for first, second in product(short, short):
+        pair = first + second
+        yield pair * (length // len(pair)) + "\x01"
+        yield first * (length // 2 // len(first)) + second * (length // 2 // len(second)) + "\x01"
+    for first, second, third in product(short, repeat=3):
+        # What can be split in many ways takes for ever before a text is long.
+        yield first + second + third * (100 // len(third)) + "\x01"
+    for word in (word for word in words if len(word) > 1):
+        for opener in ("='", '="', "=(", "=[", ": ", '\\": \\"', "=" + "\\" * (length // 2) + '"' + "\\" * (length // 2)):
+            text = word + opener
+            yield text * max(1, length // len(text))
+
+
+def slowest(calls: Iterable[Callable[[str], Any]], texts: Iterable[str]) -> tuple[float, str]:
+    """Seconds, and the beginning of the text that took so long; ends at the first one beyond the bound."""
+    worst = (0.0, "")
+    for text in texts:
+        for call in calls:
+            started = time.process_time()
+            # To refuse it is an answer.
+            with contextlib.suppress(ValueError, RecursionError, QueueError, Refusal, ProgrammingError):
+                call(text)
+            worst = max(worst, (time.process_time() - started, text[:40]))
+            if worst[0] > BOUND:
+                return worst
+    return worst
+
+
+def calls_of(name: str) -> list[Callable[[str], Any]]:
+    """What the module of that pattern does with it: to search takes longer than to match at the beginning."""
+    module, _, attribute = name.rpartition(".")
+    loaded = importlib.import_module(module)
+    pattern: re.Pattern[str] = getattr(loaded, attribute)
+    used = set(re.findall(rf"\b{attribute}\.(\w+)\(", inspect.getsource(loaded)))
+    calls: list[Callable[[str], Any]] = []
+    if used & {"match", "fullmatch"}:
+        calls.append(pattern.fullmatch)
+    if used - {"match", "fullmatch"} or not used:
+        calls.append(lambda text: pattern.sub("", text))
+    return calls
+
+
+def parsers() -> dict[str, Callable[[str], Any]]:
+    """What reads foreign text with more than one pattern, or with none."""
+    from pgqueue.conninfo import libpq_string
+    from pgqueue.durations import duration
+    from pgqueue.environment import limit, parse_queues, words
+    from pgqueue.printable import safe, safe_json
+    from pgqueue.telemetry import clean, mask
+    from service.auth import _hostname, _netloc
+    from service.jobs.members import moment
+    from service.mail.message import Sender, valid_address
+    from service.mail.text import paragraphs, shown
+    from service.mail.transports.endings import quoted
+    from service.mail.transports.sendgrid import _point_in_time
+    from service.requests import path_id
+    from service.strict import Items, decode
+
+    return {
+        "mask": mask,
+        "clean": lambda text: clean(text, 2_000),
+        "clean the end": lambda text: clean(text, 8_000, keep="end"),
+        "safe": safe,
+        "safe_json": safe_json,
+        "duration": duration,
+        "limit": limit,
+        "parse_queues": parse_queues,
+        "words": words,
+        "libpq_string": lambda text: libpq_string(f"postgresql://{text}", False),
+        "host header": _hostname,
+        "origin header": _netloc,
+        "moment": moment,
+        "valid_address": valid_address,
+        "the domain of an address": lambda text: valid_address(f"a@{text}"),
+        "sender": Sender.parse,
+        "paragraphs": paragraphs,
+        "shown": lambda text: shown(text, 200),
+        "a reply": lambda text: quoted(text, "ana@example.com"),
+        "a date of a reply": _point_in_time,
+        "path_id": path_id,
+        "JSON": lambda text: decode(text.encode()),
+        "a JSON text": lambda text: decode(b'"' + text.encode() + b'"'),
+        "bulk items": lambda text: (items := Items.of(f'{{"jobs":[{text}]}}'.encode(), "jobs")) and items.some(1),
+    }
+
+
+def main(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    if module:
+        pattern = getattr(importlib.import_module(module), attribute)
+        seconds, text = slowest(calls_of(name), hostile(words_of(pattern.pattern)))
+    else:
+        telemetry = vars(importlib.import_module("pgqueue.telemetry")).values()
+        masks = [word for one in telemetry if isinstance(one, re.Pattern) for word in words_of(one.pattern)]
+        words = masks if name in ("mask", "clean", "clean the end", "a reply") else []
+        seconds, text = slowest([parsers()[name]], hostile(words))
+    print(f"{seconds:.3f} s for {text!r}")
+    sys.exit(seconds > BOUND)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,145 @@
+"""No text stops a process: what reads foreign text takes a time in proportion to it, and can be killed if it does not."""
+
+import ast
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from pgqueue.client import Client
+from pgqueue.job import Job
+from pgqueue.settings import Settings
+from pgqueue.task import task
+from pgqueue.telemetry import ADDRESS, clean
+from tests.factories import sql
+from tests.patterns import parsers, patterns
+from tests.scene import published, until, working
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 90
+"""Seconds after which a process that measures is killed."""
+
+COVERED = {
+    "pgqueue.binaries._VERSION",
+    "pgqueue.durations._WRITTEN",
+    "pgqueue.embedded._PASSING",
+    "pgqueue.migrations._FILE",
+    "pgqueue.migrations._MIN_RELEASE",
+    "pgqueue.offers._NUL",
+    "pgqueue.printable.UNPRINTABLE",
+    "pgqueue.task.CONTROL",
+    "pgqueue.telemetry.ADDRESS",
+    "pgqueue.telemetry._BEARER",
+    "pgqueue.telemetry._BEFORE_ADDRESS",
+    "pgqueue.telemetry._ENCODED_ADDRESS",
+    "pgqueue.telemetry._SECRET",
+    "pgqueue.telemetry._SECRETS",
+    "pgqueue.telemetry._UNSTORABLE",
+    "pgqueue.telemetry._URL_PASSWORD",
+    "service.auth._HOST",
+    "service.jobs.members._RFC_3339",
+    "service.mail.message._DOMAIN",
+    "service.mail.message._LOCAL_PART",
+    "service.mail.message._MESSAGE_ID",
+    "service.mail.text._CONTROL",
+    "service.mail.text._CONTROL_IN_TEXT",
+    "service.mail.transports.smtp_session._HOST_NAME",
+    "service.requests._MISSING",
+    "service.strict._space",
+}
+"""Of patterns made later the tests below say: add it here, and see that it passes."""
+
+OF_ONE_TEXT = {"pgqueue/secrecy.py", "service/mail/transports/endings.py"}
+"""Modules that make patterns from re.escape: one literal text, and nothing in it repeats."""
+
+
+def test_every_pattern_is_covered() -> None:
+    assert set(patterns()) == COVERED
+
+
+def test_no_pattern_hides_in_a_function() -> None:
+    """One that is compiled where it is used is not found by the test above."""
+    hidden = []
+    for path in [*ROOT.glob("pgqueue/**/*.py"), *ROOT.glob("service/**/*.py")]:
+        tree = ast.parse(path.read_text())
+        at_top = {id(inner) for one in tree.body if isinstance(one, ast.Assign) for inner in ast.walk(one)}
+        hidden += [
+            f"{path.relative_to(ROOT)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func).startswith("re.")
+            and ast.unparse(node.func) not in ("re.escape",)
+            and not (id(node) in at_top and ast.unparse(node.func) == "re.compile")
+            and path.relative_to(ROOT).as_posix() not in OF_ONE_TEXT
+        ]
+    assert hidden == []
+
+
+@pytest.mark.parametrize("name", [*sorted(COVERED), *parsers()])
+def test_it_takes_as_long_as_the_text(name: str) -> None:
+    command = [sys.executable, "-m", "tests.patterns", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+AS_IT_WAS = re.compile(r"""[^\s<>"(),:;\[\]@\\]{1,64}@(?:[^\s<>"'(),:;\[\]@=/\\]+\.)+[^\s<>"'(),:;\[\]@=/\\.]+""")
+"""Exponential, and right."""
+
+
+def test_the_linear_pattern_finds_the_same_addresses() -> None:
+    chance = random.Random(7)
+    parts = [*".@@.ab-=/'\" :,<>()[]\\\n", "x.mn", "a@b.c", "..", "example.com", "жишээ"]
+    for _ in range(60_000):
+        text = "".join(chance.choices(parts, k=chance.randint(1, 16)))
+        assert [one.span() for one in ADDRESS.finditer(text)] == [one.span() for one in AS_IT_WAS.finditer(text)], text
+
+
+@pytest.mark.parametrize("length", [1_900, 2_000, 9_000, 12_000, 12_096, 12_100, 40_000])
+@pytest.mark.parametrize("keep", ["start", "end"])
+@pytest.mark.parametrize(
+    ("before", "secret", "after"),
+    [
+        ("to ", "ana.maria.of.a.long.name", "@mail.example.com not"),
+        ("at postgresql://bob:", "hunter2-hunter2-hunter2-hunter2", "@db.internal/x and"),
+        ("password='", "hunter2 hunter2 hunter2", "' and"),
+        ("password=", "hunter2-hunter2-hunter2", " and"),
+    ],
+)
+def test_no_half_of_a_secret_is_left_where_a_text_is_cut(length: int, keep: Any, before: str, secret: str, after: str) -> None:
+    """What it cuts at is moved over every character of the secret, among so many others that masking makes the text short."""
+    # Each of these becomes a seventh of its length: what stood at the cut comes into sight.
+    filling = f"{'a' * 60}@b.mn \n" * (length // 67 + 1)
+    for shift in range(0, len(before + secret + after), 3):
+        filled = filling[: max(0, length - shift)]
+        kept = clean(filled + before + secret + after + filling, 2_000, keep=keep)
+        kept += clean(filling + before + secret + after + filled, 2_000, keep=keep)
+        assert not [secret[at : at + 6] for at in range(len(secret) - 6) if secret[at : at + 6] in kept]
+
+
+HOSTILE = "a@" + "." * 70
+
+
+async def test_a_job_called_so_is_done_and_harms_no_other(connection: AsyncConnection[Any], settings: Settings) -> None:
+    @task("test.job", max_attempts=1)
+    async def failing(job: Job[Any]) -> None:
+        raise ValueError(HOSTILE * 3)
+
+    @task("test.other")
+    async def other(job: Job[Any]) -> None:
+        pass
+
+    await published(connection, settings, failing, other)
+    async with Client.open(settings) as client, working(settings, failing, other):
+        await client.enqueue(failing, {"text": HOSTILE}, job_id=HOSTILE, user_id=HOSTILE)
+        await client.enqueue(other, {}, job_id="other")
+
+        async def both_ended() -> bool:
+            rows = await sql(connection, "SELECT status FROM job_logs ORDER BY status")
+            return [row["status"] for row in rows] == ["completed", "dlq"]
+
+        await until(both_ended)
