@@ -66,6 +66,13 @@ class Settings:
     request_timeout: timedelta = setting(
         "PGQUEUE_REQUEST_TIMEOUT", span("50ms", "1m"), "2s", "an enqueue that takes longer is answered 503"
     )
+    header_timeout: timedelta = setting(
+        "PGQUEUE_HEADER_TIMEOUT", span("100ms", "5m"), "10s", "how long a request's headers may take to arrive"
+    )
+    body_timeout: timedelta = setting("PGQUEUE_BODY_TIMEOUT", span("100ms", "1h"), "30s", "and its body, after them")
+    http_connections: int = setting(
+        "PGQUEUE_HTTP_CONNECTIONS", number(1, 100_000), "1000", "connections of callers that an API process holds at once"
+    )
     drain: timedelta = setting("PGQUEUE_DRAIN", span("0s", "5m"), "1s", "how long the API is unready before it stops")
     admin_tokens: tuple[str, ...] = setting(
         "PGQUEUE_ADMIN_TOKENS", words, "", "tokens that open everything", secret=True, also=("PGQUEUE_ADMIN_TOKEN",)

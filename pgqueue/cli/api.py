@@ -12,8 +12,9 @@ import click
 
 from pgqueue import __version__
 from pgqueue.cli.common import WRONG_USAGE, fail, read_settings, say, working_directory_on_path
+from pgqueue.cli.connections import BACKLOG
 from pgqueue.cli.family import Family
-from pgqueue.cli.server import BACKLOG, serve
+from pgqueue.cli.server import serve
 from pgqueue.errors import SettingsError, TaskError
 from pgqueue.settings import Settings
 from pgqueue.telemetry import configure_logging

@@ -1,5 +1,6 @@
 """uvicorn, taught to stop in the order that balancers need."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -10,12 +11,11 @@ from typing import Any
 import uvicorn
 
 from pgqueue.cli.common import spare_collections
+from pgqueue.cli.connections import Guard, Limits, protocol
+from pgqueue.cli.framing import HEAD
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.api")
-
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
 
 LAST_REQUESTS = 10
 """Seconds that running requests have to finish."""
@@ -23,13 +23,18 @@ LAST_REQUESTS = 10
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than balancers keep theirs, so that it is they who close it."""
 
+LOOK = 5
+"""Ticks of the server, of a tenth of a second each, between two looks at its connections."""
+
 
 def serve(app: Any, settings: Settings, listener: socket.socket, parent: int | None = None) -> int:
     """Serves until a signal, or until the parent is gone; returns the exit code."""
     # uvicorn says when it starts and stops, and so do we.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    limits = Limits.of(settings)
     config = uvicorn.Config(
         app,
+        http=protocol(limits),
         loop="auto" if settings.uvloop else "asyncio",
         ws="none",
         lifespan="on",
@@ -37,9 +42,10 @@ def serve(app: Any, settings: Settings, listener: socket.socket, parent: int | N
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
+        backlog=limits.backlog,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST_REQUESTS,
+        h11_max_incomplete_event_size=2 * HEAD,  # what is too long was refused before
     )
     spare_collections()
     server = DrainingServer(config, app, settings.drain.total_seconds(), parent)
@@ -76,4 +82,9 @@ class DrainingServer(uvicorn.Server):
             self._stop(0)
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
+        if counter % LOOK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, Guard):
+                    connection.look(now)
         return await super().on_tick(counter)

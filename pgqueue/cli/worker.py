@@ -22,6 +22,7 @@ from pgqueue.cli.common import (
     seconds,
     spare_collections,
 )
+from pgqueue.cli.files import raise_file_limit
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
 from pgqueue.errors import SchemaError, SettingsError, TaskError
@@ -72,6 +73,7 @@ def work(settings: Settings) -> int:
     except (SettingsError, TaskError) as error:
         return _complain(error)
     spare_collections()
+    raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
         code = runner.run(_run(Worker(settings, tasks, homes)))
     logging.shutdown()
@@ -91,7 +93,8 @@ async def _run(one: Worker) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        async with health_server(one.settings.health_port, lambda: one.healthy) as port:
+        patience = one.settings.header_timeout.total_seconds()
+        async with health_server(one.settings.health_port, lambda: one.healthy, patience) as port:
             if port:
                 log.info("health on port %d: /healthz, /readyz", port, extra={"event": "health.started", "port": port})
             await _patiently(one.run, one)
