@@ -36,7 +36,7 @@ async def _rename(connection: AsyncConnection[Any]) -> None:
     # Indexes and constraints keep their names when a table is renamed, and would be in the way of ours.
     cursor = await connection.execute(
         """SELECT i.indexrelid::regclass::text, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-            WHERE i.indrelid = 'job_logs'::regclass"""
+            WHERE i.indrelid = 'job_logs'::regclass::oid"""
     )
     for qualified, name in await cursor.fetchall():
         statement = f"ALTER INDEX {qualified} RENAME TO {{}}"
@@ -114,7 +114,7 @@ async def exists(connection: AsyncConnection[Any], table: str) -> bool:
 
 async def _columns(connection: AsyncConnection[Any], table: str) -> set[str]:
     cursor = await connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped", [table]
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)::oid AND attnum > 0 AND NOT attisdropped", [table]
     )
     return {name for (name,) in await cursor.fetchall()}
 

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from pgqueue.database import LOST
-from pgqueue.errors import DuplicatePayload, InvalidJob, RateLimited, SchemaError, Unavailable, UnknownType
+from pgqueue.errors import DuplicatePayload, InvalidJob, NotAllowed, RateLimited, SchemaError, Unavailable, UnknownType
 from pgqueue.job import JobView, Status, Ticket
 from pgqueue.reasons import reason
 
@@ -80,6 +80,11 @@ def in_our_words() -> Iterator[None]:
             hint = "types are published by a worker that has the task, and by pgqueue migrate for PGQUEUE_MODULES"
             raise UnknownType(f"{message}: {hint}") from None
         raise InvalidJob(message) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        message = error.diag.message_primary or ""
+        if message.startswith("job type"):
+            raise NotAllowed(f"{message}: connect as a member of pgqueue_operator, see sql/roles.sql") from None
+        raise
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise InvalidJob(refusal(error)) from None
     except UnicodeEncodeError as error:

@@ -69,6 +69,10 @@ class Unavailable(QueueError):
         self.reason = reason
 
 
+class NotAllowed(InvalidJob):
+    """The type is for administrators, and the role in the database is not one: see sql/roles.sql."""
+
+
 class SchemaError(QueueError):
     """The database does not hold a schema that this release can work with; the message says what to do."""
 

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 
 from pgqueue.adoption import adopt_old_table, copy_old_rows, exists
+from pgqueue.database import load
 from pgqueue.errors import SchemaError
 from pgqueue.session import demand_utf8, settle_transaction
 
@@ -26,13 +27,14 @@ LOCK = 0x706771756575
 """The advisory lock of whoever migrates."""
 
 LEDGER = """
-CREATE TABLE IF NOT EXISTS job_migrations (
+CREATE TABLE job_migrations (
     version     integer PRIMARY KEY,
     name        text NOT NULL,
     checksum    text NOT NULL,
     min_release integer NOT NULL DEFAULT 1,
     applied_at  timestamptz NOT NULL DEFAULT now()
-)"""
+);
+REVOKE ALL ON job_migrations FROM PUBLIC"""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -133,7 +135,7 @@ async def _apply(connection: AsyncConnection[Any], to: int | None, adopt: bool, 
     if adopted:
         told("renamed job_logs to job_logs_bull")
     steps = await pending(connection, to)
-    if steps:
+    if not await applied(connection):
         await connection.execute(LEDGER)
     for one in steps:
         told(f"applying {one.version:04d}_{one.name}")
@@ -156,8 +158,8 @@ async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
     await _lock(connection, lock_timeout)
     cursor = await connection.execute(
         """SELECT coalesce((SELECT c.relnamespace::regnamespace::text FROM pg_class c
-                             WHERE c.oid = coalesce(to_regclass('job_migrations'), to_regclass('job_logs'))),
-                           quote_ident(current_schema()))"""
+                             WHERE c.oid = coalesce(to_regclass('job_migrations'), to_regclass('job_logs'))::oid),
+                           pg_catalog.quote_ident(current_schema()::text))"""
     )
     row = await cursor.fetchone()
     if not row or not row[0]:
@@ -172,6 +174,21 @@ async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     except psycopg.errors.LockNotAvailable:
         raise SchemaError(f"somebody else is migrating this database; nothing was changed (waited {lock_timeout})") from None
+
+
+async def others_may_create(connection: AsyncConnection[Any]) -> str | None:
+    """A warning when roles that do not own the schema may create things in it; None when none may, or before migrate."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(load("list_creators"))
+        found = await cursor.fetchall()
+    if not found:
+        return None
+    schema, roles = found[0][0], ", ".join(role for _, role in found)
+    return (
+        f"others may create in the schema {schema}: {roles}. What they create there can be taken for the server's own functions and "
+        f"operators, with the rights of pgqueue's processes: REVOKE CREATE ON SCHEMA {schema} FROM {roles}; or give pgqueue a "
+        "schema of its own"
+    )
 
 
 async def check_schema(connection: AsyncConnection[Any]) -> None:
@@ -230,6 +247,8 @@ def _refuse_newer(done: list[Applied]) -> None:
 
 
 async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:
+    if await exists(connection, "job_migrations"):
+        raise SchemaError("there is an empty table job_migrations that pgqueue did not make; nothing was changed. Drop or rename it")
     if await exists(connection, "job_logs"):
         raise SchemaError(
             "there is a table job_logs that pgqueue did not make; nothing was changed. If it is the old service's: stop that "

@@ -41,7 +41,16 @@ async def publish(connection: AsyncConnection[Any], declared: list[Declaration])
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(load("publish_types"), _columns(declared))
         changes = await cursor.fetchall()
+    for_all = {one.job_type for one in declared if not one.admin}
     for change in changes:
+        if change["new"]["admin"] and change["job_type"] in for_all:
+            log.warning(
+                "job type %s stays for administrators: only pgqueue migrate, the API or an operator may open it to everybody",
+                change["job_type"],
+                extra={"event": "type.kept"},
+            )
+        if change["new"] == change["old"]:
+            continue
         if change["old"] is None:
             log.info("job type %s is new", change["job_type"], extra={"event": "type.new", "new": change["new"]})
         else:
@@ -52,7 +61,7 @@ async def publish(connection: AsyncConnection[Any], declared: list[Declaration])
                 ", ".join(f"{key} {change['old'][key]} -> {change['new'][key]}" for key in keys),
                 extra={"event": "type.changed", "old": change["old"], "new": change["new"]},
             )
-    return changes
+    return [change for change in changes if change["new"] != change["old"]]
 
 
 def _columns(declared: list[Declaration]) -> dict[str, list[Any]]:

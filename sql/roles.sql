@@ -1,20 +1,26 @@
--- Who may do what: five group roles, to be granted to the roles that people and programs log in as. Run it after every
--- `pgqueue migrate`, as the superuser or as the owner of the tables with CREATEROLE:
+-- Who may do what: five group roles, to be granted to the roles that people and programs log in as. Until it has run, only the owner of
+-- the tables and superusers may do anything. Run it after every `pgqueue migrate`, as the superuser or as the owner of the tables with
+-- CREATEROLE:
 --
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/roles.sql
+--
+-- It refuses a schema in which other roles may create things (public was such a schema before Postgres 15), because what they create
+-- there can be taken for the server's own operators and functions. To go on with a warning instead:
+-- PGOPTIONS="-c pgqueue.others_may_create=on".
 --
 -- As often as you like: it states what is, and runs in one transaction. When the tables are in a schema of their own, that schema
 -- has to be first on the search path (PGOPTIONS="-c search_path=NAME"). Roles belong to the whole server, rights to this database.
 --
 -- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the functions lend. Nobody works as it
 -- pgqueue_producer   enqueues (enqueue_job, and what the client calls) and rings the doorbell; no right on any table, so that it can
---                    neither read other people's payloads nor go round a limit by a bare INSERT
+--                    neither read other people's payloads nor go round a limit by a bare INSERT; no jobs of types with admin=True
 -- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes (never payload, user or id),
---                    publishes job types, keeps its place among the processes, prunes; and enqueues, for handlers that do
+--                    publishes job types (but cannot take admin=True from one), keeps its place among the processes, prunes; and
+--                    enqueues, for handlers that do
 -- pgqueue_reader     looks at everything and changes nothing. It sees payloads too, or SELECT * would not work: they are personal
 --                    data, so this is for operators, and not for a dashboard that anybody opens
--- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, cancel, replay, delete, pause, publishing job
---                    types, and a place among the processes. No UPDATE on any job but by the functions
+-- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, jobs of types with admin=True, cancel, replay,
+--                    delete, pause, publishing job types, and a place among the processes. No UPDATE on any job but by the functions
 --
 -- The role that owned the tables so far becomes a member of pgqueue_migrator, so that what works goes on working; take that away
 -- (REVOKE pgqueue_migrator FROM ...) when every program has a role of its own.
@@ -55,11 +61,29 @@ BEGIN;
 
 DO $$
 DECLARE
-    name text;
+    name   text;
+    others text;
 BEGIN
     IF to_regclass('job_logs') IS NULL OR to_regclass('job_migrations') IS NULL THEN
         RAISE EXCEPTION 'the tables of pgqueue are not on the search path (%)', current_setting('search_path')
             USING HINT = 'Run "pgqueue migrate" first; or name their schema: PGOPTIONS="-c search_path=NAME".';
+    END IF;
+    SELECT string_agg(c.role::text, ', ' ORDER BY c.role::text) INTO others FROM (
+        -- The same question as in sql/queries/list_creators.sql.
+        SELECT DISTINCT coalesce(r.rolname, 'PUBLIC') AS role
+          FROM pg_class t
+          JOIN pg_namespace n ON n.oid = t.relnamespace
+         CROSS JOIN LATERAL (SELECT a.grantee FROM aclexplode(n.nspacl) AS a WHERE a.privilege_type = 'CREATE'
+                             UNION SELECT n.nspowner) AS may
+          LEFT JOIN pg_roles r ON r.oid = may.grantee
+         WHERE t.oid = to_regclass('job_logs')::oid AND r.rolname IS DISTINCT FROM 'pg_database_owner'
+           AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'))) AS c;
+    IF others IS NOT NULL AND coalesce(current_setting('pgqueue.others_may_create', true), '') = 'on' THEN
+        RAISE WARNING 'others may create in the schema of pgqueue: %', others;
+    ELSIF others IS NOT NULL THEN
+        RAISE EXCEPTION 'others may create in the schema of pgqueue: %', others USING HINT = format(
+            'REVOKE CREATE ON SCHEMA %s FROM %s; or give pgqueue a schema of its own. With PGOPTIONS="-c pgqueue.others_may_create=on" '
+            'this is a warning.', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid), others);
     END IF;
     FOREACH name IN ARRAY ARRAY['pgqueue_migrator', 'pgqueue_producer', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_operator'] LOOP
         BEGIN
@@ -80,18 +104,20 @@ END
 $$;
 
 DO $$
--- Owner, and rights to functions: everything that runs with its owner's rights is for those alone who are named below.
+-- Owner, and rights to functions: each is for those alone who are named below. One that stands in no list but `inner_ones` is called by
+-- others of ours, by defaults and by triggers, and by no session.
 DECLARE
-    home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
-    was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs'));
+    home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
+    was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
     tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_dependencies',
                               'job_migrations'];
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
-    lending   text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell', 'cancel_job',
-                              'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue'];
-    others    text[] := ARRAY['job_uuid', 'job_uuid_at', 'job_digest', 'job_id_hash', 'job_time', 'job_history', 'job_defaults',
-                              'known_job', 'limit_lock', 'limit_wait', 'job_owner', 'job_rows', 'unchanged_job', 'dead_jobs', 'dependency_failed',
-                              'dependency_probed', 'dependency_works', 'claim_probe'];
+    enqueuing text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell'];
+    steering  text[] := ARRAY['cancel_job', 'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue', 'job_admin'];
+    looking   text[] := ARRAY['dead_jobs', 'limit_wait', 'job_span', 'job_uuid_at', 'job_id_hash', 'job_digest', 'job_time'];
+    working   text[] := ARRAY['job_history', 'dependency_failed', 'dependency_probed', 'dependency_works', 'claim_probe'];
+    inner_ones text[] := ARRAY['job_uuid', 'job_defaults', 'job_type_change', 'known_job', 'limit_lock', 'job_owner', 'job_stored',
+                               'job_rows', 'unchanged_job'];
     who       record;
     what      text;
 BEGIN
@@ -103,25 +129,30 @@ BEGIN
         EXECUTE format('GRANT pgqueue_migrator TO %I', who.rolname);
     END LOOP;
     FOREACH what IN ARRAY tables LOOP
-        EXECUTE format('ALTER TABLE IF EXISTS %s.%I OWNER TO pgqueue_migrator', home, what);
+        EXECUTE format('ALTER TABLE %s.%I OWNER TO pgqueue_migrator', home, what);
+        EXECUTE format('REVOKE ALL ON %s.%I FROM PUBLIC', home, what);
     END LOOP;
     FOREACH what IN ARRAY types LOOP
         EXECUTE format('ALTER TYPE %s.%I OWNER TO pgqueue_migrator', home, what);
+        EXECUTE format('REVOKE ALL ON TYPE %s.%I FROM PUBLIC', home, what);
     END LOOP;
-    FOR who IN SELECT p.oid::regprocedure AS signature, p.prosecdef FROM pg_proc p
-                WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending || others) LOOP
+    FOR who IN SELECT p.oid::regprocedure AS signature, p.prosecdef,
+                      CASE WHEN p.proname = ANY (enqueuing) THEN 'pgqueue_producer'
+                           WHEN p.proname = ANY (steering) THEN 'pgqueue_operator'
+                           WHEN p.proname = ANY (looking) THEN 'pgqueue_reader, pgqueue_worker'
+                           WHEN p.proname = ANY (working) THEN 'pgqueue_worker' END AS callers
+                 FROM pg_proc p
+                WHERE p.pronamespace = home::regnamespace
+                  AND p.proname = ANY (enqueuing || steering || looking || working || inner_ones) LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO pgqueue_migrator', who.signature);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', who.signature);
+        IF who.callers IS NOT NULL THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', who.signature, who.callers);
+        END IF;
         IF who.prosecdef THEN
-            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', who.signature);
             -- pg_temp last: else a caller's temporary table called job_logs would come before ours.
             EXECUTE format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
         END IF;
-    END LOOP;
-    FOR who IN SELECT p.oid::regprocedure AS signature,
-                      p.proname IN ('enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell') AS enqueues
-                 FROM pg_proc p WHERE p.pronamespace = home::regnamespace AND p.proname = ANY (lending) LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', who.signature,
-                       CASE WHEN who.enqueues THEN 'pgqueue_producer' ELSE 'pgqueue_operator' END);
     END LOOP;
 END
 $$;
@@ -134,7 +165,9 @@ GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, 
 GRANT DELETE ON job_logs TO pgqueue_worker;  -- retention; with PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go
 GRANT INSERT, DELETE, UPDATE (ended_at) ON job_tombstones TO pgqueue_worker;
 
-GRANT INSERT, UPDATE ON job_types TO pgqueue_worker, pgqueue_operator;
+-- All but job_type: who could rename one with a limit or for administrators could publish another in its place.
+GRANT INSERT, UPDATE (queue, max_attempts, limit_count, limit_window, user_from, backoff_base, backoff_cap, timeout, depends_on, admin,
+                      published_at) ON job_types TO pgqueue_worker, pgqueue_operator;
 GRANT INSERT, UPDATE ON job_dependencies TO pgqueue_worker;
 GRANT INSERT, UPDATE, DELETE ON job_workers TO pgqueue_worker, pgqueue_operator;
 

@@ -36,7 +36,7 @@ LATER = [
     # Enqueueing many
     later(
         "offer_jobs-lock",
-        {f"i.{LOOP} PERFORM pg_advisory_xact_lock(bucket);": f"i.{LOOP} NULL;"},
+        {f"i.{LOOP} PERFORM pg_catalog.pg_advisory_xact_lock(bucket);": f"i.{LOOP} NULL;"},
         "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users[offer_jobs]",
     ),
     later(
@@ -46,7 +46,7 @@ LATER = [
     ),
     later(
         "offer_jobs-isolation",
-        {"IF current_setting('transaction_isolation') <> 'read committed' AND": "IF false AND"},
+        {"IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' AND": "IF false AND"},
         "test_lock_order::test_many_jobs_with_a_limit_are_not_counted_in_a_snapshot",
     ),
     later(
@@ -86,12 +86,12 @@ LATER = [
     ),
     later(
         "offer_many-hurry",
-        {"OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs)": "OR true OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs)"},
+        {"OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs)": "OR true OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs)"},
         f"{RACE}[offer_many]",
     ),
     later(
         "offer_group-lock",
-        {f"t.{LOOP} PERFORM pg_advisory_xact_lock(bucket);": f"t.{LOOP} NULL;"},
+        {f"t.{LOOP} PERFORM pg_catalog.pg_advisory_xact_lock(bucket);": f"t.{LOOP} NULL;"},
         "test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users[offer_group]",
     ),
     later(

@@ -1,6 +1,7 @@
 """The guards of sql/migrations/: keys, CHECKs, and what the functions look after."""
 
 from tests.guards import schema
+from tests.guards_doors import DOORS
 from tests.guards_later import LATER
 
 ORDER = "test_lock_order::test_rows_are_locked_in_the_order_of_their_ids"
@@ -94,7 +95,7 @@ SCHEMA = [
     schema(
         "0002_enqueue_job",
         "lock",
-        {"PERFORM pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));": NOTHING},
+        {"PERFORM pg_catalog.pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));": NOTHING},
         "test_contract_sql::TestEnqueueJob::test_the_lock_lasts_to_the_callers_commit",
     ),
     schema(
@@ -106,7 +107,7 @@ SCHEMA = [
     schema(
         "0002_enqueue_job",
         "isolation",
-        {"IF current_setting('transaction_isolation') <> 'read committed' THEN": "IF false THEN"},
+        {"IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN": "IF false THEN"},
         "test_enqueue::test_a_limit_cannot_be_counted_in_a_snapshot",
     ),
     schema(
@@ -171,4 +172,5 @@ SCHEMA = [
         "test_locks::test_two_rings_at_once_wake_different_workers",
     ),
     *LATER,
+    *DOORS,
 ]

@@ -103,7 +103,7 @@ class TestForward:
         lending = await sql(
             empty, "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
         )
-        assert len(lending) == 11
+        assert len(lending) == 13
         assert all("search_path=public, pg_temp" in function["proconfig"] for function in lending)
 
     async def test_a_schema_of_its_own(self, empty: AsyncConnection[Any], empty_database_url: str) -> None:

@@ -308,7 +308,7 @@ class TestMigrator:
             """SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE') AS open FROM pg_proc p
                 WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef""",
         )
-        assert len(lending) == 11
+        assert len(lending) == 13
         for function in lending:
             assert not function["open"], function
             assert "search_path=public, pg_temp" in function["proconfig"], function

@@ -6,7 +6,7 @@ import psycopg
 from pgqueue.cli.common import json_option, read_settings, run_async, say, working_directory_on_path
 from pgqueue.cli.output import print_json, safe
 from pgqueue.errors import SchemaError
-from pgqueue.migrations import Migration, applied, migrations, pending
+from pgqueue.migrations import Migration, applied, migrations, others_may_create, pending
 from pgqueue.migrations import migrate as bring_up
 from pgqueue.registry import declarations, publish
 from pgqueue.session import connected
@@ -35,15 +35,16 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     def told(step: str) -> None:
         click.echo(step, err=as_json)
 
-    async def run() -> tuple[list[Migration], list[str], str | None]:
+    async def run() -> tuple[list[Migration], list[str], str | None, str | None]:
         steps = await bring_up(settings.direct_conninfo, to=to, adopt=adopt, told=told)
-        return steps, *await _publish(settings)
+        return steps, *await _publish(settings), await _warning(settings)
 
-    steps, changed, note = run_async(run)
-    if note:
-        say(note)
+    steps, changed, note, warning = run_async(run)
+    for sentence in (note, warning):
+        if sentence:
+            say(sentence)
     if as_json:
-        print_json({"applied": [_name(one) for one in steps], "published": changed, "note": note})
+        print_json({"applied": [_name(one) for one in steps], "published": changed, "note": note, "warning": warning})
         return
     if not steps:
         click.echo("the schema is up to date" if to is None else f"the schema is at version {to}")
@@ -79,6 +80,11 @@ def _tell_plan(steps: list[str], version: int, as_json: bool) -> None:
         click.echo(f"would apply {step}" if step[0].isdigit() else f"would {step}")
     if not steps:
         click.echo("nothing to do")
+
+
+async def _warning(settings: Settings) -> str | None:
+    async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
+        return await others_may_create(connection)
 
 
 async def _publish(settings: Settings) -> tuple[list[str], str | None]:

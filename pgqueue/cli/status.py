@@ -13,7 +13,7 @@ from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, explain, json_option, rea
 from pgqueue.cli.output import facts, on_terminal, print_json, public, table
 from pgqueue.database import load
 from pgqueue.errors import SchemaError
-from pgqueue.migrations import applied, check_schema, migrations
+from pgqueue.migrations import applied, check_schema, migrations, others_may_create
 from pgqueue.session import connected
 from pgqueue.settings import Settings, shown, transport_problems
 
@@ -26,6 +26,7 @@ class Server(msgspec.Struct, frozen=True):
     connections: str | None = None
     problem: str | None = None
     code: int = 0
+    warning: str | None = None
 
 
 @click.command()
@@ -41,8 +42,9 @@ def status(as_json: bool) -> None:
         print_json(_document(settings, server))
     else:
         _print(settings, server)
-    if server.problem:
-        say(server.problem)
+    for sentence in (server.warning, server.problem):
+        if sentence:
+            say(sentence)
     sys.exit(server.code)
 
 
@@ -62,7 +64,7 @@ async def _ask(settings: Settings) -> Server:
             return Server(version, done[-1].version if done else None, numbers, str(error), NOT_SO)
         except psycopg.errors.InsufficientPrivilege as error:
             return Server(version, None, numbers, *explain(error))
-        return Server(version, done[-1].version, numbers)
+        return Server(version, done[-1].version, numbers, warning=await others_may_create(connection))
 
 
 async def _numbers(connection: AsyncConnection[Any]) -> str:
@@ -121,6 +123,7 @@ def _document(settings: Settings, server: Server) -> dict[str, Any]:
     return {
         **public(_overview(settings, server)),
         "problem": server.problem,
+        "warning": server.warning,
         "mailProblems": transport_problems(settings),
         "processes": connections(settings),
         "settings": [{"name": name, "value": value, "about": about} for name, value, about in shown(settings)],

@@ -22,24 +22,17 @@
 --
 -- Nothing here needs an extension. Postgres 15 to 18.
 
-CREATE FUNCTION job_uuid() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-    -- UUID version 7 for servers without uuidv7(): 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
-    SELECT encode(int8send(((micros / 1000) << 16) | 28672 | ((micros % 1000) * 4096 / 1000))
-                  || substring(uuid_send(gen_random_uuid()) FROM 9), 'hex')::uuid
-      FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros) AS clock
-$$;
-
-DO $$
-BEGIN
-    IF current_setting('server_version_num')::int >= 180000 THEN
-        CREATE OR REPLACE FUNCTION job_uuid() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS 'SELECT uuidv7()';
-    END IF;
-END
-$$;
+-- Who may do what: nothing here is for PUBLIC, each file takes back what a database gives by default, and sql/roles.sql grants it.
+--
+-- A function that runs with its owner's rights must not run what another role made. Its search_path is the server's own schema,
+-- ours, and pg_temp last. That is not enough where others may create things in our schema: of two operators or functions the one
+-- whose types fit better is taken, whoever made it. So in these functions each operator has operands of exactly the types that the
+-- server's own has, a call of ours has exactly its argument types and all of its arguments, and a call of the server's with
+-- arguments names pg_catalog. tests/test_definers.py tries it.
 
 CREATE FUNCTION job_uuid_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     -- The smallest id that a row made at that moment can have: a creation time becomes a range of the primary key.
-    SELECT encode(int8send((floor(extract(epoch FROM moment) * 1000)::bigint << 16) | 28672)
+    SELECT encode(int8send((floor(extract(epoch FROM moment) * 1000::numeric)::bigint << 16) | 28672::bigint)
                   || decode('8000000000000000', 'hex'), 'hex')::uuid
 $$;
 
@@ -50,14 +43,15 @@ DECLARE
     said text := payload;
 BEGIN
     IF said ~ $re$[.][0-9]*0([],}]|$)$re$ THEN
-        said := regexp_replace(said, $re$("(?:[^"\\]|\\.)*")|(?:[.]0+|([.][0-9]*[1-9])0+)(?=[],}]|$)$re$, $re$\1\2$re$, 'g');
+        said := pg_catalog.regexp_replace(said, $re$("(?:[^"\\]|\\.)*")|(?:[.]0+|([.][0-9]*[1-9])0+)(?=[],}]|$)$re$, $re$\1\2$re$, 'g');
     END IF;
-    RETURN sha256(convert_to(job_type || chr(10) || coalesce(user_id, '') || chr(10) || said, 'UTF8'));
+    RETURN pg_catalog.sha256(pg_catalog.convert_to(
+        job_type || pg_catalog.chr(10) || coalesce(user_id, '') || pg_catalog.chr(10) || said, 'UTF8'));
 END
 $$;
 
 CREATE TABLE job_logs (
-    id              uuid        NOT NULL DEFAULT job_uuid(),
+    id              uuid        NOT NULL,
     job_id          text        NOT NULL,
     job_type        text        NOT NULL,
     user_id         text        NOT NULL,
@@ -118,6 +112,19 @@ COMMENT ON COLUMN job_logs.started_at IS 'When the last attempt was claimed.';
 COMMENT ON COLUMN job_logs.locked_by IS 'The worker of the last claim (job_workers.id); it holds the job while status is processing.';
 COMMENT ON COLUMN job_logs.history IS 'What went wrong before, newest last, at most 20: attempts that failed, leases that ran out, replays.';
 
+DO $$
+-- UUID version 7; for servers without uuidv7() 48 bits of milliseconds, 12 bits of their fraction, 62 random bits. The default is the
+-- expression and not the function: a role that may insert needs no right to call it.
+DECLARE
+    fresh text := CASE WHEN current_setting('server_version_num')::int >= 180000 THEN 'uuidv7()' ELSE
+        $sql$(overlay(pg_catalog.lpad(pg_catalog.to_hex((extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint * 512 / 125), 15, '0')
+                      PLACING '7' FROM 13 FOR 0) || substring(gen_random_uuid()::text FROM 20))::uuid$sql$ END;
+BEGIN
+    EXECUTE format('CREATE FUNCTION job_uuid() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', 'SELECT ' || fresh);
+    EXECUTE 'ALTER TABLE job_logs ALTER id SET DEFAULT ' || fresh;
+END
+$$;
+
 CREATE INDEX job_logs_claim ON job_logs (queue, priority, run_after, id) WHERE processed_at IS NULL;
 CREATE INDEX job_logs_dead ON job_logs (dead_at, id) WHERE dead_at IS NOT NULL;
 CREATE INDEX job_logs_user ON job_logs (user_id, job_type, created_at);
@@ -177,22 +184,23 @@ CREATE INDEX job_tombstones_ended ON job_tombstones USING brin (ended_at) WITH (
 COMMENT ON TABLE job_tombstones IS 'What is remembered of a job whose row retention removed: its id (hashed), payload digest and outcome.';
 
 CREATE FUNCTION job_id_hash(job_id text) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT substring(sha256(convert_to(job_id, 'UTF8')) FOR 16)
+    SELECT substring(pg_catalog.sha256(pg_catalog.convert_to(job_id, 'UTF8')) FOR 16)
 $$;
 
 CREATE FUNCTION job_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
     -- A time as it stands in history, and as programs get it everywhere.
-    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+    SELECT pg_catalog.to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
 CREATE FUNCTION job_history(history jsonb, entry jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
     -- The history with one entry more; the oldest goes when there are 20.
-    SELECT CASE WHEN jsonb_array_length(coalesce(history, '[]')) >= 20 THEN history - 0 ELSE coalesce(history, '[]') END
-           || jsonb_build_array(entry)
+    SELECT CASE WHEN pg_catalog.jsonb_array_length(coalesce(history, '[]')) >= 20 THEN history - 0 ELSE coalesce(history, '[]') END
+           || pg_catalog.jsonb_build_array(entry)
 $$;
 
-CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
--- For a bare INSERT: what enqueue_job fills in is filled in here. Rows of enqueue_job bring all of it and skip this.
+CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- For a bare INSERT: what enqueue_job fills in is filled in here, whatever rights and search path the role that inserts has. Rows of
+-- enqueue_job bring all of it and skip this.
 BEGIN
     IF NEW.queue IS NULL OR NEW.max_attempts IS NULL THEN
         SELECT coalesce(NEW.queue, t.queue), coalesce(NEW.max_attempts, t.max_attempts)
@@ -208,3 +216,26 @@ $$;
 CREATE TRIGGER job_defaults BEFORE INSERT ON job_logs FOR EACH ROW
     WHEN (NEW.payload_digest IS NULL OR NEW.queue IS NULL OR NEW.max_attempts IS NULL)
     EXECUTE FUNCTION job_defaults();
+
+CREATE FUNCTION job_admin() RETURNS boolean LANGUAGE sql STABLE AS $$
+    -- Whether the session may enqueue jobs of types that are for administrators: EXECUTE on this function is that right. What asks
+    -- runs as its owner, so the question is about the role that the session has set, or else logged in as.
+    SELECT pg_catalog.has_function_privilege(
+        CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user ELSE pg_catalog.current_setting('role')::name END,
+        'job_admin()', 'EXECUTE')
+$$;
+
+CREATE FUNCTION job_type_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- A role that may not enqueue for administrators cannot open such a type by publishing it: it stays as it is, and the rest of the
+-- declaration is written.
+BEGIN
+    NEW.admin := NOT job_admin();
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER job_type_change BEFORE UPDATE ON job_types FOR EACH ROW WHEN (OLD.admin AND NOT NEW.admin)
+    EXECUTE FUNCTION job_type_change();
+
+REVOKE ALL ON job_logs, job_types, job_queues, job_workers, job_tombstones FROM PUBLIC;
+REVOKE ALL ON FUNCTION job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
+    job_history(jsonb, jsonb), job_defaults(), job_admin(), job_type_change() FROM PUBLIC;

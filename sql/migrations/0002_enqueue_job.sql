@@ -2,7 +2,7 @@
 -- offer_job() and offer_jobs() are what pgqueue's own client calls: the same, but a refusal is an answer and no exception, so
 -- that the caller's transaction stays usable.
 --
--- All of them run with the rights of their owner: a producer needs no right on any table.
+-- All of them run with the rights of their owner: a producer needs no right on any table, and what it gives is not believed.
 
 CREATE TYPE job_ticket AS (job_id text, status text, created boolean, retry_after interval);
 
@@ -21,16 +21,21 @@ $$;
 
 CREATE FUNCTION limit_lock(job_type text, user_id text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     -- The advisory lock under which one user's jobs of one type are counted: one of 1,024 buckets per type.
-    SELECT (hashtext('pgqueue ' || job_type)::bigint << 32) | (hashtext(user_id) & 1023)
+    SELECT (pg_catalog.hashtext('pgqueue ' || job_type)::bigint << 32) | (pg_catalog.hashtext(user_id) & 1023)::bigint
+$$;
+
+CREATE FUNCTION job_span(span interval) RETURNS interval LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    -- A window in seconds: a day in it would be as long as the time zone says, and every caller sets its own.
+    SELECT pg_catalog.make_interval(secs => extract(epoch FROM span)::float8)
 $$;
 
 CREATE FUNCTION limit_wait(job_type text, user_id text, limit_count integer, limit_window interval) RETURNS interval
 LANGUAGE sql VOLATILE AS $$
     -- Null when one job more is within the limit, else how long until it is. Reads one index entry however many jobs there are.
-    SELECT j.created_at + limit_wait.limit_window - clock_timestamp()
+    SELECT j.created_at + job_span(limit_wait.limit_window) - clock_timestamp()
       FROM job_logs j
      WHERE j.user_id = limit_wait.user_id AND j.job_type = limit_wait.job_type
-       AND j.created_at > clock_timestamp() - limit_wait.limit_window
+       AND j.created_at > clock_timestamp() - job_span(limit_wait.limit_window)
      ORDER BY j.created_at DESC
     OFFSET limit_wait.limit_count - 1 LIMIT 1
 $$;
@@ -51,6 +56,13 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION job_stored(payload jsonb, filled jsonb, user_from text) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    -- The payload with what the server fills in. Whose job it is stands in the payload as it was sent, and is not filled in.
+    SELECT CASE WHEN pg_catalog.jsonb_typeof(payload) = 'object' AND pg_catalog.jsonb_typeof(filled) = 'object'
+                THEN payload || CASE WHEN user_from IS NULL THEN filled ELSE filled - user_from END
+                ELSE payload END
+$$;
+
 CREATE FUNCTION offer_job(
     job_type text, payload jsonb, job_id text DEFAULT NULL, user_id text DEFAULT NULL, queue text DEFAULT NULL,
     priority integer DEFAULT NULL, run_after timestamptz DEFAULT NULL, max_attempts integer DEFAULT NULL,
@@ -59,7 +71,7 @@ CREATE FUNCTION offer_job(
 #variable_conflict use_column
 DECLARE
     kind   job_types;
-    key    text := coalesce(offer_job.job_id, offer_job.job_type || '-' || job_uuid());
+    key    text := coalesce(offer_job.job_id, offer_job.job_type || '-' || job_uuid()::text);
     owner  text;
     fingerprint bytea;
     wait   interval;
@@ -70,6 +82,10 @@ BEGIN
         RAISE EXCEPTION 'unknown job type %', offer_job.job_type USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
     END IF;
+    IF kind.admin AND NOT job_admin() THEN
+        RAISE EXCEPTION 'job type % is for administrators', offer_job.job_type USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Connect as a member of pgqueue_operator: see sql/roles.sql.';
+    END IF;
     IF offer_job.payload IS NULL THEN
         RAISE EXCEPTION 'a job needs a payload' USING ERRCODE = 'null_value_not_allowed';
     END IF;
@@ -77,14 +93,14 @@ BEGIN
     fingerprint := job_digest(offer_job.job_type, owner, offer_job.payload);
 
     IF kind.limit_count IS NOT NULL THEN
-        IF current_setting('transaction_isolation') <> 'read committed' THEN
+        IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE EXCEPTION 'job type % has a limit: enqueue it in a READ COMMITTED transaction', offer_job.job_type
                 USING ERRCODE = 'invalid_transaction_state';
         END IF;
         -- Look, lock, look again, count: each in a statement of its own, for each sees what was committed before it began.
         SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
-        PERFORM pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));
+        PERFORM pg_catalog.pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));
         SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
         wait := limit_wait(offer_job.job_type, owner, kind.limit_count, kind.limit_window);
@@ -94,7 +110,7 @@ BEGIN
     LOOP
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts,
                               created_at)
-        VALUES (key, offer_job.job_type, owner, CASE WHEN offer_job.filled IS NULL THEN offer_job.payload ELSE offer_job.payload || offer_job.filled END, fingerprint,
+        VALUES (key, offer_job.job_type, owner, job_stored(offer_job.payload, offer_job.filled, kind.user_from), fingerprint,
                 coalesce(offer_job.queue, kind.queue), coalesce(offer_job.priority, 5),
                 coalesce(offer_job.run_after, clock_timestamp()), coalesce(offer_job.max_attempts, kind.max_attempts),
                 clock_timestamp())
@@ -120,10 +136,11 @@ CREATE FUNCTION enqueue_job(
 ) RETURNS job_ticket LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     offer job_offer := offer_job(enqueue_job.job_type, enqueue_job.payload, enqueue_job.job_id, enqueue_job.user_id,
-                                 enqueue_job.queue, enqueue_job.priority, enqueue_job.run_after, enqueue_job.max_attempts);
+                                 enqueue_job.queue, enqueue_job.priority, enqueue_job.run_after, enqueue_job.max_attempts,
+                                 NULL::jsonb);
 BEGIN
     IF offer.refusal = 'duplicate_payload' THEN
-        RAISE unique_violation USING MESSAGE = format('Job ID already used with another payload: %s', offer.job_id),
+        RAISE unique_violation USING MESSAGE = pg_catalog.format('Job ID already used with another payload: %s', offer.job_id),
             CONSTRAINT = 'unique_job_id', TABLE = 'job_logs';
     END IF;
     RETURN (offer.job_id, offer.status, offer.created, offer.retry_after)::job_ticket;
@@ -259,3 +276,9 @@ BEGIN
      ORDER BY a.ord;
 END
 $$;
+
+REVOKE ALL ON TYPE job_ticket, job_offer, job_item FROM PUBLIC;
+REVOKE ALL ON FUNCTION known_job(text, bytea), limit_lock(text, text), job_span(interval),
+    limit_wait(text, text, integer, interval), job_owner(job_types, jsonb, text), job_stored(jsonb, jsonb, text),
+    offer_job(text, jsonb, text, text, text, integer, timestamptz, integer, jsonb),
+    enqueue_job(text, jsonb, text, text, text, integer, timestamptz, integer), offer_jobs(jsonb) FROM PUBLIC;

@@ -4,7 +4,7 @@
 CREATE TYPE job_change AS (job_id text, status text, changed boolean, message text);
 
 CREATE FUNCTION unchanged_job(job_id text, expected text) RETURNS job_change LANGUAGE sql STABLE AS $$
-    SELECT coalesce((SELECT (j.job_id, j.status, false, format('Job is %s, not %s', j.status, unchanged_job.expected))::job_change
+    SELECT coalesce((SELECT (j.job_id, j.status, false, pg_catalog.format('Job is %s, not %s', j.status, unchanged_job.expected))::job_change
                        FROM job_logs j WHERE j.job_id = unchanged_job.job_id),
                     (unchanged_job.job_id, NULL, false, 'Job not found')::job_change)
 $$;
@@ -16,7 +16,7 @@ BEGIN
        SET status = 'cancelled', lease = j.lease + 1, lease_until = NULL, processed_at = clock_timestamp()
      WHERE j.job_id = cancel_job.job_id AND j.status IN ('enqueued', 'failed', 'processing');
     IF FOUND THEN RETURN (cancel_job.job_id, 'cancelled', true, 'Job cancelled')::job_change; END IF;
-    RETURN unchanged_job(cancel_job.job_id, 'waiting or running');
+    RETURN unchanged_job(cancel_job.job_id, 'waiting or running'::text);
 END
 $$;
 
@@ -26,7 +26,7 @@ BEGIN
     UPDATE job_logs j SET status = 'cancelled', dead_at = NULL
      WHERE j.job_id = delete_dead_job.job_id AND j.status = 'dlq';
     IF FOUND THEN RETURN (delete_dead_job.job_id, 'cancelled', true, 'Job deleted')::job_change; END IF;
-    RETURN unchanged_job(delete_dead_job.job_id, 'dlq');
+    RETURN unchanged_job(delete_dead_job.job_id, 'dlq'::text);
 END
 $$;
 
@@ -60,10 +60,10 @@ $$;
 CREATE FUNCTION replay_job(job_id text, payload jsonb DEFAULT NULL) RETURNS job_change
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF replay_jobs(ARRAY(SELECT j.id FROM job_logs j WHERE j.job_id = replay_job.job_id), '0 s', replay_job.payload) > 0 THEN
+    IF replay_jobs(ARRAY(SELECT j.id FROM job_logs j WHERE j.job_id = replay_job.job_id), interval '0 s', replay_job.payload) > 0 THEN
         RETURN (replay_job.job_id, 'enqueued', true, 'Job enqueued again')::job_change;
     END IF;
-    RETURN unchanged_job(replay_job.job_id, 'dlq or cancelled');
+    RETURN unchanged_job(replay_job.job_id, 'dlq or cancelled'::text);
 END
 $$;
 
@@ -84,7 +84,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     ), woken AS (
         UPDATE job_workers w SET asleep = false FROM sleeper s WHERE w.id = s.id RETURNING w.id
     )
-    SELECT count(pg_notify('pgqueue_' || woken.id, ''))::integer FROM woken
+    SELECT pg_catalog.count(pg_catalog.pg_notify('pgqueue_' || woken.id, ''))::integer FROM woken
 $$;
 
 CREATE FUNCTION dead_jobs(
@@ -101,3 +101,8 @@ CREATE FUNCTION dead_jobs(
        AND (dead_jobs.until IS NULL OR j.dead_at < dead_jobs.until)
        AND (dead_jobs.job_ids IS NULL OR j.job_id = ANY (dead_jobs.job_ids))
 $$;
+
+REVOKE ALL ON TYPE job_change FROM PUBLIC;
+REVOKE ALL ON FUNCTION unchanged_job(text, text), cancel_job(text), delete_dead_job(text), replay_jobs(uuid[], interval, jsonb),
+    replay_job(text, jsonb), pause_queue(text, boolean), ring_doorbell(text[], integer),
+    dead_jobs(text, text, text, timestamptz, timestamptz, text[]) FROM PUBLIC;

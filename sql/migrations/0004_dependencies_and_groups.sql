@@ -40,7 +40,7 @@ COMMENT ON COLUMN job_logs.intent_at IS 'An attempt said then that it does what 
 COMMENT ON COLUMN job_logs.receipt IS 'What the attempt that completed has to show for it, such as the answer of a mail server.';
 
 CREATE FUNCTION dependency_failed(dependency text, jobs uuid[], down boolean, reason text, retry_after interval, succeeded_ago interval)
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 -- These jobs failed on it; down: it is known to be broken, and no five are needed. succeeded_ago: when the caller last saw a job
 -- succeed. Answers the state that follows.
 DECLARE
@@ -73,7 +73,7 @@ END
 $$;
 
 CREATE FUNCTION dependency_probed(dependency text, probe uuid, lease bigint, worker text, verdict text, reason text, retry_after interval)
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 -- The probe ended: 'alive' closes the breaker, 'down' makes the next probe wait twice as long (at most 15 s), 'unclear' (the job
 -- never got as far) lets the next one start at once. A probe that has been replaced decides nothing. Answers the state that follows.
 DECLARE
@@ -95,13 +95,14 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION dependency_works(dependency text) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION dependency_works(dependency text) RETURNS void LANGUAGE sql SET search_path FROM CURRENT AS $$
     -- A job succeeded while others failed: theirs are ordinary failures.
     UPDATE job_dependencies d SET failures = '{}'
      WHERE d.dependency = dependency_works.dependency AND d.state = 'closed' AND d.failures <> '{}'
 $$;
 
-CREATE FUNCTION claim_probe(worker text, lease interval, queues text[], dependencies text[]) RETURNS SETOF job_logs LANGUAGE plpgsql AS $$
+CREATE FUNCTION claim_probe(worker text, lease interval, queues text[], dependencies text[]) RETURNS SETOF job_logs
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 -- Starts one job as the probe of one of these dependencies whose time has come, if no other probe is under way, anywhere.
 -- One that has not failed yet, if there is one among the first thousand of each lane: a job that fails by itself says little of what
 -- it depends on. Then the longest waiting: a failed probe goes to the back of its lane.
@@ -164,16 +165,16 @@ BEGIN
          ORDER BY j.id FOR NO KEY UPDATE
     ), placed AS (
         SELECT l.id, row_number() OVER (ORDER BY i.ord) - 1 AS nth
-          FROM locked l JOIN unnest(ids) WITH ORDINALITY AS i(id, ord) ON i.id = l.id
+          FROM locked l JOIN pg_catalog.unnest(ids) WITH ORDINALITY AS i(id, ord) ON i.id = l.id
     )
     UPDATE job_logs j
-       SET status = 'enqueued', attempt_count = 0, run_after = clock_timestamp() + spacing * p.nth, processed_at = NULL,
+       SET status = 'enqueued', attempt_count = 0, run_after = clock_timestamp() + spacing * p.nth::float8, processed_at = NULL,
            dead_at = NULL, error = NULL, stack_trace = NULL, progress = NULL, progress_note = NULL,
            intent_at = NULL,  -- whoever replays has decided what the doubtful attempt before is worth
            payload = coalesce(replay_jobs.payload, j.payload),
            history = job_history(j.history,
-               jsonb_build_object('event', 'replayed', 'at', job_time(now()), 'was', j.status, 'error', j.error)
-               || CASE WHEN replay_jobs.payload IS NULL THEN '{}' ELSE jsonb_build_object('payload', j.payload) END)
+               pg_catalog.jsonb_build_object('event', 'replayed', 'at', job_time(now()), 'was', j.status, 'error', j.error)
+               || CASE WHEN replay_jobs.payload IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('payload', j.payload) END)
       FROM placed p WHERE j.id = p.id;
     GET DIAGNOSTICS replayed = ROW_COUNT;
     RETURN replayed;
@@ -192,12 +193,12 @@ CREATE FUNCTION job_rows(jobs jsonb, at timestamptz) RETURNS TABLE (
 ) LANGUAGE sql STABLE AS $$
     -- The rows of jobs as offer_many() takes them, in the order in which everybody inserts. Part of the statement that calls it.
     SELECT i.job_id, i.job_type, coalesce(i.user_id, 'system'),
-           CASE WHEN i.filled IS NULL THEN coalesce(i.payload, 'null') ELSE i.payload || i.filled END,
+           job_stored(coalesce(i.payload, 'null'), i.filled, t.user_from),
            job_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')), coalesce(i.queue, t.queue),
            coalesce(i.priority, 5)::smallint,
-           coalesce(i.run_after, at + make_interval(secs => coalesce(i.delay, (i.ord - jsonb_array_length(jobs)) / 1000000.0))),
+           coalesce(i.run_after, at + pg_catalog.make_interval(secs => coalesce(i.delay, (i.ord - pg_catalog.jsonb_array_length(jobs))::float8 / 1000000::float8))),
            coalesce(i.max_attempts, t.max_attempts)::smallint, at
-      FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
+      FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
                                                    priority integer, run_after timestamptz, delay float8, max_attempts integer))
            WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
       JOIN job_types t ON t.job_type = i.job_type
@@ -215,11 +216,20 @@ DECLARE
     mine    jsonb;
     strange text;
 BEGIN
-    SELECT u.job_type INTO strange FROM unnest(types) AS u(job_type)
+    SELECT u.job_type INTO strange FROM pg_catalog.unnest(types) AS u(job_type)
      WHERE NOT EXISTS (SELECT FROM job_types t WHERE t.job_type = u.job_type) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'unknown job type %', strange USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
+    END IF;
+    -- Which way they go hangs on their types, so that a list which leaves one out is a way round its limit.
+    IF EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_type text) WHERE (i.job_type = ANY (types)) IS NOT TRUE) THEN
+        RAISE EXCEPTION 'types must name every job type among the jobs' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT t.job_type INTO strange FROM job_types t WHERE t.job_type = ANY (types) AND t.admin AND NOT job_admin() LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'job type % is for administrators', strange USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Connect as a member of pgqueue_operator: see sql/roles.sql.';
     END IF;
     RETURN QUERY SELECT NULL::integer, t.job_type, NULL, NULL::boolean, NULL::interval, NULL, t.queue
                    FROM job_types t WHERE t.job_type = ANY (types);
@@ -240,31 +250,31 @@ BEGIN
                                   created_at)
             SELECT r.* FROM job_rows(jobs, at) AS r ON CONFLICT (job_id) DO NOTHING RETURNING job_id
         )
-        SELECT coalesce(jsonb_object_agg(i.job_id, true), '{}') INTO mine FROM inserted i;
+        SELECT coalesce(pg_catalog.jsonb_object_agg(i.job_id, true), '{}') INTO mine FROM inserted i;
     END;
     IF mine IS NULL THEN
         IF NOT EXISTS (SELECT FROM job_tombstones)
-           OR NOT EXISTS (SELECT FROM jsonb_to_recordset(jobs) AS i(job_id text)
+           OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text)
                             JOIN job_tombstones t ON t.id_hash = job_id_hash(i.job_id)) THEN
             RETURN;
         END IF;
-        SELECT jsonb_object_agg(i.job_id, true) INTO mine FROM jsonb_to_recordset(jobs) AS i(job_id text);
+        SELECT pg_catalog.jsonb_object_agg(i.job_id, true) INTO mine FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text);
     END IF;
     -- Some ids were known, perhaps by a tombstone. (Sets are objects: a plan that does not know how long an array is would join it row
     -- by row.)
     -- After the insert, not before: retention may have turned a row into a tombstone while we looked.
     WITH undone AS (
-        DELETE FROM job_logs j USING jsonb_object_keys(mine) AS m(job_id), job_tombstones t
+        DELETE FROM job_logs j USING pg_catalog.jsonb_object_keys(mine) AS m(job_id), job_tombstones t
          WHERE j.job_id = m.job_id AND t.id_hash = job_id_hash(m.job_id)
         RETURNING j.job_id
     )
-    SELECT coalesce(mine, '{}') - coalesce(array_agg(u.job_id), '{}') INTO mine FROM undone u;
+    SELECT coalesce(mine, '{}') - coalesce(pg_catalog.array_agg(u.job_id), '{}') INTO mine FROM undone u;
     RETURN QUERY
     SELECT i.ord::integer, i.job_id, CASE WHEN k.digest = i.digest THEN k.status END, false, NULL::interval,
            CASE WHEN k.digest <> i.digest THEN 'duplicate_payload' END, NULL
       FROM (SELECT i.ord, i.job_id, job_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')) AS digest,
                    row_number() OVER (PARTITION BY i.job_id ORDER BY i.ord) = 1 AS first
-              FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb))
+              FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb))
                    WITH ORDINALITY AS i(job_id, job_type, user_id, payload, ord)) AS i
      CROSS JOIN LATERAL (
            SELECT j.status, j.payload_digest AS digest FROM job_logs j WHERE j.job_id = i.job_id
@@ -295,14 +305,14 @@ BEGIN
                    FROM job_types t WHERE t.job_type = ANY (types);
     FOR bucket IN
         SELECT DISTINCT limit_lock(i.job_type, coalesce(i.user_id, i.payload ->> t.user_from, 'system'))
-          FROM jsonb_to_recordset(jobs) AS i(job_type text, user_id text, payload jsonb) JOIN job_types t ON t.job_type = i.job_type
+          FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_type text, user_id text, payload jsonb) JOIN job_types t ON t.job_type = i.job_type
          WHERE t.limit_count IS NOT NULL ORDER BY 1
     LOOP
-        PERFORM pg_advisory_xact_lock(bucket);
+        PERFORM pg_catalog.pg_advisory_xact_lock(bucket);
     END LOOP;
     FOR item IN
         SELECT i.*
-          FROM ROWS FROM (jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
+          FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
                                                        priority integer, run_after timestamptz, delay float8, max_attempts integer))
                WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
          ORDER BY i.job_id COLLATE "C", i.ord
@@ -310,17 +320,17 @@ BEGIN
         -- What most of them are: new, and within the limit. Its lock is held since before this statement, so that it may count and insert.
         moment := clock_timestamp();
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
-        SELECT item.job_id, t.job_type, o.owner, CASE WHEN item.filled IS NULL THEN o.payload ELSE o.payload || item.filled END,
+        SELECT item.job_id, t.job_type, o.owner, job_stored(o.payload, item.filled, t.user_from),
                job_digest(t.job_type, o.owner, o.payload), coalesce(item.queue, t.queue), coalesce(item.priority, 5),
-               coalesce(item.run_after, moment + make_interval(secs => coalesce(item.delay, 0))),
+               coalesce(item.run_after, moment + pg_catalog.make_interval(secs => coalesce(item.delay, 0))),
                coalesce(item.max_attempts, t.max_attempts), moment
           FROM job_types t CROSS JOIN LATERAL (
                SELECT coalesce(item.payload, 'null') AS payload,
                       CASE WHEN t.user_from IS NULL THEN item.user_id ELSE item.payload ->> t.user_from END AS owner) AS o
-         WHERE t.job_type = item.job_type AND o.owner = coalesce(item.user_id, o.owner)
-           AND (t.limit_count IS NULL OR NOT EXISTS (
+         WHERE t.job_type = item.job_type AND NOT t.admin AND o.owner = coalesce(item.user_id, o.owner)
+           AND (t.limit_count IS NULL OR pg_catalog.current_setting('transaction_isolation') = 'read committed' AND NOT EXISTS (
                 SELECT FROM (SELECT FROM job_logs j
-                              WHERE j.user_id = o.owner AND j.job_type = t.job_type AND j.created_at > moment - t.limit_window
+                              WHERE j.user_id = o.owner AND j.job_type = t.job_type AND j.created_at > moment - job_span(t.limit_window)
                               ORDER BY j.created_at DESC OFFSET t.limit_count - 1 LIMIT 1) AS last))
         ON CONFLICT (job_id) DO NOTHING;
         IF FOUND THEN
@@ -328,7 +338,7 @@ BEGIN
             DELETE FROM job_logs j WHERE j.job_id = item.job_id;
         END IF;
         offer := offer_job(item.job_type, coalesce(item.payload, 'null'), item.job_id, item.user_id, item.queue, item.priority,
-                           coalesce(item.run_after, clock_timestamp() + make_interval(secs => item.delay)), item.max_attempts,
+                           coalesce(item.run_after, clock_timestamp() + pg_catalog.make_interval(secs => item.delay)), item.max_attempts,
                            item.filled);
         IF NOT offer.created THEN
             RETURN NEXT (item.ord, offer.job_id, offer.status, false, offer.retry_after, offer.refusal, offer.queue)::job_answer;
@@ -359,21 +369,25 @@ DECLARE
     done     integer[] := '{}';
 BEGIN
     SELECT i.job_type, t.job_type IS NULL AS unknown, t.user_from,
-           i.user_id IS NULL AND t.limit_count IS NOT NULL AND i.named IS NULL AS nobody
+           i.user_id IS NULL AND t.limit_count IS NOT NULL AND i.named IS NULL AS nobody, t.admin AND NOT job_admin() AS closed
       INTO wrong
-      FROM (SELECT e.item ->> 'job_type' AS job_type, e.item ->> 'user_id' AS user_id,
-                   e.item -> 'payload' ->> k.user_from AS named, e.item -> 'payload' AS payload, e.ord
-              FROM jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
-              LEFT JOIN job_types k ON k.job_type = e.item ->> 'job_type') AS i
+      FROM (SELECT e.item ->> 'job_type'::text AS job_type, e.item ->> 'user_id'::text AS user_id,
+                   e.item -> 'payload'::text ->> k.user_from AS named, e.item -> 'payload'::text AS payload, e.ord
+              FROM pg_catalog.jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
+              LEFT JOIN job_types k ON k.job_type = e.item ->> 'job_type'::text) AS i
       LEFT JOIN job_types t ON t.job_type = i.job_type
      WHERE t.job_type IS NULL OR i.payload IS NULL
         OR i.user_id IS NULL AND t.limit_count IS NOT NULL AND i.named IS NULL
         OR i.user_id IS NOT NULL AND t.user_from IS NOT NULL AND i.user_id IS DISTINCT FROM i.named
+        OR t.admin AND NOT job_admin()
      ORDER BY i.ord LIMIT 1;
     IF FOUND THEN
         IF wrong.unknown THEN
             RAISE EXCEPTION 'unknown job type %', wrong.job_type USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
+        ELSIF wrong.closed THEN
+            RAISE EXCEPTION 'job type % is for administrators', wrong.job_type USING ERRCODE = 'insufficient_privilege',
+                HINT = 'Connect as a member of pgqueue_operator: see sql/roles.sql.';
         ELSIF wrong.nobody THEN
             RAISE EXCEPTION 'job type % needs a user_id: it has a limit per user', wrong.job_type
                 USING ERRCODE = 'invalid_parameter_value';
@@ -383,33 +397,34 @@ BEGIN
         RAISE EXCEPTION 'a job needs a payload' USING ERRCODE = 'null_value_not_allowed';
     END IF;
 
-    SELECT array_agg((i.ord, coalesce(i.item ->> 'job_id', i.job_type || '-' || job_uuid()), i.job_type, i.owner,
-                      i.payload, i.item -> 'filled', job_digest(i.job_type, i.owner, i.payload),
-                      coalesce(i.item ->> 'queue', i.queue), (i.item ->> 'priority')::integer,
-                      coalesce((i.item ->> 'run_after')::timestamptz,
-                               clock_timestamp() + make_interval(secs => (i.item ->> 'delay')::float8)),
-                      coalesce((i.item ->> 'max_attempts')::integer, i.max_attempts), i.limit_count, i.limit_window)::job_item
+    SELECT pg_catalog.array_agg((i.ord, coalesce(i.item ->> 'job_id'::text, i.job_type || '-' || job_uuid()::text), i.job_type, i.owner,
+                      i.payload, job_stored(i.payload, i.item -> 'filled'::text, i.user_from), job_digest(i.job_type, i.owner, i.payload),
+                      coalesce(i.item ->> 'queue'::text, i.queue), (i.item ->> 'priority'::text)::integer,
+                      coalesce((i.item ->> 'run_after'::text)::timestamptz,
+                               clock_timestamp() + pg_catalog.make_interval(secs => (i.item ->> 'delay'::text)::float8)),
+                      coalesce((i.item ->> 'max_attempts'::text)::integer, i.max_attempts), i.limit_count, job_span(i.limit_window))::job_item
                      ORDER BY i.ord)
       INTO items
-      FROM (SELECT e.ord::integer, e.item, e.item -> 'payload' AS payload, t.job_type, t.queue, t.max_attempts, t.limit_count,
-                   t.limit_window, coalesce(e.item ->> 'user_id', e.item -> 'payload' ->> t.user_from, 'system') AS owner
-              FROM jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
-              JOIN job_types t ON t.job_type = e.item ->> 'job_type') AS i;
+      FROM (SELECT e.ord::integer, e.item, e.item -> 'payload'::text AS payload, t.job_type, t.queue, t.max_attempts, t.limit_count,
+                   t.limit_window, t.user_from,
+                   coalesce(e.item ->> 'user_id'::text, e.item -> 'payload'::text ->> t.user_from, 'system') AS owner
+              FROM pg_catalog.jsonb_array_elements(jobs) WITH ORDINALITY AS e(item, ord)
+              JOIN job_types t ON t.job_type = e.item ->> 'job_type'::text) AS i;
 
-    IF current_setting('transaction_isolation') <> 'read committed'
-       AND EXISTS (SELECT FROM unnest(items) i WHERE i.limit_count IS NOT NULL) THEN
+    IF pg_catalog.current_setting('transaction_isolation') <> 'read committed'
+       AND EXISTS (SELECT FROM pg_catalog.unnest(items) i WHERE i.limit_count IS NOT NULL) THEN
         RAISE EXCEPTION 'a job type among these has a limit: enqueue them in a READ COMMITTED transaction'
             USING ERRCODE = 'invalid_transaction_state';
     END IF;
-    FOR bucket IN SELECT DISTINCT limit_lock(i.job_type, i.user_id) FROM unnest(items) i
+    FOR bucket IN SELECT DISTINCT limit_lock(i.job_type, i.user_id) FROM pg_catalog.unnest(items) i
                    WHERE i.limit_count IS NOT NULL ORDER BY 1 LOOP
-        PERFORM pg_advisory_xact_lock(bucket);
+        PERFORM pg_catalog.pg_advisory_xact_lock(bucket);
     END LOOP;
 
-    SELECT array_agg(i.ord) INTO open FROM unnest(items) i;
+    SELECT pg_catalog.array_agg(i.ord) INTO open FROM pg_catalog.unnest(items) i;
     LOOP
         -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more than the user has places left.
-        SELECT array_agg(f.ord) FILTER (WHERE f.fits), array_agg(f.ord) FILTER (WHERE NOT f.fits) INTO admitted, crowded
+        SELECT pg_catalog.array_agg(f.ord) FILTER (WHERE f.fits), pg_catalog.array_agg(f.ord) FILTER (WHERE NOT f.fits) INTO admitted, crowded
           FROM (SELECT c.ord, c.limit_count IS NULL OR
                        row_number() OVER (PARTITION BY c.job_type, c.user_id ORDER BY c.ord)
                        + (SELECT count(*) FROM (SELECT FROM job_logs j
@@ -418,58 +433,64 @@ BEGIN
                                                    AND j.created_at > clock_timestamp() - c.limit_window
                                                  LIMIT c.limit_count) AS used) <= c.limit_count AS fits
                   FROM (SELECT DISTINCT ON (i.job_id) i.ord, i.job_id, i.job_type, i.user_id, i.limit_count, i.limit_window
-                          FROM unnest(items) i WHERE i.ord = ANY (open)
+                          FROM pg_catalog.unnest(items) i WHERE i.ord = ANY (open)
                          ORDER BY i.job_id, i.ord) AS c
-                 WHERE c.limit_count IS NULL OR NOT EXISTS (SELECT FROM known_job(c.job_id, ''))) AS f;
+                 WHERE c.limit_count IS NULL OR NOT EXISTS (SELECT FROM known_job(c.job_id, ''::bytea))) AS f;
 
         WITH written AS (
             INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after,
                                   max_attempts, created_at)
             SELECT i.job_id, i.job_type, i.user_id,
-                   CASE WHEN jsonb_typeof(i.filled) = 'object' THEN i.payload || i.filled ELSE i.payload END, i.digest,
+                   i.filled, i.digest,
                    i.queue, coalesce(i.priority, 5), coalesce(i.run_after, clock_timestamp()), i.max_attempts,
                    clock_timestamp()
-              FROM unnest(items) AS i
+              FROM pg_catalog.unnest(items) AS i
              WHERE i.ord = ANY (admitted)
              ORDER BY i.job_id COLLATE "C", i.ord
             ON CONFLICT (job_id) DO NOTHING
             RETURNING job_logs.job_id
         )
-        SELECT array_agg(i.ord) INTO placed FROM written w JOIN unnest(items) i ON i.job_id = w.job_id
+        SELECT pg_catalog.array_agg(i.ord) INTO placed FROM written w JOIN pg_catalog.unnest(items) i ON i.job_id = w.job_id
          WHERE i.ord = ANY (admitted);
 
         WITH undone AS (
-            DELETE FROM job_logs j USING unnest(items) i, job_tombstones t
+            DELETE FROM job_logs j USING pg_catalog.unnest(items) i, job_tombstones t
              WHERE i.ord = ANY (placed) AND j.job_id = i.job_id AND t.id_hash = job_id_hash(i.job_id)
             RETURNING i.ord
         )
-        SELECT coalesce(array_agg(u.ord), '{}') INTO buried FROM undone u;
-        done := done || coalesce((SELECT array_agg(p) FROM unnest(placed) p WHERE p <> ALL (buried)), '{}');
+        SELECT coalesce(pg_catalog.array_agg(u.ord), '{}') INTO buried FROM undone u;
+        done := pg_catalog.array_cat(done, (SELECT pg_catalog.array_agg(p) FROM pg_catalog.unnest(placed) p WHERE p <> ALL (buried)));
 
         EXIT WHEN admitted IS NULL AND crowded IS NULL;
         -- A place that was granted to an id which somebody else took meanwhile goes to those that found none. Where there was no
         -- such place they are refused, and whoever brought the same id after them has a turn of its own.
-        IF coalesce(cardinality(placed), 0) = coalesce(cardinality(admitted), 0) THEN
-            refused := refused || coalesce(crowded, '{}');
+        IF coalesce(pg_catalog.cardinality(placed), 0) = coalesce(pg_catalog.cardinality(admitted), 0) THEN
+            refused := pg_catalog.array_cat(refused, crowded);
         END IF;
-        SELECT array_agg(o) INTO open
-          FROM unnest(open) AS o JOIN unnest(items) i ON i.ord = o
+        SELECT pg_catalog.array_agg(o) INTO open
+          FROM pg_catalog.unnest(open) AS o JOIN pg_catalog.unnest(items) i ON i.ord = o
          WHERE o <> ALL (coalesce(admitted, '{}')) AND o <> ALL (refused)
-           AND NOT EXISTS (SELECT FROM unnest(items) p WHERE p.ord = ANY (placed) AND p.job_id = i.job_id);
+           AND NOT EXISTS (SELECT FROM pg_catalog.unnest(items) p WHERE p.ord = ANY (placed) AND p.job_id = i.job_id);
         EXIT WHEN open IS NULL;
     END LOOP;
 
     RETURN QUERY
     SELECT a.job_id, a.status, a.created, a.retry_after, a.refusal, a.queue
       FROM (SELECT i.ord, i.job_id, 'enqueued' AS status, true AS created, NULL::interval AS retry_after, NULL AS refusal, i.queue
-              FROM unnest(items) AS i WHERE i.ord = ANY (done)
+              FROM pg_catalog.unnest(items) AS i WHERE i.ord = ANY (done)
             UNION ALL
             SELECT i.ord, i.job_id, k.status, false,
                    CASE WHEN k.job_id IS NULL
                         THEN coalesce(limit_wait(i.job_type, i.user_id, i.limit_count, i.limit_window), '0 s') END,
                    CASE WHEN k.job_id IS NULL THEN 'rate_limited' ELSE k.refusal END, NULL
-              FROM unnest(items) AS i LEFT JOIN LATERAL known_job(i.job_id, i.digest) AS k ON i.ord <> ALL (refused)
+              FROM pg_catalog.unnest(items) AS i LEFT JOIN LATERAL known_job(i.job_id, i.digest) AS k ON i.ord <> ALL (refused)
              WHERE i.ord <> ALL (done)) AS a
      ORDER BY a.ord;
 END
 $$;
+
+REVOKE ALL ON job_dependencies FROM PUBLIC;
+REVOKE ALL ON TYPE job_answer FROM PUBLIC;
+REVOKE ALL ON FUNCTION dependency_failed(text, uuid[], boolean, text, interval, interval),
+    dependency_probed(text, uuid, bigint, text, text, interval), dependency_works(text), claim_probe(text, interval, text[], text[]),
+    job_rows(jsonb, timestamptz), offer_many(jsonb, text[]), offer_group(jsonb, text[]) FROM PUBLIC;

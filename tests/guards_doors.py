@@ -1,0 +1,59 @@
+"""The guards of sql/migrations/ against a role that may do less than it asks for."""
+
+from tests.guards import Guard, schema
+
+FALSE_TYPES = "test_doors::TestLimits::test_a_false_list_of_types_is_no_way_round_it"
+PRODUCER = "test_doors::TestAdmin::test_a_producer_may_not"
+BARE = "test_doors::TestInserts::test_a_right_to_insert_is_all_that_a_bare_insert_needs"
+CLOSED = "test_doors::TestNobody::test_nothing_is_for_everybody_whatever_the_owner_gives_by_default"
+
+LOGS, ENQUEUE, OPERATE, LATER = "0001_job_logs", "0002_enqueue_job", "0003_operate_jobs", "0004_dependencies_and_groups"
+
+
+def closed(number: str, what: str, first: str, last: str) -> Guard:
+    """The statement that takes it from PUBLIC, turned round."""
+    swaps = {f"REVOKE ALL ON {first}": f"GRANT ALL ON {first}", f"{last} FROM PUBLIC": f"{last} TO PUBLIC"}
+    return schema(number, f"closed-{what}", swaps, CLOSED)
+
+
+DOORS = [
+    closed(LOGS, "tables", "job_logs,", "job_tombstones"),
+    closed(LOGS, "functions", "FUNCTION job_uuid(),", "job_type_change()"),
+    closed(ENQUEUE, "types", "TYPE job_ticket,", "job_item"),
+    closed(ENQUEUE, "functions", "FUNCTION known_job", "offer_jobs(jsonb)"),
+    closed(OPERATE, "types", "TYPE", "job_change"),
+    closed(OPERATE, "functions", "FUNCTION unchanged_job", "timestamptz, text[])"),
+    schema(LATER, "closed-tables", {"REVOKE ALL ON job_dependencies FROM PUBLIC": "GRANT ALL ON job_dependencies TO PUBLIC"}, CLOSED),
+    closed(LATER, "types", "TYPE", "job_answer"),
+    closed(LATER, "functions", "FUNCTION dependency_failed", "offer_group(jsonb, text[])"),
+    # A bare INSERT
+    schema(LOGS, "defaults-rights", {"RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN IF":
+                                     "RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN IF"}, BARE),
+    schema(LOGS, "defaults-path", {"RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$ BEGIN IF":
+                                   "RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN IF"}, BARE),
+    schema(LOGS, "id-default", {"SET DEFAULT ' || fresh;": "SET DEFAULT job_uuid()';"}, BARE),
+    # Limits
+    schema(ENQUEUE, "window", {"pg_catalog.make_interval(secs => extract(epoch FROM span)::float8)": "span"},
+           "test_doors::TestLimits::test_a_day_is_24_hours_in_every_time_zone_of_the_callers"),
+    schema(ENQUEUE, "filled", {"filled - user_from": "filled"},
+           "test_doors::TestLimits::test_what_is_filled_in_does_not_change_whose_job_it_is[filled0]"),
+    schema(LATER, "offer_many-types", {"(i.job_type = ANY (types)) IS NOT TRUE": "false"},
+           f"{FALSE_TYPES}[offer_many-'{{doors.free}}']"),
+    schema(LATER, "offer_many-types-null", {"(i.job_type = ANY (types)) IS NOT TRUE": "NOT i.job_type = ANY (types)"},
+           f"{FALSE_TYPES}[offer_group-NULL]"),
+    schema(LATER, "offer_group-isolation",
+           {"pg_catalog.current_setting('transaction_isolation') = 'read committed' AND NOT EXISTS (": "NOT EXISTS ("},
+           "test_doors::TestLimits::test_it_is_not_counted_in_an_old_snapshot[offer_group-REPEATABLE READ]"),
+    # Administrators
+    schema(ENQUEUE, "admin", {"IF kind.admin AND NOT job_admin() THEN": "IF false THEN"}, f"{PRODUCER}[enqueue_job]"),
+    schema(LATER, "offer_jobs-admin", {"OR t.admin AND NOT job_admin() ORDER": "ORDER"}, f"{PRODUCER}[offer_jobs]"),
+    schema(LATER, "offer_many-admin", {"= ANY (types) AND t.admin AND NOT job_admin()": "= ANY (types) AND false"},
+           f"{PRODUCER}[offer_many]"),
+    schema(LATER, "offer_group-admin", {"AND NOT t.admin AND o.owner": "AND o.owner"}, f"{PRODUCER}[mixed group]"),
+    schema(LOGS, "admin-role",
+           {"CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user "
+            "ELSE pg_catalog.current_setting('role')::name END": "session_user"},
+           "test_doors::TestAdmin::test_the_role_that_is_set_counts"),
+    schema(LOGS, "admin-kept", {"NEW.admin := NOT job_admin();": ""},
+           "test_doors::TestAdmin::test_a_worker_cannot_open_a_type_by_publishing_it"),
+]  # fmt: skip
