@@ -492,5 +492,5 @@ $$;
 REVOKE ALL ON job_dependencies FROM PUBLIC;
 REVOKE ALL ON TYPE job_answer FROM PUBLIC;
 REVOKE ALL ON FUNCTION dependency_failed(text, uuid[], boolean, text, interval, interval),
-    dependency_probed(text, uuid, bigint, text, text, interval), dependency_works(text), claim_probe(text, interval, text[], text[]),
+    dependency_probed(text, uuid, bigint, text, text, text, interval), dependency_works(text), claim_probe(text, interval, text[], text[]),
     job_rows(jsonb, timestamptz), offer_many(jsonb, text[]), offer_group(jsonb, text[]) FROM PUBLIC;
