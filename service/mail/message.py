@@ -86,7 +86,7 @@ class Sender(msgspec.Struct, frozen=True):
         name, address = ((found[1] or "").strip(), found[2]) if found else ("", text.strip())
         local, _, domain = address.rpartition("@")
         if not _LOCAL_PART.fullmatch(local) or "@" in name:
-            raise ValueError('not a sender: write one, as "no-reply@example.com" or "Name <no-reply@example.com>"')
+            raise ValueError("not a sender: write one address, or a name and the address in angle brackets, NAME <ADDRESS>")
         if len(name) > LONGEST_SENDER_NAME:
             raise ValueError(f"a sender's name has at most {LONGEST_SENDER_NAME} characters")
         domain = _ascii_domain(domain)
