@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,17 +26,19 @@ def pgbouncer() -> str:
     return found
 
 
-@asynccontextmanager
-async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
-    """The URL of the same database through a pool of four server connections."""
-    program, port = pgbouncer(), _free_port()
-    parts = urlsplit(url)
-    home = folder / "pgbouncer"
-    home.mkdir()
-    logins = [str(parts.username), *GROUPS]
-    (home / "users.txt").write_text("".join(f'"{login}" "{parts.password}"\n' for login in logins))
-    (home / "pgbouncer.ini").write_text(
-        f"""[databases]
+class Pooler:
+    """A PgBouncer whose clients keep their URL whatever happens to it."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        parts, port = urlsplit(url), _free_port()
+        self.url = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
+        self._home = home
+        self._process: asyncio.subprocess.Process | None = None
+        home.mkdir()
+        logins = [str(parts.username), *GROUPS]
+        (home / "users.txt").write_text("".join(f'"{login}" "{parts.password}"\n' for login in logins))
+        (home / "pgbouncer.ini").write_text(
+            f"""[databases]
 * = host={parts.hostname} port={parts.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -48,21 +51,52 @@ default_pool_size = 4
 max_client_conn = 200
 logfile = {home}/log
 """
-    )
-    as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    if as_nobody:
-        for path in (home, *home.iterdir()):
-            os.chown(path, NOBODY, NOBODY)
-        _let_through(home)
-    process = await asyncio.create_subprocess_exec(program, "-q", str(home / "pgbouncer.ini"), cwd="/", **as_nobody)
-    through = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
+        )
+        if os.geteuid() == 0:
+            for path in (home, *home.iterdir()):
+                os.chown(path, NOBODY, NOBODY)
+            _let_through(home)
+
+    async def start(self) -> None:
+        """Returns when it lets connections through."""
+        as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._process = await asyncio.create_subprocess_exec(
+            pgbouncer(), "-q", str(self._home / "pgbouncer.ini"), cwd="/", **as_nobody
+        )
+        await _answers(self.url, self._process, self._home)
+
+    def reload(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGHUP)
+
+    async def restart(self, *, kill: bool = False) -> None:
+        """All its clients lose their connections."""
+        await self.stop(kill=kill)
+        await self.start()
+
+    async def stop(self, *, kill: bool = False) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def a_pooler(url: str, folder: Path) -> AsyncIterator[Pooler]:
+    """The same database through a pool of four server connections."""
+    pgbouncer()
+    pooler = Pooler(url, folder / "pgbouncer")
     try:
-        await _answers(through, process, home)
-        yield through
+        await pooler.start()
+        yield pooler
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        await pooler.stop()
+
+
+@asynccontextmanager
+async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
+    """The URL of the same."""
+    async with a_pooler(url, folder) as pooler:
+        yield pooler.url
 
 
 def _let_through(folder: Path) -> None:
