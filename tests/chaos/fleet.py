@@ -6,7 +6,7 @@ import json
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,10 +125,10 @@ class Fleet:
         codes = await asyncio.gather(*(self.stop(member) for member in list(self.members)))
         assert set(codes) <= {0}, codes
 
-    async def drained(self, seconds: float = 60) -> None:
+    async def drained(self, seconds: float = 60, *, apart_from: Collection[str] = ()) -> None:
         """Until every job has ended; what is left is in the error."""
         try:
-            await until(lambda: self.site.live() == 0, seconds, "the end of every job")
+            await until(lambda: self.site.live(apart_from) == 0, seconds, "the end of every job")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.site.rows(LEFT)}; workers: {self.site.rows(SILENT)}") from None
 

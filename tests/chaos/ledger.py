@@ -141,6 +141,15 @@ class Ledger:
         )
         return round(took[int(len(took) * 0.99)], 3)
 
+    def p100(self, prefix: str) -> float:
+        """Seconds from enqueue to completion of the slowest job whose id begins so."""
+        took = [
+            (events[-1].at - events[0].at).total_seconds()
+            for job, events in self.by_job.items()
+            if job.startswith(prefix) and events[-1].status == "completed"
+        ]
+        return round(max(took), 3)
+
     @cached_property
     def completed_at(self) -> list[datetime]:
         return sorted(event.at for event in self.events if event.kind == "end" and event.status == "completed")

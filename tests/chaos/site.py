@@ -1,6 +1,7 @@
 """Where a test takes place: a durable Postgres of its own with the queue, its roles and the ledger, and files for the books."""
 
 import itertools
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ DURABLE = {
 SHOWN = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_connections")
 ROLES = (files("pgqueue.sql") / "roles.sql").read_text()
 PASSWORD = "secret"
-MODULES = ("tests.chaos.tasks", "service.jobs")
+MODULES = ("tests.chaos.tasks", "tests.chaos.odd_tasks", "service.jobs")
 
 
 class Login(NamedTuple):
@@ -90,9 +91,10 @@ class Site:
         ((only,),) = self.rows(statement, *parameters)
         return only
 
-    def live(self) -> int:
+    def live(self, apart_from: Collection[str] = ()) -> int:
         """Jobs that have not ended."""
-        return int(self.value("SELECT count(*) FROM job_logs WHERE processed_at IS NULL"))
+        statement = "SELECT count(*) FROM job_logs WHERE processed_at IS NULL AND job_id <> ALL (%s)"
+        return int(self.value(statement, list(apart_from)))
 
     def ledger(self) -> Ledger:
         return read(self.url, self.accepted, self.effects)

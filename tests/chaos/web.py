@@ -28,6 +28,9 @@ MARGIN = 0.5
 """Seconds in which a connection that has become possible can be made and used, on a busy machine."""
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 class Answer(NamedTuple):
     sent: datetime
     took: float
@@ -73,6 +76,10 @@ class Callers:
         if answer.code == 202:
             self._book.write(json.loads(answer.said)["jobId"])
         return answer
+
+    async def send(self, body: Any) -> Answer:
+        """Whatever it is; it is in no book."""
+        return await self._call("POST", "/api/jobs", body)
 
     async def get(self, path: str) -> Answer:
         return await self._call("GET", path)
@@ -120,8 +127,9 @@ class Callers:
 
     async def _call(self, method: str, path: str, body: Any = None) -> Answer:
         sent, began = now(), time.monotonic()
+        content = None if body is None else json.dumps(body).encode()
         try:
-            response = await self.http.request(method, path, json=body)
+            response = await self.http.request(method, path, content=content, headers=JSON)
             code, said = response.status_code, response.text
         except httpx.TransportError as error:
             code, said = 0, repr(error)
@@ -164,7 +172,7 @@ async def an_api(site: Site, *, address: str | None = None, **environment: str) 
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{_port(log)}",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            timeout=10,
             limits=httpx.Limits(max_connections=None),
         ) as http:
             yield Api(process, log, Callers(site, http))
