@@ -71,7 +71,7 @@ async def says(job: Job[Any]) -> None:
         case "progress":
             await job.progress(0.5, text)
         case "log":
-            log.warning("the handler says %s", text, extra={"jobId": job.job_id, text[:60]: text})
+            log.warning("the handler says %s", text, extra={"jobId": job.job_id, "detail": text})
     done(job)
 
 
