@@ -1,8 +1,9 @@
-"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--out DIR]`: the faults at full size, one after the other, and a report.
+"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--shard N/M] [--out DIR]`: the faults at full size, and a report.
 
-python3 dev.py chaos                    all of them: hours
+python3 dev.py chaos                    all of them, one after the other: hours
 python3 dev.py chaos R1 R13             these
 python3 dev.py chaos --size 0.1         a tenth of the way from the size of the ordinary tests to the full one
+python3 dev.py chaos --shard 1/2        the first half of the tests, for one of two machines
 """
 
 import argparse
@@ -14,6 +15,16 @@ from typing import Any
 import pytest
 
 from tests.chaos import report
+
+FAULTS = "R1 to R9, R11 to R14, R16 to R20, R23; all of them when none is named"
+
+
+def shard(text: str) -> str:
+    """"1/2", as it is given."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 1/2: the first of two parts")
+    return text
 
 
 class Listener:
@@ -47,11 +58,14 @@ def _outcome(report: pytest.TestReport) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("dev.py chaos", description="Faults against real processes and a durable Postgres.")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help="R1 to R17; all of them when none is named")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=FAULTS)
     parser.add_argument("--size", default="full", help="small, full, or a number between: 0 is small, 1 is full")
+    parser.add_argument(
+        "--shard", type=shard, default="1/1", metavar="N/M", help="every M-th test from the N-th on: each part on its own machine"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/chaos"), metavar="DIR", help="where the report goes")
     options = parser.parse_args(arguments)
-    os.environ |= {"CHAOS": options.size, "CHAOS_FAULTS": " ".join(options.faults)}
+    os.environ |= {"CHAOS": options.size, "CHAOS_FAULTS": " ".join(options.faults), "CHAOS_SHARD": options.shard}
     listener = Listener()
     code = pytest.main(["tests/chaos", "-v", "--timeout=7200", "-p", "no:cacheprovider"], plugins=[listener])
     made = report.circumstances(["python3", "dev.py", "chaos", *arguments], options.size)

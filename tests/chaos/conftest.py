@@ -14,7 +14,7 @@ Record = Callable[[Counts], Counts]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fault(name): which fault the test is about, R1 to R17")
+    config.addinivalue_line("markers", "fault(name): which fault the test is about, R1 to R23")
 
 
 def fault_of(item: pytest.Item) -> str:
@@ -23,12 +23,15 @@ def fault_of(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """CHAOS_FAULTS: these alone."""
+    """CHAOS_FAULTS: these alone. CHAOS_SHARD: of those, every M-th from the N-th on."""
     for item in items:
         item.user_properties.append(("fault", fault_of(item)))
-    if wanted := os.environ.get("CHAOS_FAULTS", "").split():
-        config.hook.pytest_deselected(items=[item for item in items if fault_of(item) not in wanted])
-        items[:] = [item for item in items if fault_of(item) in wanted]
+    wanted = os.environ.get("CHAOS_FAULTS", "").split()
+    part, parts = map(int, os.environ.get("CHAOS_SHARD", "1/1").split("/"))
+    kept = [item for item in items if not wanted or fault_of(item) in wanted][part - 1 :: parts]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 @pytest.fixture

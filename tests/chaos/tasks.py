@@ -31,6 +31,15 @@ async def work(job: Job[Any]) -> None:
     done(job)
 
 
+@task("chaos.gated", timeout=7200)
+async def gated(job: Job[Any]) -> None:
+    """Until its gate is there."""
+    began(job)
+    while not Path(job.payload["gate"]).exists():
+        await span(0.05)
+    done(job)
+
+
 @task("chaos.limited", rate_limit=Limit(10, per="1h"))
 async def limited(job: Job[Any]) -> None:
     began(job)
