@@ -35,9 +35,13 @@ async def work(job: Job[Any]) -> None:
 async def gated(job: Job[Any]) -> None:
     """Until its gate is there."""
     began(job)
-    while not Path(job.payload["gate"]).exists():
+    while not _is_open(job.payload["gate"]):
         await span(0.05)
     done(job)
+
+
+def _is_open(gate: str) -> bool:
+    return Path(gate).exists()
 
 
 @task("chaos.limited", rate_limit=Limit(10, per="1h"))
