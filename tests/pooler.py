@@ -55,10 +55,10 @@ logfile = {home}/log
         if os.geteuid() == 0:
             for path in (home, *home.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
-            _let_through(home)
 
     async def start(self) -> None:
         """Returns when it lets connections through."""
+        _let_through(self._home)
         as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         self._process = await asyncio.create_subprocess_exec(
             pgbouncer(), "-q", str(self._home / "pgbouncer.ini"), cwd="/", **as_nobody
@@ -67,6 +67,7 @@ logfile = {home}/log
 
     def reload(self) -> None:
         assert self._process
+        _let_through(self._home)
         self._process.send_signal(signal.SIGHUP)
 
     async def restart(self, *, kill: bool = False) -> None:
@@ -100,7 +101,10 @@ async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
 
 
 def _let_through(folder: Path) -> None:
-    # pytest's folders are closed to others; nobody must get through to its own.
+    # pytest's folders are closed to others, and closed again by each run of pytest; nobody must get
+    # through to its own.
+    if os.geteuid() != 0:
+        return
     for parent in folder.parents:
         if parent.stat().st_uid == os.geteuid() and parent != Path("/") and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)

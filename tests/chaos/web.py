@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.scene import until
 PATIENCE = 2.0
 """Seconds that an enqueue may wait for a connection (PGQUEUE_REQUEST_TIMEOUT)."""
 
-MARGIN = 0.5
+MARGIN = 1.0
 """Seconds in which a connection that has become possible can be made and used, on a busy machine."""
 
 
@@ -46,15 +46,28 @@ class Outage(NamedTuple):
     back: datetime
 
 
-def refused_needlessly(answers: Iterable[Answer], outages: Iterable[Outage]) -> list[Answer]:
-    """Answers other than 2xx to calls that had time left when a connection could be made."""
+class Refusal(NamedTuple):
+    code: int
+    took: float
+    left: float
+    """Seconds that the call had left when a connection could be made (all of them: one could before)."""
+    said: str
 
-    def excused(answer: Answer) -> bool:
+
+def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> list[Refusal]:
+    """What was answered with no 2xx, although the call had time left when a connection could be made."""
+
+    def left(answer: Answer) -> float:
         end = answer.sent + timedelta(seconds=PATIENCE)
-        margin = timedelta(seconds=MARGIN)
-        return answer.code == 503 and any(one.struck < end <= one.back + margin for one in outages)
+        backs = [one.back for one in outages if one.struck < end]
+        return min([PATIENCE, *((end - back).total_seconds() for back in backs)])
 
-    return [one for one in answers if not 200 <= one.code < 300 and not excused(one)]
+    refused = [
+        Refusal(one.code, round(one.took, 3), round(left(one), 3), one.said[:200])
+        for one in answers
+        if not 200 <= one.code < 300
+    ]
+    return [one for one in refused if one.code != 503 or one.left > MARGIN]
 
 
 class Callers:
