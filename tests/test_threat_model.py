@@ -8,9 +8,16 @@ PAGE = (ROOT / "docs" / "threat-model.md").read_text()
 
 
 def test_what_it_names_is_there() -> None:
-    named = set(re.findall(r"`((?:tests|sql|deploy)/[\w./-]+|Containerfile|constraints\.txt)`", PAGE))
+    pattern = r"`((?:tests|sql|deploy)/[\w./-]+|Containerfile|constraints\.txt)(?:::(\w+))?`"
+    named = set(re.findall(pattern, PAGE))
     assert len(named) > 20
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert [name for name, _ in sorted(named) if not (ROOT / name).exists()] == []
+    parts = [(name, part) for name, part in sorted(named) if part]
+    assert [one for one in parts if not _defines(*one)] == []
+
+
+def _defines(file: str, name: str) -> bool:
+    return bool(re.search(rf"(?m)^(?:class|(?:async )?def) {name}\b", (ROOT / file).read_text()))
 
 
 def test_every_threat_has_something_that_shows_what_stands_against_it() -> None:
