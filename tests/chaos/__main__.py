@@ -16,9 +16,6 @@ import pytest
 
 from tests.chaos import report
 
-FAULTS = "R1 to R9, R11 to R14, R16 to R20, R23; all of them when none is named"
-
-
 def shard(text: str) -> str:
     """"1/2", as it is given."""
     part, _, parts = text.partition("/")
@@ -58,7 +55,7 @@ def _outcome(report: pytest.TestReport) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("dev.py chaos", description="Faults against real processes and a durable Postgres.")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=FAULTS)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(report.FAULTS)}; all of them when none is named")
     parser.add_argument("--size", default="full", help="small, full, or a number between: 0 is small, 1 is full")
     parser.add_argument(
         "--shard", type=shard, default="1/1", metavar="N/M", help="every M-th test from the N-th on: each part on its own machine"

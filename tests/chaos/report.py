@@ -1,5 +1,6 @@
 """A run of the faults as Markdown, for people, and as JSON, for comparison."""
 
+import itertools
 import json
 import os
 import platform
@@ -23,6 +24,29 @@ COLUMNS = {
     "in_flight": "in flight",
     "recovery": "recovery (s)",
 }
+
+FAULTS = {
+    "R1": "workers killed",
+    "R2": "workers, or Postgres, frozen",
+    "R3": "Postgres restarted",
+    "R4": "connections cut at any moment",
+    "R5": "a network that swallows everything",
+    "R6": "a failover to a standby",
+    "R7": "a job that kills its process",
+    "R8": "the same ids from many producers",
+    "R9": "the edge of a limit's window",
+    "R11": "clocks of workers that are wrong",
+    "R12": "workers replaced one after the other",
+    "R13": "a mail server that is down",
+    "R14": "a pooler in between",
+    "R16": "cursors, slow commits, blocked and full queues",
+    "R17": "everything at once over the same rows",
+    "R18": "every connection ended at once",
+    "R19": "hostile texts, spoiled rows, odd endings",
+    "R20": "a mail server that refuses",
+    "R23": "full disks, held locks, a clock of the database that is set",
+}
+"""Those of the suite."""
 
 INTRODUCTION = """\
 What each fault came to, counted by a ledger that the queue cannot reach: producers append the id of every enqueue that was
@@ -69,8 +93,9 @@ def markdown(made: dict[str, Any], results: list[dict[str, Any]]) -> str:
     parts += [f"| | {' | '.join(COLUMNS.values())} | |", f"|---|{'---|' * len(COLUMNS)}---|"]
     parts += [_row(one) for one in results]
     parts += ["", "## What was done, and what else was counted", ""]
-    for one in results:
-        parts += _details(one)
+    for fault, tests in itertools.groupby(results, key=lambda one: str(one["fault"])):
+        parts += [f"### {fault}: {FAULTS.get(fault, 'another fault')}", ""]
+        parts += [line for one in tests for line in _details(one)]
     return "\n".join(parts) + "\n"
 
 

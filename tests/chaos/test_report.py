@@ -1,6 +1,7 @@
 """The report of a run: everything that was counted, and what failed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def test_it_holds_every_count_and_where_it_was_made(tmp_path: Path) -> None:
     assert all(f"- {name}: " in page for name in ("command", "commit", "python", "psycopg", "cores"))
     assert "server_version 18.6, fsync on" in page
     assert page.index("| R1: ") < page.index("| R10: ")
+    assert "### R1: workers killed\n" in page
     kept = json.loads((tmp_path / "chaos.json").read_text())
     assert kept["made"]["command"] == "python3 dev.py chaos R1"
     assert kept["results"][0]["counts"] == COUNTS
@@ -46,3 +48,10 @@ def test_what_failed_before_it_could_count_is_in_it_with_its_reason(tmp_path: Pa
     page = report.write(tmp_path, {"command": "c"}, [failed]).read_text()
     assert page.count("failed") == 2
     assert "E  AssertionError: gone" in page
+
+
+def test_every_fault_of_the_suite_has_a_heading() -> None:
+    """And every heading a fault."""
+    marks = re.compile(r"@pytest\.mark\.fault\(\"(R\d+)\"\)")
+    files = Path(__file__).parent.glob("test_*.py")
+    assert {fault for file in files for fault in marks.findall(file.read_text())} == set(report.FAULTS)
