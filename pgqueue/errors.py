@@ -98,6 +98,10 @@ class Retry(Ending):
     the attempt had announced by `job.intend()` may have been done all the same. `answered`: what the job depends on works; it
     refused this job only, so the circuit breaker does not count the failure."""
 
+    after: timedelta | None = None
+    uncertain: bool = False
+    answered: bool = False
+
     def __init__(
         self,
         message: str = "the handler asked for a retry",
@@ -115,6 +119,8 @@ class Retry(Ending):
 class Discard(Ending):
     """The job can never succeed: to the dead-letter queue at once, whatever attempts are left. `answered`: what the job depends
     on said so, and therefore works."""
+
+    answered: bool = False
 
     def __init__(self, message: str = "", *, answered: bool = False) -> None:
         super().__init__(message)
@@ -134,6 +140,8 @@ class DependencyDown(Ending):
     """Something that the job needs is broken, not the job: this attempt does not count, the circuit breaker of `dependency`
     opens, and the jobs of all types that depend on it wait until one of them gets through. The job keeps its place in the queue;
     with `after` it comes again no earlier than that, because it may be the only one that is refused so."""
+
+    after: timedelta | None = None
 
     def __init__(self, dependency: str, message: str | None = None, *, after: Duration | None = None) -> None:
         super().__init__(message or f"{dependency} is down")

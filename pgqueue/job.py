@@ -1,7 +1,9 @@
 """The values that travel: a new job, its ticket, what a worker claimed, how the attempt ended, what a reader sees."""
 
+import reprlib
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from uuid import UUID
@@ -9,6 +11,8 @@ from uuid import UUID
 import msgspec
 
 from pgqueue.durations import Duration
+from pgqueue.error_text import text_of
+from pgqueue.telemetry import clean
 
 P = TypeVar("P")
 Of = TypeVar("Of", covariant=True)
@@ -176,6 +180,20 @@ class Writes(Protocol):
     def transaction(self, job: "Job[Any]", claim: Claim) -> AbstractAsyncContextManager[Any]: ...
 
 
+NOTE_LENGTH = 1_000
+
+
+def progress_of(fraction: object, note: object) -> tuple[float, str | None]:
+    """A progress as it may be stored; the note cleaned and cut. TypeError, ValueError when it is none."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float | Decimal):
+        raise TypeError(f"progress is a number from 0 to 1, not {reprlib.repr(fraction)}")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"progress is a fraction from 0 to 1, not {reprlib.repr(fraction)}")
+    if note is not None and not isinstance(note, str):
+        raise TypeError(f"the note of a progress is a text, not {reprlib.repr(note)}")
+    return float(fraction), None if note is None else clean(text_of(note), NOTE_LENGTH)
+
+
 class Job(Generic[P]):
     """What a handler gets: its payload, and who and what the attempt is."""
 
@@ -224,10 +242,9 @@ class Job(Generic[P]):
 
     async def progress(self, fraction: float, note: str | None = None) -> None:
         """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when the job is no longer ours."""
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
+        said = progress_of(fraction, note)
         if self._writes is not None:
-            await self._writes.progress(self._claim, fraction, note)
+            await self._writes.progress(self._claim, *said)
 
     async def intend(self) -> None:
         """Writes down, durably, that the attempt now does what it cannot take back (sends, charges). Should nobody hear how that

@@ -1,25 +1,28 @@
 """Decides, and touches nothing: how long to wait after a failure, and what becomes of a job whose attempt has ended."""
 
 import random
-import traceback
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from pgqueue.durations import duration
+from pgqueue.error_text import cause_of, headline, name_of, stack_of, text_of
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry, Snooze
 from pgqueue.job import Claim, Job, Outcome, Status
-from pgqueue.task import Backoff
+from pgqueue.task import CONTROL, Backoff
 from pgqueue.telemetry import clean
 
 DEPENDENCY_DELAY = timedelta(seconds=30)
 """How long a job waits that calls something down which its type does not depend on: no breaker holds it back."""
 
+SHORTEST_SNOOZE = timedelta(seconds=1)
+"""A job that asked for less would be started as fast as the worker can."""
+
 ERROR_LENGTH = 2_000
 STACK_LENGTH = 8_000
 RECEIPT_LENGTH = 500
-
+NAME_LENGTH = 255
 
 COMPLETED = Outcome(Status.COMPLETED)
 
@@ -61,40 +64,89 @@ def verdict(
     depends_on: str | None = None,
 ) -> Outcome:
     """What becomes of the job whose attempt ended with `error` (None: the handler returned)."""
+    if error is None:
+        return COMPLETED
+    try:
+        ending = _asked_for(error)
+        if isinstance(ending, Outcome):
+            return ending
+        return _failed(claim, error, backoff, jitter, depends_on, advice=ending)
+    except BaseException:  # noqa: BLE001 - a foreign class may fail at anything that is asked of it
+        said = f"{name_of(error)}: the error cannot be read"
+        return _after(claim, backoff, jitter, error=_text(said), certain=False)
+
+
+def _asked_for(error: BaseException) -> Outcome | str | None:
+    """The outcome that the class of the error asks for; None for an ordinary failure; advice for a class of the application's own
+    that does not say what its kind has to."""
     match error:
-        case None:
-            return COMPLETED
         case Released():
             return Outcome(Status.ENQUEUED, certain=False)
         case Snooze():
-            return Outcome(Status.ENQUEUED, delay=error.delay, error=_text(error.reason))
+            try:
+                delay = max(duration(error.delay), SHORTEST_SNOOZE)
+            except (AttributeError, ValueError):
+                return f"{name_of(error)} is a Snooze without a delay: call super().__init__(delay) in its __init__"
+            reason = getattr(error, "reason", None)
+            return Outcome(Status.ENQUEUED, delay=delay, error=None if reason is None else _text(text_of(reason)))
         case DependencyDown():
+            name = getattr(error, "dependency", None)
+            if not isinstance(name, str) or not name:
+                return f"{name_of(error)} names no dependency: call super().__init__(name) in its __init__"
+            try:
+                aside = None if error.after is None else duration(error.after)
+            except ValueError as wrong:
+                return f"its `after` is {wrong}"
             return Outcome(
                 Status.ENQUEUED,
-                delay=max(DEPENDENCY_DELAY, error.after or DEPENDENCY_DELAY),
-                error=_text(spoken(error)),
-                dependency=error.dependency,
+                delay=max(DEPENDENCY_DELAY, aside or DEPENDENCY_DELAY),
+                error=_text(text_of(error)),
+                dependency=CONTROL.sub("\ufffd", text_of(name, NAME_LENGTH)),
                 down=True,
-                aside=error.after,
+                aside=aside,
             )
         case Discard():
-            return Outcome(Status.DLQ, error=_text(spoken(error) or "discarded"), answered=error.answered)
+            return Outcome(Status.DLQ, error=_text(text_of(error) or "discarded"), answered=bool(error.answered))
         case Undecodable():
-            return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {error}"))
+            return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {text_of(error)}"))
+    return None
+
+
+def _failed(
+    claim: Claim,
+    error: BaseException,
+    backoff: Backoff,
+    jitter: float | None,
+    depends_on: str | None,
+    advice: str | None,
+) -> Outcome:
     said, stack = _failure(error)
-    delay = None if claim.attempt >= claim.max_attempts else backoff_delay(backoff, claim.attempt, jitter)
-    after = error.after if isinstance(error, Retry) else None
-    answered = isinstance(error, Retry) and error.answered
-    return Outcome(
-        Status.DLQ if delay is None else Status.FAILED,
-        delay=delay if delay is None or after is None else max(delay, after),
-        error=said,
+    after, answered = None, False
+    if isinstance(error, Retry):
+        answered = bool(error.answered)
+        try:
+            after = None if error.after is None else duration(error.after)
+        except ValueError as wrong:
+            advice = f"its `after` is {wrong}"
+    return _after(
+        claim,
+        backoff,
+        jitter,
+        error=_text(f"{said} ({advice})" if advice else said),
         stack_trace=stack,
-        dependency=depends_on if blames_dependency(error) and not answered else None,
+        dependency=depends_on if blames_dependency(error) and not (answered or isinstance(error, Snooze)) else None,
         answered=answered,
         retry_after=after,
-        certain=isinstance(error, Ending) and not (isinstance(error, Retry) and error.uncertain),
+        certain=isinstance(error, Ending) and not (isinstance(error, Retry) and bool(error.uncertain)),
     )
+
+
+def _after(claim: Claim, backoff: Backoff, jitter: float | None, **outcome: Any) -> Outcome:
+    """A burned attempt: again after the backoff, and no earlier than it asked for; or the dead-letter queue."""
+    if claim.attempt >= claim.max_attempts:
+        return Outcome(Status.DLQ, **outcome)
+    delay = backoff_delay(backoff, claim.attempt, jitter)
+    return Outcome(Status.FAILED, delay=max(delay, outcome.get("retry_after") or delay), **outcome)
 
 
 def spared(outcome: Outcome, *, probe: bool) -> Outcome:
@@ -104,24 +156,17 @@ def spared(outcome: Outcome, *, probe: bool) -> Outcome:
     return msgspec.structs.replace(outcome, status=Status.ENQUEUED, delay=delay, stack_trace=None)
 
 
-def _failure(error: BaseException) -> tuple[str | None, str | None]:
-    if isinstance(error, TimedOut | Retry) and error.__cause__ is None:
-        return _text(spoken(error)), None
-    stack = "".join(traceback.format_exception(error.__cause__ or error if isinstance(error, Retry) else error))
-    said = spoken(error) if isinstance(error, Retry) else f"{type(error).__name__}: {spoken(error)}".rstrip(": ")
-    return _text(said), clean(stack, STACK_LENGTH, keep="end")
+def _failure(error: BaseException) -> tuple[str, str | None]:
+    cause = cause_of(error)
+    if isinstance(error, TimedOut | Retry) and cause is None:
+        return text_of(error), None
+    stack = stack_of(cause or error if isinstance(error, Retry) else error)
+    said = text_of(error) if isinstance(error, Retry) else headline(error)
+    return said, clean(stack, STACK_LENGTH, keep="end")
 
 
-def spoken(error: BaseException) -> str:
-    """What it says; an exception may fail even at that."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - it is somebody else's __str__
-        return "(its text cannot be read)"
-
-
-def _text(text: str | None) -> str | None:
-    return None if text is None else clean(text, ERROR_LENGTH)
+def _text(text: str) -> str:
+    return clean(text, ERROR_LENGTH)
 
 
 def completed(job: Job[Any] | None) -> Outcome:
@@ -131,7 +176,9 @@ def completed(job: Job[Any] | None) -> Outcome:
 
 
 def written_receipt(job: Job[Any]) -> str | None:
-    return None if job.receipt is None else clean(str(job.receipt), RECEIPT_LENGTH)
+    """What the handler left as its receipt, as a text."""
+    receipt = getattr(job, "receipt", None)
+    return None if receipt is None else clean(text_of(receipt), RECEIPT_LENGTH)
 
 
 def plain(outcome: Outcome) -> Outcome:

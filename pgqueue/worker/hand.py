@@ -25,6 +25,10 @@ class Held:
     deadline: float = 0.0
     """When its handler's time is over."""
     overdue: bool = False
+    stopped_at: float = 0.0
+    """When it was told to stop: its time was over, or its lease gone."""
+    abandoned: bool = False
+    """It has not stopped, and its job goes on without it."""
     completing: bool = False
     """Its handler's own transaction completes the job: from then on the fence decides whether it counts."""
     completed: bool = False

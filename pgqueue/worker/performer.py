@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from pgqueue.errors import LeaseLost
+from pgqueue.error_text import name_of, text_of
 from pgqueue.job import Job, Outcome, Status, ThreadJob, Writes
-from pgqueue.policy import Released, TimedOut, Undecodable, completed, spoken, verdict
+from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
 from pgqueue.task import Task
+from pgqueue.worker.attempt import ATTEMPT, OwnTask
+from pgqueue.worker.calls import awaited, begun, called
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
@@ -21,6 +23,9 @@ STILL_RUNNING = timedelta(seconds=2)
 
 TICK = 0.05
 """Seconds between two looks at who has run out of time."""
+
+GRACE = 5.0
+"""Seconds in which an attempt must end after it was cancelled. Then its job goes on without it."""
 
 
 class Performer:
@@ -43,8 +48,8 @@ class Performer:
         self.forget = forget
         self.writes = writes
         self.running: set[Held] = set()
-        self._in_threads: set[str] = set()
-        """Rows whose attempt runs in a thread, still theirs or not."""
+        self._unstoppable: set[str] = set()
+        """Rows whose attempt runs in a thread or ignores that it was cancelled, still theirs or not."""
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
 
     def start(self, held: Held) -> None:
@@ -53,9 +58,10 @@ class Performer:
         if task is None:
             self.shelve(held)
             return
-        if claim.id in self._in_threads:
+        if claim.id in self._unstoppable:
             # Cancelled and replayed, for instance: an attempt before this one has lost its lease, and goes on all the same.
-            self.finish(held, Outcome(Status.ENQUEUED, delay=STILL_RUNNING, error="an earlier attempt still runs in a thread"))
+            where = "goes on although it was cancelled" if task.is_async else "still runs in a thread"
+            self.finish(held, Outcome(Status.ENQUEUED, delay=STILL_RUNNING, error=f"an earlier attempt {where}"))
             return
         if log.isEnabledFor(logging.INFO):
             log.info(
@@ -74,26 +80,56 @@ class Performer:
         held.started_at = time.monotonic()
         held.deadline = held.started_at + task.seconds
         self.running.add(held)
-        held.task = asyncio.Task(self._perform(task, held))
+        coroutine = self._perform(task, held)
+        coroutine.send(None)  # as far as its `begun`
+        held.task = one = OwnTask(coroutine)
+        one.attempt = held
 
     async def watch(self) -> None:
         """Stops attempts whose time is over; until cancelled. One look at all of them is cheaper than a timer for each."""
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            for held in [held for held in self.running if held.deadline <= now and not held.overdue]:
-                held.overdue = True
-                if held.task is not None and self.tasks[held.claim.job_type].is_async:
-                    held.task.cancel()
+            for held in [held for held in self.running if held.deadline <= now or held.lost is not None]:
+                self._press(held, now)
+
+    def _press(self, held: Held, now: float) -> None:
+        is_async = self.tasks[held.claim.job_type].is_async
+        if not held.overdue and held.deadline <= now:
+            held.overdue = True
+            if held.task is not None and is_async:
+                held.task.cancel()
+        if not held.stopped_at:
+            held.stopped_at = now
+        elif is_async and now - held.stopped_at > GRACE and not held.completing:
+            self._abandon(held)
+
+    def _abandon(self, held: Held) -> None:
+        """It goes on although it was cancelled. Its slot does not wait for it, and whatever it still writes meets the fence."""
+        held.abandoned = True
+        self.running.discard(held)
+        self._unstoppable.add(held.claim.id)
+        if held.task is not None:
+            held.task.add_done_callback(lambda _: self._unstoppable.discard(held.claim.id))
+        log.error(
+            "Job %s: its handler goes on although it was cancelled %g s ago",
+            held.claim.job_id,
+            GRACE,
+            extra={"event": "job.unstoppable", "jobId": held.claim.job_id, "jobType": held.claim.job_type},
+        )
+        task = self.tasks[held.claim.job_type]
+        self._end(task, held, None, TimedOut(f"{_too_long(task)}, and goes on although it was cancelled"))
 
     async def _perform(self, task: Task[Any], held: Held) -> None:
         error: BaseException | None = None
         job: Job[Any] | None = None
         try:
+            await begun()
+            ATTEMPT.set(held)
             payload, resources = self._payload(task, held), self.resources.get(held.claim.job_type)
             if task.is_async:
                 job = Job(payload, held.claim, resources, self.writes)
-                await task.handler(job)
+                await awaited(task.handler, job)
             else:
                 job = ThreadJob(payload, held.claim, resources)
                 await self._perform_in_thread(task, held, job)
@@ -103,12 +139,16 @@ class Performer:
             error = self._why(task, held, cancelled)
         except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt, sys.exit() too
             error = caught
+        if not held.abandoned:
+            self._end(task, held, job, error)
+
+    def _end(self, task: Task[Any], held: Held, job: Job[Any] | None, error: BaseException | None) -> None:
         held.finished_at = time.monotonic()
         self.running.discard(held)
         if held.completed:
             self._warn_of(error, held)
             self.finish(held, completed(job))
-        elif held.lost is not None or isinstance(error, LeaseLost):
+        elif held.lost is not None:
             self._forget(held)
         elif error is None:
             self.finish(held, completed(job))
@@ -118,8 +158,8 @@ class Performer:
     def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
             return task.decode(held.claim.payload)
-        except Exception as error:  # noqa: BLE001 - a payload's own checks may raise anything
-            raise Undecodable(spoken(error)) from None
+        except BaseException as error:  # noqa: BLE001 - a payload's own checks may raise anything
+            raise Undecodable(text_of(error)) from None
 
     def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:
         if held.released:
@@ -131,7 +171,7 @@ class Performer:
             log.warning(
                 "Job %s: its handler ended with %s after its transaction had completed the job",
                 held.claim.job_id,
-                type(error).__name__,
+                name_of(error),
                 extra={"event": "job.late_error", "jobId": held.claim.job_id},
             )
 
@@ -140,16 +180,16 @@ class Performer:
             "Job %s: attempt %d was stopped, for its lease is gone: %s",
             held.claim.job_id,
             held.claim.attempt,
-            held.lost or "a write of the handler met no row",
+            held.lost,
             extra={"event": "lease.lost", "jobId": held.claim.job_id, "attemptCount": held.claim.attempt},
         )
         self.forget(held)
 
     async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
-        call = asyncio.get_running_loop().run_in_executor(self._threads, _call, task.handler, job)
-        self._in_threads.add(held.claim.id)
-        call.add_done_callback(lambda _: self._in_threads.discard(held.claim.id))
+        call = asyncio.get_running_loop().run_in_executor(self._threads, called, task.handler, job, held)
+        self._unstoppable.add(held.claim.id)
+        call.add_done_callback(lambda _: self._unstoppable.discard(held.claim.id))
         while not call.done():
             try:
                 await asyncio.wait({call})
@@ -160,15 +200,6 @@ class Performer:
         held.overdue = time.monotonic() > held.deadline
         if (error := call.result()) is not None and not held.overdue:
             raise error
-
-
-def _call(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> BaseException | None:
-    """What it raises, as a value: a future does not take everything that can be raised."""
-    try:
-        handler(job)
-    except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
-        return error
-    return None
 
 
 def _too_long(task: Task[Any]) -> str:
