@@ -1,5 +1,6 @@
 """The text of whatever a handler raised or left behind: bounded, and never an error of its own."""
 
+import os
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -45,6 +46,12 @@ def name_of(error: BaseException) -> str:
 def headline(error: BaseException) -> str:
     """Name and text, as in the last line of a traceback."""
     return f"{name_of(error)}: {text_of(error)}".rstrip(": ")
+
+
+def line_of(file: str, line: int) -> str:
+    """A line of a program as people find it: from the working directory, if it is below that."""
+    short = os.path.relpath(file)
+    return f"{file if short.startswith(os.pardir) else short}:{line}"
 
 
 def cause_of(error: BaseException) -> BaseException | None:

@@ -89,6 +89,14 @@ class TaskError(QueueError):
     """A task is declared in a way that cannot work, or a job type is declared twice."""
 
 
+class ModuleError(TaskError):
+    """A module of tasks cannot be imported. `trace` is the traceback, for people."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
 class Ending(Exception):
     """Root of what a handler may raise to say how its attempt ends."""
 

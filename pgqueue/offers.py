@@ -10,12 +10,14 @@ from uuid import uuid4
 
 import msgspec
 
+from pgqueue.declarations import CONTROL
 from pgqueue.durations import duration
 from pgqueue.errors import InvalidJob
 from pgqueue.job import AnyJob
-from pgqueue.task import CONTROL, Task
+from pgqueue.payloads import fitted, to_plain
+from pgqueue.task import Task
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=to_plain).encode
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """The escape itself, and not an escaped backslash before the word u0000."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
@@ -113,12 +115,10 @@ def _filled(job: AnyJob, payload: str) -> str | None:
 
 def _payload(job: AnyJob) -> str:
     if isinstance(job.task, Task) and job.task.payload_type is not Any:
-        wanted = job.task.payload_type
-        if not (isinstance(wanted, type) and isinstance(job.payload, wanted)):
-            try:
-                msgspec.convert(msgspec.to_builtins(job.payload), wanted)
-            except (msgspec.ValidationError, TypeError) as error:
-                raise InvalidJob(f"the payload does not fit {job.task.job_type}: {error}") from None
+        try:
+            fitted(job.payload, job.task.payload_type)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidJob(f"the payload does not fit {job.task.job_type}: {error}") from None
     return json_text(job.payload)
 
 
@@ -136,7 +136,8 @@ def json_text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value, enc_hook=lambda written: None)  # the hook is for msgspec.Raw, which is JSON already
+    # msgspec.Raw is JSON already.
+    return msgspec.to_builtins(value, enc_hook=lambda written: None if isinstance(written, msgspec.Raw) else to_plain(written))
 
 
 def _no_number(value: Any) -> bool:

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from pgqueue.declarations import CONTROL
 from pgqueue.durations import duration
 from pgqueue.error_text import cause_of, headline, name_of, stack_of, text_of
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry, Snooze
 from pgqueue.job import Claim, Job, Outcome, Status
-from pgqueue.task import CONTROL, Backoff
+from pgqueue.task import Backoff
 from pgqueue.telemetry import clean
 
 DEPENDENCY_DELAY = timedelta(seconds=30)

@@ -1,25 +1,21 @@
 """`@task` turns a handler into a Task: the function, the type of its payload, and the policy of its job type."""
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from importlib import import_module
 from types import ModuleType
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from pgqueue.declarations import Declared, place_of
 from pgqueue.durations import Duration, duration
 from pgqueue.errors import TaskError
 from pgqueue.job import Job
+from pgqueue.modules import imported
 from pgqueue.settings import Settings
 
 P = TypeVar("P")
-
-CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-"""What no name may contain: it could not be stored, or would forge a line of a log."""
-
 
 class Limit(msgspec.Struct, frozen=True):
     """At most `count` jobs of a type for one user in any rolling window `per`."""
@@ -28,8 +24,10 @@ class Limit(msgspec.Struct, frozen=True):
     per: Duration
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.window <= timedelta():
-            raise ValueError(f"a limit is at least one job in a window longer than 0, not {self.count} in {self.per!r}")
+        whole = isinstance(self.count, int) and not isinstance(self.count, bool)
+        if not whole or not 1 <= self.count < 1 << 31 or self.window <= timedelta():
+            wanted = "a limit is a whole number of jobs, at least 1, in a window longer than 0"
+            raise ValueError(f"{wanted}, not {self.count!r} in {self.per!r}")
 
     @property
     def window(self) -> timedelta:
@@ -69,6 +67,7 @@ class Task(Generic[P]):
         job_type: str,
         handler: Callable[[Job[P]], Any],
         payload_type: Any,
+        decode: Callable[[bytes | str], P],
         *,
         queue: str,
         max_attempts: int,
@@ -91,8 +90,8 @@ class Task(Generic[P]):
         self.depends_on = depends_on
         self.user_from = user_from
         self.admin = admin
-        self.is_async = inspect.iscoroutinefunction(handler)
-        self.decode: Callable[[bytes | str], P] = msgspec.json.Decoder(payload_type).decode
+        self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
+        self.decode = decode
 
     def __call__(self, job: Job[P]) -> Any:
         return self.handler(job)
@@ -103,6 +102,9 @@ class Task(Generic[P]):
     def declaration(self, settings: Settings) -> Declaration:
         """The policy with what the settings decide filled in."""
         limit = self.rate_limit(settings) if callable(self.rate_limit) else self.rate_limit
+        if not isinstance(limit, Limit | None):
+            problem = f"rate_limit makes a Limit or None from the settings, not {type(limit).__name__}"
+            raise TaskError(f"{place_of(self.handler)}: {self.job_type}: {problem}")
         return Declaration(
             job_type=self.job_type,
             queue=self.queue,
@@ -137,28 +139,33 @@ def task(
     admin: only administrators may enqueue, see or cancel jobs of this type over HTTP.
 
     The payload's type is read from the handler's annotation, `job: Job[Resize]`; without one the payload is plain JSON values.
-    Raises TaskError for a declaration that cannot work.
+    Raises TaskError, with file and line, for a declaration that cannot work.
     """
 
+    frame = inspect.currentframe()
+    place = None if frame is None else frame.f_back
+    if callable(job_type):
+        raise TaskError(f'{place_of(job_type)}: @task needs the name of the job type: write @task("image.resize")')
+
     def declare(handler: Callable[[Job[P]], Awaitable[Any] | Any]) -> Task[P]:
-        _check_name("a job type", job_type)
-        _check_name(f"{job_type}: queue", queue)
+        declared = Declared(job_type, handler, place)
+        declared.name("queue", queue)
         if depends_on is not None:
-            _check_name(f"{job_type}: depends_on", depends_on)
+            declared.name("depends_on", depends_on)
+        declared.attempts(max_attempts)
+        limit = declared.timeout(timeout)
+        declared.kind("backoff", backoff, Backoff, "Backoff(2, cap=3600)")
+        declared.kind("admin", admin, bool, "True")
+        if rate_limit is not None and (not callable(rate_limit) or isinstance(rate_limit, type)):
+            declared.kind("rate_limit", rate_limit, Limit, 'Limit(10, per="1h")')
+        payload_type, decode = declared.payload_type(handler, declared.handler(handler))
         if user_from is not None:
-            _check_name(f"{job_type}: user_from", user_from)
-        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or not 1 <= max_attempts <= 1000:
-            raise TaskError(f"{job_type}: max_attempts is a whole number from 1 to 1000, not {max_attempts!r}")
-        try:
-            limit = duration(timeout)
-        except ValueError as error:
-            raise TaskError(f"{job_type}: timeout is {error}") from None
-        if limit <= timedelta():
-            raise TaskError(f"{job_type}: timeout must be longer than 0")
+            declared.user_from(user_from, payload_type)
         return Task(
             job_type,
             handler,
-            _payload_type(job_type, handler),
+            payload_type,
+            decode,
             queue=queue,
             max_attempts=max_attempts,
             timeout=limit,
@@ -172,45 +179,24 @@ def task(
     return declare
 
 
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= 255:
-        raise TaskError(f"{what} has 1 to 255 characters, not {name!r}")
-    if CONTROL.search(name):
-        raise TaskError(f"{what} must not contain control characters: {name!r}")
-
-
-def _payload_type(job_type: str, handler: Callable[..., Any]) -> Any:
-    parameters = list(inspect.signature(handler).parameters.values())
-    if len(parameters) != 1:
-        raise TaskError(f"{job_type}: a handler takes one argument, the job")
-    hint = get_type_hints(handler).get(parameters[0].name, Any)
-    if get_origin(hint) is Job:
-        hint = get_args(hint)[0]
-    elif hint is Job:
-        hint = Any
-    return Any if isinstance(hint, TypeVar) else hint
-
-
 def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:
     """The tasks that the named modules hold, by job type, and the module of each: of those that hold it, the one that declares it
     or the nearest package around that, else the first.
 
-    Raises TaskError when a module cannot be imported, holds no task, or a type is declared twice.
+    Raises ModuleError when a module cannot be imported, TaskError when it holds no task or a type is declared twice.
     """
     tasks: dict[str, Task[Any]] = {}
     holders: dict[str, list[ModuleType]] = {}
     for name in modules:
-        try:
-            module = import_module(name)
-        except Exception as error:  # whatever a module does at its import keeps it from being one
-            raise TaskError(f"task module {name} cannot be imported: {type(error).__name__}: {error}") from error
+        module = imported(name)
         found = [value for value in vars(module).values() if isinstance(value, Task)]
         if not found:
             raise TaskError(f"task module {name} holds no task: decorate a function with @task")
         for one in found:
-            if tasks.setdefault(one.job_type, one) is not one:
+            if (other := tasks.setdefault(one.job_type, one)) is not one:
+                places = f"{place_of(other.handler)} and {place_of(one.handler)}"
                 first = holders[one.job_type][0].__name__
-                raise TaskError(f"job type {one.job_type} is declared twice: in {first} and in {name}")
+                raise TaskError(f"job type {one.job_type} is declared twice: in {first} and in {name} ({places})")
             holders.setdefault(one.job_type, []).append(module)
     return tasks, {job_type: _home(tasks[job_type], where) for job_type, where in holders.items()}
 

@@ -118,7 +118,6 @@ class TestTheStart:
             ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
             ({"PGQUEUE_APP": "no.such:app"}, "PGQUEUE_APP=no.such:app cannot be loaded"),
             ({"PGQUEUE_APP": "service.app"}, "PGQUEUE_APP=service.app cannot be loaded"),
-            ({"PGQUEUE_MODULES": "no.such"}, "task module no.such cannot be imported"),
             ({"PGQUEUE_DRAIN": "long"}, "PGQUEUE_DRAIN"),
             ({"HOST": "192.0.2.1", "PGQUEUE_API_TOKENS": "t"}, "cannot listen on 192.0.2.1"),
         ],

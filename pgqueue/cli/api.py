@@ -5,17 +5,18 @@ import logging
 import os
 import socket
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from pgqueue import __version__
-from pgqueue.cli.common import WRONG_USAGE, fail, read_settings, say, working_directory_on_path
+from pgqueue.cli.common import WRONG_USAGE, cannot_load, fail, read_settings, say, working_directory_on_path
 from pgqueue.cli.connections import BACKLOG
 from pgqueue.cli.family import Family
 from pgqueue.cli.server import serve
-from pgqueue.errors import SettingsError, TaskError
+from pgqueue.cli.signals import Stop
+from pgqueue.errors import ModuleError, SettingsError, TaskError
+from pgqueue.modules import imported
 from pgqueue.settings import Settings
 from pgqueue.telemetry import configure_logging
 
@@ -30,6 +31,7 @@ log = logging.getLogger("pgqueue.api")
 @click.option("--parent", type=int, hidden=True, help="And the process at whose end they end.")
 def api(processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None) -> None:
     """Serves the HTTP API until SIGTERM or SIGINT; a second signal ends it at once."""
+    Stop().install()
     working_directory_on_path()
     settings = read_settings()
     settings = settings.with_(host=host or settings.host, port=settings.port if port is None else port)
@@ -47,8 +49,11 @@ def api(processes: int, host: str | None, port: int | None, fd: int | None, pare
 def _application(settings: Settings) -> Any:
     module, _, function = settings.app.partition(":")
     try:
-        create = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        create = getattr(imported(module, "module"), function)
+    except ModuleError as error:
+        code = cannot_load(error)
+        fail(f"PGQUEUE_APP={settings.app} cannot be loaded", code if error.trace else WRONG_USAGE)
+    except AttributeError as error:
         fail(f"PGQUEUE_APP={settings.app} cannot be loaded: {error}", WRONG_USAGE)
     try:
         return create(settings)
@@ -57,7 +62,7 @@ def _application(settings: Settings) -> Any:
             say(problem)
         sys.exit(WRONG_USAGE)
     except TaskError as error:
-        fail(str(error), WRONG_USAGE)
+        sys.exit(cannot_load(error))
 
 
 def _listen(settings: Settings) -> socket.socket:

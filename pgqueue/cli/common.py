@@ -15,7 +15,7 @@ from psycopg_pool import PoolTimeout
 from pgqueue.cli.output import safe
 from pgqueue.client import Client
 from pgqueue.durations import duration
-from pgqueue.errors import JobNotFound, QueueError, SettingsError, Unavailable, UnknownType
+from pgqueue.errors import JobNotFound, ModuleError, QueueError, SettingsError, TaskError, Unavailable, UnknownType
 from pgqueue.migrations import check_schema
 from pgqueue.reasons import reason
 from pgqueue.session import connected
@@ -61,6 +61,14 @@ def working_directory_on_path() -> None:
     """A program that pip installed does not look for modules where it is called; people's tasks are there."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def cannot_load(error: TaskError) -> int:
+    """Says what is wrong with the tasks, with the traceback where a module could not be imported. The exit code."""
+    if trace := getattr(error, "trace", ""):
+        click.echo(safe(trace, lines=True).rstrip(), err=True)
+    say(str(error))
+    return NOT_SO if isinstance(error, ModuleError) else WRONG_USAGE
 
 
 def seconds(text: str, name: str) -> float:

@@ -1,11 +1,13 @@
 """`pgqueue migrate`: the schema, and the job types in it."""
 
+import sys
+
 import click
 import psycopg
 
-from pgqueue.cli.common import json_option, read_settings, run_async, say, working_directory_on_path
+from pgqueue.cli.common import NOT_SO, cannot_load, json_option, read_settings, run_async, say, working_directory_on_path
 from pgqueue.cli.output import print_json, safe
-from pgqueue.errors import SchemaError
+from pgqueue.errors import SchemaError, TaskError
 from pgqueue.migrations import Migration, applied, migrations, others_may_create, pending
 from pgqueue.migrations import migrate as bring_up
 from pgqueue.registry import declarations, publish
@@ -35,21 +37,29 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     def told(step: str) -> None:
         click.echo(step, err=as_json)
 
-    async def run() -> tuple[list[Migration], list[str], str | None, str | None]:
+    async def run() -> tuple[list[Migration], list[str], TaskError | None, str | None, str | None]:
         steps = await bring_up(settings.direct_conninfo, to=to, adopt=adopt, told=told)
         return steps, *await _publish(settings), await _warning(settings)
 
-    steps, changed, note, warning = run_async(run)
+    steps, changed, unloaded, note, warning = run_async(run)
+    if unloaded is not None:
+        cannot_load(unloaded)
     for sentence in (note, warning):
         if sentence:
             say(sentence)
     if as_json:
         print_json({"applied": [_name(one) for one in steps], "published": changed, "note": note, "warning": warning})
-        return
+        return _leave(unloaded)
     if not steps:
         click.echo("the schema is up to date" if to is None else f"the schema is at version {to}")
     for job_type in changed:
         click.echo(f"published job type {safe(job_type)}")
+    _leave(unloaded)
+
+
+def _leave(unloaded: TaskError | None) -> None:
+    if unloaded is not None:
+        sys.exit(NOT_SO)
 
 
 def _name(one: Migration) -> str:
@@ -87,17 +97,18 @@ async def _warning(settings: Settings) -> str | None:
         return await others_may_create(connection)
 
 
-async def _publish(settings: Settings) -> tuple[list[str], str | None]:
-    """The job types that were new or changed; or why there are none. The schema is good without them, so this fails nothing."""
+async def _publish(settings: Settings) -> tuple[list[str], TaskError | None, str | None]:
+    """The job types that were new or changed; or why there are none. The schema is good without them."""
     working_directory_on_path()
     later = "API and workers publish them when they start; or set PGQUEUE_MODULES and migrate again"
     try:
         tasks, _ = load_tasks(settings.modules)
-    except Exception as error:  # noqa: BLE001 - whatever people's modules raise when they are imported
-        return [], f"job types are not published: {error}. {later}"
+        declared = declarations(tasks.values(), settings)
+    except TaskError as error:
+        return [], error, f"the schema is up to date, but job types are not published. {later}"
     try:
         async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
-            changes = await publish(connection, declarations(tasks.values(), settings))
+            changes = await publish(connection, declared)
     except psycopg.errors.InsufficientPrivilege as error:
-        return [], f"job types are not published: {error.diag.message_primary}. {later}"
-    return [change["job_type"] for change in changes], None
+        return [], None, f"job types are not published: {error.diag.message_primary}. {later}"
+    return [change["job_type"] for change in changes], None, None
