@@ -1,14 +1,14 @@
 """Logs: lines for people on a terminal, JSON elsewhere; and the place where addresses and secrets leave a text."""
 
-import contextlib
 import json
 import logging
 import re
 import sys
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
+from pgqueue.log_stream import handler_for
 from pgqueue.printable import safe, safe_json
 from pgqueue.secrecy import hide
 
@@ -181,19 +181,10 @@ class HumanFormatter(logging.Formatter):
         return "\n".join([f"{moment} {level}{safe(first)}", *(f"  {safe(line)}" for line in more)])
 
 
-class Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; one that cannot be written is left out, and not shown raw as logging would."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        with contextlib.suppress(OSError, ValueError):
-            self.stream.write(f"a line of {safe(record.name)} could not be logged ({type(error).__name__})\n")
-
-
 def configure_logging(level: str = "info", style: Literal["auto", "human", "json"] = "auto") -> None:
     """Sends every log line of the process to standard error, masked. auto: for people when that is a terminal."""
     human = style == "human" or (style == "auto" and sys.stderr.isatty())
-    handler = Handler(sys.stderr)
+    handler = handler_for(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -266,7 +266,7 @@ MAIL = {
     [
         ({"DATABASE_URL": ""}, [], 2, "DATABASE_URL is not set"),
         ({"PGQUEUE_LEASE": "soon"}, [], 2, "PGQUEUE_LEASE: not a duration"),
-        ({"PGQUEUE_MODULES": "no.such"}, [], 2, "task module no.such cannot be imported"),
+        ({"PGQUEUE_MODULES": "no.such"}, [], 1, "task module no.such cannot be imported: it was not found"),
         ({"PGQUEUE_MODULES": "tests.factories"}, [], 2, "holds no task"),
         ({}, ["--queue", "default:none"], 2, "a queue is NAME:CONCURRENCY"),
         ({"PGQUEUE_MODULES": "service.jobs", "SMTP_HOST": "mail.example.com"}, [], 2, "MAIL_TRANSPORT is not"),
@@ -277,7 +277,7 @@ MAIL = {
         (MAIL | {"MAIL_FROM": "a@example.com, b@example.com"}, [], 2, "MAIL_FROM: not a sender"),
     ],
 )
-async def test_wrong_settings_end_it_with_2_and_a_sentence(
+async def test_wrong_settings_end_it_with_a_sentence(
     database_url: str, ledger: Path, environment: dict[str, str], arguments: list[str], code: int, sentence: str
 ) -> None:
     async with a_worker(database_url, ledger, *arguments, **environment) as worker:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -16,20 +15,25 @@ from pgqueue.cli.common import (
     CANNOT_CONNECT,
     NOT_SO,
     WRONG_USAGE,
+    cannot_load,
     explain,
     read_settings,
     say,
     seconds,
     spare_collections,
+    working_directory_on_path,
 )
 from pgqueue.cli.files import raise_file_limit
+from pgqueue.cli.signals import Stop
 from pgqueue.database import AWAY
 from pgqueue.environment import parse_queues
+from pgqueue.error_text import name_of
 from pgqueue.errors import SchemaError, SettingsError, TaskError
 from pgqueue.reasons import reason
 from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
 from pgqueue.telemetry import configure_logging
+from pgqueue.worker.attempt import task_factory
 from pgqueue.worker.health import health_server
 from pgqueue.worker.worker import Worker
 
@@ -37,6 +41,12 @@ log = logging.getLogger("pgqueue.worker")
 
 PATIENCE = 30.0
 """Seconds that a worker waits for the database when it starts."""
+
+INSIST = 8.0
+"""Seconds beyond the shutdown timeout in which it must have ended."""
+
+SIGNALS = 0.05
+"""Seconds between two looks whether a handler has taken the signals away."""
 
 
 @click.command()
@@ -46,6 +56,8 @@ PATIENCE = 30.0
 @click.option("--health-port", type=click.IntRange(0, 65535), help="Port of /healthz and /readyz; 0 takes a free one.")
 def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str | None, health_port: int | None) -> None:
     """Performs jobs until SIGTERM or SIGINT; a second signal ends it at once."""
+    stop = Stop()
+    stop.install()
     settings = read_settings()
     configure_logging(settings.log_level, settings.log_format)
     changes: dict[str, Any] = {}
@@ -60,38 +72,67 @@ def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str |
         changes["shutdown_timeout"] = timedelta(seconds=seconds(shutdown_timeout, "--shutdown-timeout"))
     if health_port is not None:
         changes["health_port"] = health_port
-    sys.exit(work(settings.with_(**changes)))
+    sys.exit(work(settings.with_(**changes), stop))
 
 
-def work(settings: Settings) -> int:
-    """Runs a worker and returns the exit code. Does not wait for threads of handlers that do not end."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+def work(settings: Settings, stop: Stop) -> int:
+    """Runs a worker and ends the process with its exit code. Does not wait for handlers that do not end."""
+    working_directory_on_path()
     try:
         _ = settings.conninfo
         tasks, homes = load_tasks(settings.modules)
-    except (SettingsError, TaskError) as error:
+    except SettingsError as error:
         return _complain(error)
+    except TaskError as error:
+        return cannot_load(error)
     spare_collections()
     raise_file_limit()
-    with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-        code = runner.run(_run(Worker(settings, tasks, homes)))
+    loop = (_loop_factory(settings) or asyncio.new_event_loop)()
+    asyncio.set_event_loop(loop)
+    loop.set_task_factory(task_factory)
+    one = Worker(settings, tasks, homes)
+
+    def begin() -> None:
+        loop.call_soon_threadsafe(one.stop)
+
+    stop.ready(begin, settings.shutdown_timeout.total_seconds() + INSIST, _killed)
+    code = _turn(loop, loop.create_task(_run(one, stop)))
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
-async def _run(one: Worker) -> int:
-    loop = asyncio.get_running_loop()
+def _killed(why: str) -> None:
+    log.warning("%s", why, extra={"event": "worker.killed"})
+    logging.shutdown()
 
-    def stop() -> None:
-        if one.stopping.is_set():
-            log.warning("stopped at once by a second signal", extra={"event": "worker.killed"})
-            os._exit(1)
-        one.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
+    """Turns the loop until the worker has ended. What a handler lets loose on it (stop(), sys.exit() in a callback) is no end."""
+    process = os.getpid()
+    while not main.done():
+        try:
+            loop.run_until_complete(main)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() and KeyboardInterrupt pass through a loop
+            if os.getpid() != process:
+                os._exit(1)  # a child of a handler, which came back by another way
+            if loop.is_closed():
+                log.error("the event loop was closed (%s); leases run out by themselves", error, extra={"event": "worker.failed"})
+                return 1
+            if not main.done():
+                log.error("a handler stopped the event loop (%s); it goes on", name_of(error), extra={"event": "loop.stopped"})
+    return 1 if main.cancelled() else main.result()
+
+
+async def _keep_signals(stop: Stop) -> None:
+    while True:
+        await asyncio.sleep(SIGNALS)
+        if stop.keep():
+            log.warning("a handler took SIGTERM or SIGINT away from the worker; it has them again", extra={"event": "signals.kept"})
+
+
+async def _run(one: Worker, stop: Stop) -> int:
+    keeping = asyncio.create_task(_keep_signals(stop))
     try:
         patience = one.settings.header_timeout.total_seconds()
         async with health_server(one.settings.health_port, lambda: one.healthy, patience) as port:
@@ -101,14 +142,18 @@ async def _run(one: Worker) -> int:
     except SchemaError as error:
         say(str(error))
         return NOT_SO
-    except (SettingsError, TaskError) as error:
+    except SettingsError as error:
         return _complain(error)
+    except TaskError as error:
+        return cannot_load(error)
     except AWAY as error:
         log.error("%s", explain(error)[0], extra={"event": "worker.failed"})
         return CANNOT_CONNECT
     except Exception:
         log.exception("the worker failed", extra={"event": "worker.failed"})
         return 1
+    finally:
+        keeping.cancel()
     return 0
 
 
@@ -140,8 +185,8 @@ async def _patiently(run: Callable[[], Coroutine[Any, Any, None]], one: Worker) 
             pass
 
 
-def _complain(error: SettingsError | TaskError) -> int:
-    for problem in error.problems if isinstance(error, SettingsError) else [str(error)]:
+def _complain(error: SettingsError) -> int:
+    for problem in error.problems:
         say(problem)
     return WRONG_USAGE
 

@@ -1,6 +1,7 @@
 """The asyncio task of an attempt, and the mark by which the code of a handler is known."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,8 +23,13 @@ class OwnTask(asyncio.Task[Any]):
         return super().cancel(msg)
 
 
-def own_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    """A task factory: every task belongs to where it was made."""
+def own_task(coroutine: Coroutine[Any, Any, Any]) -> OwnTask:
+    """A task of the worker's own, in the running loop."""
+    return task_factory(asyncio.get_running_loop(), coroutine)
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> OwnTask:
+    """For loops: every task belongs to where it was made."""
     one = OwnTask(coroutine, loop=loop, **options)
     one.attempt = ATTEMPT.get(None)
     return one

@@ -67,14 +67,14 @@ def called(handler: Callable[[Job[Any]], Any], job: Job[Any], attempt: object) -
         ATTEMPT.set(attempt)
         before = _forks
         try:
-            _release_django()
+            release_django()
             refuse_unrun(handler(job))
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
             _leave_if_forked(before, 1)
             return error
         finally:
             _leave_if_forked(before, 0)
-            _release_django()
+            release_django()
         return None
 
     return contextvars.copy_context().run(within)
@@ -89,7 +89,7 @@ def refuse_unrun(returned: object) -> None:
         raise TypeError(f"the handler returned a {kind.__name__}, and nothing runs it: await it in an `async def` handler")
 
 
-def _release_django() -> None:
+def release_django() -> None:
     """Django's ORM keeps a connection for each thread, and closes a broken or too old one only where a request begins or ends."""
     if (db := sys.modules.get("django.db")) is not None:
         try:
@@ -97,3 +97,8 @@ def _release_django() -> None:
         except Exception:  # noqa: BLE001 - settings that are not there yet, for instance: the handler will say it better
             return
 
+
+async def release_django_async() -> None:
+    """The same for `async def` handlers, whose ORM calls share the one thread of asgiref."""
+    if "django.db" in sys.modules and (sync := sys.modules.get("asgiref.sync")) is not None:
+        await sync.sync_to_async(release_django)()

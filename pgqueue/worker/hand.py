@@ -20,6 +20,8 @@ class Held:
     task: "asyncio.Task[None] | None" = None
     lost: str | None = None
     """Why the lease is gone; whatever the handler still does counts for nothing."""
+    begun: bool = False
+    """Its handler was called, or is about to be."""
     released: bool = False
     """The worker stops: the attempt is to be given back."""
     deadline: float = 0.0

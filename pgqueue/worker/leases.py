@@ -14,6 +14,7 @@ from pgqueue.database import TextId, array, load
 from pgqueue.session import OURS, settle_now
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.watchdog import Watchdog
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -33,8 +34,9 @@ class LeaseKeeper:
     """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it has lost its lease on proof, or
     when nothing could be extended for so long that somebody else may have it by now; not at the first failure."""
 
-    def __init__(self, hand: Hand, settings: Settings, worker: str) -> None:
+    def __init__(self, hand: Hand, settings: Settings, worker: str, watchdog: Watchdog) -> None:
         self._hand = hand
+        self._watchdog = watchdog
         self._settings = settings
         self._worker = worker
         self._lease = settings.lease.total_seconds()
@@ -68,6 +70,8 @@ class LeaseKeeper:
         while not self._stop.wait(self._lease / 12):
             now = time.monotonic()
             held = list(self._hand.held.values())
+            if self._stands_still:
+                self._leave_to_others(held)
             due = [one for one in held if one.lost is None and now - one.extended_at >= self._lease / 3]
             if due:
                 try:
@@ -76,6 +80,25 @@ class LeaseKeeper:
                     self._disconnect()
                     log.warning("leases could not be extended (%s); trying again", type(error).__name__)
         self._disconnect()
+
+    @property
+    def _stands_still(self) -> bool:
+        return self._watchdog.still > self._lease
+
+    def _leave_to_others(self, held: list[Held]) -> None:
+        """The event loop has stood still for longer than a lease: what has not begun runs out, and another worker may have it."""
+        waiting = [one for one in held if not one.begun and one.lost is None]
+        for one in waiting:
+            one.lost = "the event loop stood still, and it had not begun"
+            if one.begun:  # just now: it looks at `lost` after it has said so
+                one.lost = None
+        if waiting:
+            log.error(
+                "the event loop has stood still for %.0f s: jobs that had not begun are left to other workers: %d",
+                self._watchdog.still,
+                len(waiting),
+                extra={"event": "loop.stands_still", "jobs": len(waiting)},
+            )
 
     def _extend(self, due: list[Held]) -> None:
         sent_at = time.monotonic()
@@ -86,7 +109,8 @@ class LeaseKeeper:
                 "ids": array(one.claim.id for one in due),
                 "leases": array(one.claim.lease for one in due),
                 "lease": self._settings.lease,
-                "worker": self._worker,
+                # No sign of life while the loop stands still: it does nothing of what a live worker does.
+                "worker": None if self._stands_still else self._worker,
             },
             binary=True,
         )

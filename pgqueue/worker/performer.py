@@ -13,7 +13,7 @@ from pgqueue.job import Job, Outcome, Status, ThreadJob, Writes
 from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
 from pgqueue.task import Task
 from pgqueue.worker.attempt import ATTEMPT, OwnTask
-from pgqueue.worker.calls import awaited, begun, called
+from pgqueue.worker.calls import awaited, begun, called, release_django_async
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
@@ -125,10 +125,14 @@ class Performer:
         job: Job[Any] | None = None
         try:
             await begun()
+            held.begun = True
+            if held.lost is not None:
+                raise asyncio.CancelledError
             ATTEMPT.set(held)
             payload, resources = self._payload(task, held), self.resources.get(held.claim.job_type)
             if task.is_async:
                 job = Job(payload, held.claim, resources, self.writes)
+                await release_django_async()
                 await awaited(task.handler, job)
             else:
                 job = ThreadJob(payload, held.claim, resources)

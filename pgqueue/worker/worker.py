@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ from typing import Any
 
 from pgqueue import __version__
 from pgqueue.database import AWAY, Link
+from pgqueue.error_text import headline
 from pgqueue.job import Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
@@ -20,6 +20,7 @@ from pgqueue.session import connected
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.acker import Acker
+from pgqueue.worker.attempt import own_task
 from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
@@ -27,8 +28,11 @@ from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.housekeeping import keep_house
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.leases import LeaseKeeper
+from pgqueue.worker.loops import Loop
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.sweeper import Sweeper
+from pgqueue.worker.telling import tell_outcome, tell_start
+from pgqueue.worker.watchdog import Watchdog
 from pgqueue.worker.writes import AttemptWrites
 
 log = logging.getLogger("pgqueue.worker")
@@ -51,6 +55,8 @@ class Worker:
         self.ready = asyncio.Event()
         self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "writes")}
         self.writes = AttemptWrites(self._links["writes"], self.hand, settings)
+        self.watchdog = Watchdog()
+        self._loops: list[asyncio.Task[Any]] = []
 
     def _link(self, name: str) -> Link:
         return Link(self.settings.conninfo, self.settings, name=name, sorting=name != "claims")
@@ -61,9 +67,10 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether it has heard from the database lately, and can claim and write outcomes."""
+        """Whether its loops turn, it has heard from the database lately, and it can claim and write outcomes."""
+        turning = self.watchdog.still < self.settings.lease.total_seconds() and not any(loop.done() for loop in self._loops)
         heard = self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
-        return heard and self.acker.healthy and not self.claimer.trouble.lasting
+        return turning and heard and self.acker.healthy and not self.claimer.trouble.lasting
 
     @property
     def statements(self) -> int:
@@ -71,32 +78,65 @@ class Worker:
         return sum(link.statements for link in self._links.values())
 
     async def run(self) -> None:
-        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start."""
-        await self._prepare()
+        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start, and what ended one of its loops."""
         async with AsyncExitStack() as stack:
-            resources = await self._open_resources(stack)
-            self._build(resources)
-            await self._register(self._links["sweeps"])
-            self._banner(resources)
-            self._warn()
-            beside = (self.doorbell.run(), keep_house(self.settings), self.performer.watch(), self.leases.watch())
-            background = [asyncio.create_task(one) for one in beside]
-            loops = [asyncio.create_task(part.run()) for part in (self.acker, self.claimer, self.sweeper)]
+            if not await self._started(stack):
+                return
+            beside = {
+                "doorbell": self.doorbell.run,
+                "housekeeping": lambda: keep_house(self.settings),
+                "timeouts": self.performer.watch,
+                "leases": self.leases.watch,
+                "watchdog": self.watchdog.turn,
+            }
+            background = [own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()]
+            # What the acker had in hand when it failed would be lost to it: it is not started again.
+            loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
+            loops += [own_task(Loop(one.__class__.__name__, one.run, self.stopping).run()) for one in (self.claimer, self.sweeper)]
+            self._loops = [*background, *loops]
+            self.watchdog.start()
             self.leases.start()
             self.ready.set()
-            stopped = asyncio.create_task(self.stopping.wait())
+            stopped = own_task(self.stopping.wait())
             try:
-                await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([stopped, *self._loops], return_when=asyncio.FIRST_COMPLETED)
+                failed = [loop for loop in self._loops if loop.done()]
                 await self._stop(loops)
             finally:
                 self.ready.clear()
                 self.leases.stop()
+                self.watchdog.stop()
                 for task in (*background, *loops, stopped):
                     task.cancel()
                 await asyncio.gather(*background, *loops, stopped, return_exceptions=True)
-            for task in loops:
+            for task in failed:
                 if not task.cancelled() and (error := task.exception()):
                     raise error
+
+    async def _started(self, stack: AsyncExitStack) -> bool:
+        """Prepares, opens what the tasks need, and registers; False when it was told to stop meanwhile."""
+        try:
+            async with asyncio.timeout(None) as start:
+                told = own_task(self._end_at_stop(start))
+                stack.callback(told.cancel)
+                await self._prepare()
+                resources = await self._open_resources(stack)
+                self._build(resources)
+                await self._register(self._links["sweeps"])
+        except TimeoutError:
+            if not start.expired():
+                raise
+            log.info("stopped before it had started", extra={"event": "worker.stopped"})
+            await self._leave()
+            return False
+        told.cancel()
+        tell_start(self.name, self.hand.slots, self.tasks, resources.values())
+        self._warn()
+        return True
+
+    async def _end_at_stop(self, start: asyncio.Timeout) -> None:
+        await self.stopping.wait()
+        start.reschedule(0)
 
     async def _prepare(self) -> None:
         async with await connected(self.settings.conninfo, self.settings.pgbouncer) as connection:
@@ -141,7 +181,7 @@ class Worker:
             list(self.tasks),
             self._detail,
         )
-        self.leases = LeaseKeeper(hand, settings, self.name)
+        self.leases = LeaseKeeper(hand, settings, self.name, self.watchdog)
 
     def _start(self, held: Held) -> None:
         if self.stopping.is_set():
@@ -180,7 +220,7 @@ class Worker:
     async def _register(self, link: Link) -> None:
         await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
 
-    async def _stop(self, loops: list[asyncio.Task[None]]) -> None:
+    async def _stop(self, loops: list[asyncio.Task[Any]]) -> None:
         timeout = self.settings.shutdown_timeout.total_seconds()
         running = list(self.performer.running)
         log.info(
@@ -191,21 +231,30 @@ class Worker:
         if tasks and not loops[0].done():
             await asyncio.wait(tasks, timeout=timeout)
         await self._give_back()
+        if loops[0].done():
+            loops[0] = own_task(self.acker.run())
         self.acker.stop()
         self.sweeper.stop()
-        try:
-            async with asyncio.timeout(LAST_WORDS):
-                await asyncio.gather(*loops)
-                self.leases.stop()
-                await retire(self._links["acks"].run, self.name)
-        except TimeoutError:
+        _, late = await asyncio.wait(loops, timeout=LAST_WORDS)
+        for loop in loops:
+            if loop.done() and not loop.cancelled() and (error := loop.exception()):
+                log.error("a loop of the worker failed: %s", headline(error), extra={"event": "loop.failed"})
+        if late:
             log.error("could not hand everything back in time; what is left runs again when its lease has run out")
+        self.leases.stop()
+        await self._leave()
+        log.info("stopped", extra={"event": "worker.stopped"})
+
+    async def _leave(self) -> None:
+        """Takes the process out of the registry, and closes its connections."""
+        try:
+            async with asyncio.timeout(LAST_WORDS / 5):
+                await retire(self._links["acks"].run, self.name)
         except AWAY as error:
             log.warning("the database is away (%s); leases run out by themselves", type(error).__name__)
         await self.writes.close()
         for link in self._links.values():
             await link.close()
-        log.info("stopped", extra={"event": "worker.stopped"})
 
     async def _give_back(self) -> None:
         """What still runs is cancelled and goes back to its place. A thread that does not end is left to the end of the process."""
@@ -233,51 +282,4 @@ class Worker:
                 counters.released += 1
         level = {Status.FAILED: logging.WARNING, Status.DLQ: logging.ERROR}.get(outcome.status, logging.INFO)
         if log.isEnabledFor(level):
-            self._tell(held, outcome, level)
-
-    def _tell(self, held: Held, outcome: Outcome, level: int) -> None:
-        claim = held.claim
-        milliseconds = max(0, round((held.finished_at - held.started_at) * 1000))
-        match outcome.status:
-            case Status.COMPLETED:
-                text = f"completed in {milliseconds}ms"
-            case Status.FAILED:
-                wait = outcome.delay.total_seconds() if outcome.delay else 0.0
-                text = f"failed (Attempt {claim.attempt}/{claim.max_attempts}), again in {wait:.1f} s: {outcome.error}"
-            case Status.DLQ:
-                text = f"moved to the dead-letter queue: {outcome.error}"
-            case _ if outcome.dependency is not None:
-                text = f"waits, {outcome.dependency} is down: {outcome.error}"
-            case _ if outcome.delay is not None:
-                text = f"snoozed for {outcome.delay.total_seconds():g} s: {outcome.error or 'the handler asked for it'}"
-            case _:
-                text = "given back: the worker stops"
-        log.log(
-            level,
-            "Job %s %s",
-            claim.job_id,
-            text,
-            extra={
-                "event": f"job.{outcome.status}",
-                "jobId": claim.job_id,
-                "jobType": claim.job_type,
-                "status": str(outcome.status),
-                "attemptCount": claim.attempt,
-                "duration": milliseconds,
-            },
-        )
-
-    def _banner(self, resources: Mapping[str, Any]) -> None:
-        # What a lifespan yields may have a `banner`: a few words on what it was told to use.
-        said = {str(one.banner): None for one in resources.values() if hasattr(one, "banner")}
-        queues = ", ".join(f"{queue} ({count} at once)" for queue, count in self.hand.slots.items())
-        log.info(
-            "pgqueue worker %s started as %s, pid %d: queues %s; job types %s%s",
-            __version__,
-            self.name,
-            os.getpid(),
-            queues,
-            ", ".join(sorted(self.tasks)),
-            "".join(f"; {words}" for words in said),
-            extra={"event": "worker.started", "worker": self.name},
-        )
+            tell_outcome(held, outcome, level)

@@ -1,4 +1,5 @@
--- Makes all of a worker's long leases longer, in one statement; also its heartbeat, for the event loop may be blocked. A row that
+-- Makes all of a worker's long leases longer, in one statement; also its heartbeat (worker null: none), for the event
+-- loop may be blocked for a while. A row that
 -- somebody else has locked is skipped: it is in neither list, and asked about again. 'lost' is proof: the lease is not ours.
 WITH held AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[]) AS h(id, lease)
@@ -9,7 +10,7 @@ WITH held AS (
 ), extended AS (
     UPDATE job_logs j SET lease_until = now() + %(lease)s::interval FROM locked l WHERE j.id = l.id RETURNING j.id, j.lease
 ), beat AS (
-    UPDATE job_workers w SET seen_at = now() WHERE w.id = %(worker)s
+    UPDATE job_workers w SET seen_at = now() WHERE w.id = %(worker)s::text
 )
 SELECT e.id, e.lease, 'extended' AS what FROM extended e
 UNION ALL
