@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -95,9 +96,16 @@ async def retire(run: Run, name: str) -> None:
 
 
 def entry(
-    name: str, kind: str, release: str, queues: Mapping[str, int], declared: list[Declaration], **detail: Any
+    name: str,
+    kind: str,
+    release: str,
+    queues: Mapping[str, int],
+    declared: list[Declaration],
+    *,
+    lease: timedelta | None = None,
+    **detail: Any,
 ) -> dict[str, Any]:
-    """What `register` is given."""
+    """What `register` is given. lease: how long a worker's claims hold."""
     return {
         "worker": name,
         "kind": kind,
@@ -106,5 +114,6 @@ def entry(
         "release": release,
         "queues": msgspec.json.encode(queues).decode(),
         "types": msgspec.json.encode(fingerprints(declared)).decode(),
+        "lease": lease,
         "detail": msgspec.json.encode(detail).decode(),
     }

@@ -10,6 +10,7 @@ WAITED = "test_locks::test_an_outcome_that_waited_for_a_cancel_finds_its_lease_g
 PASSES = "test_locks::test_nobody_waits_for_a_job_that_somebody_has_locked"
 ORDER = "test_lock_order::test_rows_are_locked_in_the_order_of_their_ids"
 SWEEP = "test_locks::test_a_sweep_takes_nothing_that_changed_after_it_was_read"
+DAY_OFF = "test_clock_leaps::test_after_a_day_off"
 LIVE = "test_fence::test_who_asks_for_live_rows_reads_the_index_of_live_rows"
 NOTHING = ""
 ORDERED = "ORDER BY j.id FOR NO KEY UPDATE OF j"
@@ -200,7 +201,7 @@ QUERIES = [
     query(
         "sweep_jobs",
         "waiting",
-        {"WHERE s.status <> 'processing' OR": "WHERE"},
+        {"WHEN s.status <> 'processing' THEN s.run_after <= now()": "WHEN s.status <> 'processing' THEN false"},
         "test_sweeps::test_stragglers_behind_the_cursor_are_claimed",
     ),
     query(
@@ -210,7 +211,7 @@ QUERIES = [
         "test_sweeps::test_stragglers_behind_the_cursor_are_claimed",
     ),
     query(
-        "sweep_jobs", "expired", {"OR s.lease_until <= now()": "OR true"}, "test_sweeps::test_a_lease_that_holds_is_left_alone"
+        "sweep_jobs", "expired", {"s.lease_until <= now() OR": "true OR"}, "test_sweeps::test_a_lease_that_holds_is_left_alone"
     ),
     query(
         "sweep_jobs",
@@ -221,7 +222,7 @@ QUERIES = [
     query(
         "sweep_jobs",
         "held-back-running",
-        {"WHEN stop.held_back THEN 'release'": "WHEN false THEN 'release'"},
+        {"WHEN stop.held_back OR": "WHEN false OR"},
         "test_sweeps::test_in_a_paused_queue_an_expired_job_goes_back_to_waiting",
         "test_breaker::test_neither_claims_nor_sweeps_start_what_depends_on_it",
     ),
@@ -279,12 +280,67 @@ QUERIES = [
     ),
     query("bury_forgotten", "live", {"j.processed_at IS NULL AND ": NOTHING}, f"{LIVE}[bury_forgotten]"),
     query("bury_forgotten", "skip", {"SKIP LOCKED": NOTHING}, f"{PASSES}[bury]"),
-    query("bury_forgotten", "lock", {"FOR NO KEY UPDATE SKIP LOCKED": NOTHING}, f"{PASSES}[bury]"),
+    query("bury_forgotten", "lock", {"FOR NO KEY UPDATE OF j SKIP LOCKED": NOTHING}, f"{PASSES}[bury]"),
+    query(
+        "bury_forgotten",
+        "attempts-left",
+        {"j.lease_until <= now() AND j.attempt_count < j.max_attempts": "false"},
+        f"{DAY_OFF}_retention_gives_up_no_job_that_has_attempts_left",
+    ),
+    query(
+        "bury_forgotten",
+        "alive",
+        {"AND w.seen_at > now() - interval '1 min')": "AND false)"},
+        f"{DAY_OFF}_retention_gives_up_no_job_that_has_attempts_left",
+    ),
     query(
         "bury_forgotten",
         "fence",
         {"lease = j.lease + 1": "lease = j.lease"},
         "test_retention::test_a_job_that_nobody_sweeps_is_buried_after_24_hours",
+    ),
+    # The database's clock is set
+    query(
+        "sweep_jobs",
+        "day-off",
+        {"WHEN NOT over.lapsed OR": "WHEN s.started_at <= now() - interval '24 h' OR"},
+        f"{DAY_OFF}_jobs_in_flight_are_rescued_while_attempts_are_left",
+    ),
+    query(
+        "sweep_jobs",
+        "unknown",
+        {"f.action = 'release' AND (f.known OR f.started_at <= now() - interval '24 h')": "f.action = 'release' AND f.known"},
+        f"{DAY_OFF}_jobs_in_flight_are_rescued_while_attempts_are_left",
+    ),
+    query(
+        "sweep_jobs",
+        "too-late-a-lease",
+        {"s.lease_until > now() + interval '10 s'": "s.lease_until > now() + interval '10 years'"},
+        "test_clock_leaps::test_a_lease_from_before_the_clock_was_set_back_is_over[old jobs]",
+    ),
+    query(
+        "sweep_jobs",
+        "its-own-lease",
+        {"w.id = s.locked_by), '1 h')": "w.id = %(worker)s), '1 h')"},
+        "test_clock_leaps::test_a_long_lease_of_another_worker_is_not_over",
+    ),
+    query(
+        "sweep_jobs",
+        "patient",
+        {"AND NOT (SELECT p.now FROM patient p)": NOTHING},
+        "test_clock_leaps::test_while_a_sweep_is_patient_no_lease_is_over",
+    ),
+    query(
+        "sweep_jobs",
+        "leap",
+        {"coalesce(now() > %(expected)s::timestamptz + interval '1 min', false)": "%(expected)s::timestamptz = 'infinity'"},
+        "test_clock_leaps::test_while_a_sweep_is_patient_no_lease_is_over",
+    ),
+    query(
+        "extend_leases",
+        "began",
+        {"l.began > j.started_at + interval '1 min'": "false"},
+        "test_clock_leaps::test_an_extension_corrects_when_the_attempt_began",
     ),
     # Retention and all the rest
     query("prune_jobs", "skip", {"FOR UPDATE OF j SKIP LOCKED": "FOR UPDATE OF j"}, f"{PASSES}[prune]"),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -110,6 +110,9 @@ async def sweep(
     rescue: bool = True,
     lease: timedelta = LEASE,
     aside: Sequence[str] = (),
+    patient: bool = False,
+    expected: datetime | None = None,
+    ahead: timedelta = timedelta(),
 ) -> dict[str, list[str]]:
     """One whole sweep by hand: what was done -> job ids, in order."""
     rows = await one.run(
@@ -126,6 +129,9 @@ async def sweep(
             "lane_ends": [None] * 10,
             "lane_end_ids": [LAST_ID] * 10,
             "slice": 5000,
+            "patient": patient,
+            "expected": expected,
+            "ahead": ahead,
             "types": list(types),
             "rescue": rescue,
             "lease": lease,
@@ -138,5 +144,7 @@ async def sweep(
     return done
 
 
-async def registered(one: Link, worker: str = "w-1", queues: dict[str, int] | None = None) -> None:
-    await one.run("register_worker", entry(worker, "worker", "test", queues or {"default": 1}, []))
+async def registered(
+    one: Link, worker: str = "w-1", queues: dict[str, int] | None = None, lease: timedelta | None = None
+) -> None:
+    await one.run("register_worker", entry(worker, "worker", "test", queues or {"default": 1}, [], lease=lease))

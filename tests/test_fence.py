@@ -46,7 +46,7 @@ async def test_an_attempt_that_has_ended_does_not_end_again(
 
 
 async def told(one: Any, row: Any) -> list[str]:
-    rows = await one.run("extend_leases", of(row) | {"lease": timedelta(seconds=9)})
+    rows = await one.run("extend_leases", of(row) | {"lease": timedelta(seconds=9), "alive": True, "ages": [0.0]})
     return [row[-1] for row in rows]
 
 
@@ -143,6 +143,9 @@ async def test_who_asks_for_live_rows_reads_the_index_of_live_rows(
         **{"lane_run_afters": [START[0]], "lane_ids": [START[1]], "lane_ends": [None], "lane_end_ids": [LAST_ID]},
         **{
             "slice": 10,
+            "patient": False,
+            "expected": None,
+            "ahead": timedelta(),
             "types": ["test.job"],
             "rescue": True,
             "lease": timedelta(seconds=30),

@@ -39,7 +39,7 @@ async def stale_shelve(one: Link, row: Any) -> Any:
 
 
 async def stale_extend(one: Link, row: Any) -> Any:
-    rows = await one.run("extend_leases", of(row) | {"lease": SHORT})
+    rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "alive": True, "ages": [0.0]})
     assert [what for *_, what in rows] in ([], ["lost"])
     return [found for found in rows if found[2] == "extended"]
 
@@ -147,7 +147,7 @@ async def test_a_claim_that_a_failover_has_undone_is_no_claim(connection: Connec
         before = await the_job(connection, "j")
         assert list(await VERBS[verb](one, stale)) == []
         assert await the_job(connection, "j") == before
-        assert [what for *_, what in await one.run("extend_leases", of(stale) | {"lease": SHORT})] == ["lost"]
+        assert [what for *_, what in await one.run("extend_leases", of(stale) | {"lease": SHORT, "alive": True, "ages": [0.0]})] == ["lost"]
         assert await one.count("ack_jobs", of(fresh) | {"worker": "w-2", "receipts": [None]}) == 1
         assert list(await one.run("confirm_acks", of(stale))) == [], "the other's ack is not taken for ours"
         assert len(await one.run("confirm_acks", of(fresh) | {"worker": "w-2"})) == 1
@@ -279,7 +279,7 @@ async def test_an_extension_skips_a_locked_row_and_does_not_call_it_lost(connect
     async with link(settings) as one, connection.transaction():
         (row,) = await claim(one)
         await sql(connection, "SELECT 1 FROM job_logs FOR UPDATE")
-        rows = await one.run("extend_leases", of(row) | {"lease": SHORT})
+        rows = await one.run("extend_leases", of(row) | {"lease": SHORT, "alive": True, "ages": [0.0]})
         assert list(rows) == []
 
 

@@ -85,7 +85,9 @@ async def test_an_extension_waits_for_nobody(connection: Connection, settings: S
         rows = {row[3]: row for row in await claim(one)}
         held = {"ids": [row[0] for row in rows.values()], "leases": [row[1] for row in rows.values()]}
         await sql(other, "SELECT 1 FROM job_logs WHERE job_id = 'locked' FOR UPDATE")
-        answer = await (await impatient(one)).run("extend_leases", held | {"lease": timedelta(minutes=9), "worker": "w-1"})
+        answer = await (await impatient(one)).run(
+            "extend_leases", held | {"lease": timedelta(minutes=9), "worker": "w-1", "alive": True, "ages": [0, 0]}
+        )
     assert [(row[0], row[-1]) for row in answer] == [(rows["free"][0], "extended")]
 
 

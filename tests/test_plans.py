@@ -141,6 +141,9 @@ async def test_a_sweep_reads_its_slice_and_no_more(connection: Connection, setti
         "lane_ends": [None] * 10,
         "lane_end_ids": [LAST_ID] * 10,
         "slice": 1000,
+        "patient": False,
+        "expected": None,
+        "ahead": timedelta(),
         "aside": [],
         "types": ["test.job"],
         "rescue": True,
@@ -159,7 +162,11 @@ async def test_acks_and_extensions_go_by_the_primary_key(connection: Connection,
     values = {"ids": [row["id"] for row in rows], "leases": [row["lease"] for row in rows]}
     async with link(settings) as one:
         plan = await explained(
-            one, statement, values | {"lease": timedelta(seconds=30), "worker": "w-1", "receipts": [None] * 500}
+            one,
+            statement,
+            values
+            | {"lease": timedelta(seconds=30), "worker": "w-1", "receipts": [None] * 500}
+            | {"ages": [0.0] * 500, "alive": True},
         )
     only_index_scans(plan, "job_logs_pkey")
 

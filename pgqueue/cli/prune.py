@@ -41,7 +41,9 @@ def prune(archive: Path | None, as_json: bool) -> None:
     kept = f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for {spoken(settings.keep_dlq)}"
     click.echo(f"{done.jobs} jobs removed ({kept}), {done.tombstones} ids forgotten")
     if done.buried:
-        click.echo(f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue")
+        click.echo(
+            f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue, or back to their queues"
+        )
 
 
 async def _prune(settings: Settings, archive: Path | None) -> Pruned:

@@ -35,6 +35,8 @@ class Held:
     """Its handler's own transaction completes the job: from then on the fence decides whether it counts."""
     completed: bool = False
     """That transaction was committed."""
+    claimed_at: float = 0.0
+    """Before the claim was sent."""
     started_at: float = 0.0
     finished_at: float = 0.0
 
@@ -93,7 +95,7 @@ class Hand:
             self.changed.set()
 
     def take(self, claim: Claim, claimed_at: float) -> Held:
-        held = Held(claim, claimed_at)
+        held = Held(claim, claimed_at, claimed_at=claimed_at)
         self.taken_at = claimed_at
         if before := self.held.get(claim.id):
             self.lose(before, "its job was claimed again")

@@ -10,10 +10,11 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
-from pgqueue.database import TextId, array, load
+from pgqueue.database import STALE, TextId, array, load
 from pgqueue.session import OURS, settle_now
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.refusals import Trouble, divisible, words
 from pgqueue.worker.watchdog import Watchdog
 
 log = logging.getLogger("pgqueue.worker")
@@ -41,6 +42,9 @@ class LeaseKeeper:
         self._worker = worker
         self._lease = settings.lease.total_seconds()
         self._margin = min(self._lease / 6, 2.0)
+        self._trouble = Trouble("leases cannot be extended")
+        self._refused: set[str] = set()
+        """Rows whose refusal was told."""
         self._stop = threading.Event()
         self._connection: psycopg.Connection[TupleRow] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,11 +79,33 @@ class LeaseKeeper:
             due = [one for one in held if one.lost is None and now - one.extended_at >= self._lease / 3]
             if due:
                 try:
-                    self._extend(due)
-                except (psycopg.Error, OSError) as error:
+                    self._extend_or_divide(due)
+                except Exception as error:  # noqa: BLE001 - whatever it is, leases are to be kept
                     self._disconnect()
-                    log.warning("leases could not be extended (%s); trying again", type(error).__name__)
+                    self._trouble.tell(error)
+                else:
+                    self._trouble.over()
         self._disconnect()
+
+    def _extend_or_divide(self, due: list[Held]) -> None:
+        """One row that the database refuses must not cost the others their leases."""
+        try:
+            self._extend(due)
+        except Exception as error:
+            if not divisible(error):
+                raise
+            if isinstance(error, STALE):
+                self._disconnect()
+            self._extend([])
+            if len(due) > 1:
+                self._extend_or_divide(due[: len(due) // 2])
+                self._extend_or_divide(due[len(due) // 2 :])
+            elif (claim := due[0].claim).id not in self._refused:
+                self._refused.add(claim.id)
+                extra = {"event": "lease.refused", "jobId": claim.job_id, "row": claim.id, "reason": words(error)}
+                log.error(
+                    "Job %s (row %s): its lease cannot be extended: %s", claim.job_id, claim.id, words(error), extra=extra
+                )
 
     @property
     def _stands_still(self) -> bool:
@@ -108,9 +134,11 @@ class LeaseKeeper:
             {
                 "ids": array(one.claim.id for one in due),
                 "leases": array(one.claim.lease for one in due),
+                "ages": array(f"{sent_at - one.claimed_at:.3f}" for one in due),
                 "lease": self._settings.lease,
+                "worker": self._worker,
                 # No sign of life while the loop stands still: it does nothing of what a live worker does.
-                "worker": None if self._stands_still else self._worker,
+                "alive": not self._stands_still,
             },
             binary=True,
         )

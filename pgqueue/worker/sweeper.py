@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -33,6 +34,13 @@ HURRY = 0.1
 INTERVAL = 1.0
 SHARE = 0.03
 """A sweep takes place about once a second, and in no more than this part of the time."""
+
+LEAP = timedelta(minutes=1)
+"""The database's clock has been set, and has not merely gone on, when it is so far ahead (sweep_jobs.sql says it too)."""
+
+AHEAD = timedelta(days=400)
+LOOK_AHEAD_INTERVAL = 15.0
+"""Seconds between two sweeps that look for attempts which were started before the clock was set back, up to AHEAD of now."""
 
 LONGEST_PAUSE = 5.0
 """Seconds; one that took long because somebody stood still is no reason to stay away for a minute."""
@@ -84,6 +92,11 @@ class Sweeper:
         """Of each queue: jobs whose turn it is to be started here, and for which there was no slot."""
         self.trouble = Trouble("no sweeps")
         self._search = Search(self)
+        self._clock: tuple[datetime, float] | None = None
+        """The database's, and the monotonic one when it was asked for."""
+        self._patient_until = 0.0
+        self._ahead = True
+        self._looks_ahead_at = 0.0
         self._stop = False
 
     async def run(self) -> None:
@@ -160,6 +173,7 @@ class Sweeper:
                         self._leave(lane)
                     self._lapsed[lane.queue] += row.lease
                 case "clock":
+                    self._hear(row.run_after, sent_at)
                     self.breaker.heard(row.trouble)
                     if swept and not row.attempt_count:
                         await self.register(self.link)
@@ -214,6 +228,20 @@ class Sweeper:
         self.lanes.rewind([lane])
         self.claimer.doorbell.wake()
 
+    def _hear(self, now: datetime, sent_at: float) -> None:
+        if self._clock is not None and now - self._expected(sent_at) > LEAP:
+            log.warning(
+                "the database's clock has leapt by %s: no lease runs out until it could be extended",
+                now - self._expected(sent_at),
+            )
+            self._patient_until = sent_at + self.settings.lease.total_seconds()
+        self._clock = (now, sent_at)
+
+    def _expected(self, moment: float) -> datetime:
+        """What the database's clock should say at a moment of the monotonic one."""
+        now, at = self._clock or (START[0], moment)
+        return now + timedelta(seconds=moment - at)
+
     def _advance(self, swept: Swept, seen: dict[int, tuple[int, Place]]) -> bool:
         for position, (index, _, _) in enumerate(swept):
             count, last = seen.get(position, (0, START))
@@ -224,12 +252,16 @@ class Sweeper:
                 self._unfinished.discard(index)
         if self._unfinished:
             return False
+        self._ahead = time.monotonic() >= self._looks_ahead_at
+        if self._ahead:
+            self._looks_ahead_at = time.monotonic() + LOOK_AHEAD_INTERVAL
         self._unfinished = set(range(len(self.lanes.all)))
         return True
 
     def _parameters(self, swept: Swept, free: dict[str, int], size: int, end: Place | None) -> dict[str, Any]:
         # A resting worker's sweep takes the place of its claims; a starving lane may hold another's expired leases anywhere.
-        whole = self.claimer.resting or size < SLICE
+        whole = self.claimer.resting or self._ahead or size < SLICE
+        now = time.monotonic()
         ends = [end or (None if whole or lane.starving else lane.cursor) for _, lane, _ in swept]
         lease = self.settings.lease.total_seconds()
         return {
@@ -243,6 +275,9 @@ class Sweeper:
             "lane_ids": array(place[1] for _, _, place in swept),
             "lane_ends": [None if end is None else end[0] for end in ends],
             "lane_end_ids": array(LAST_ID if end is None else end[1] for end in ends),
+            "patient": now < self._patient_until,
+            "expected": None if self._clock is None else self._expected(now),
+            "ahead": AHEAD if self._ahead else timedelta(),
             "slice": size,
             "aside": array(self.hand.aside.ids),
             "types": self.types,

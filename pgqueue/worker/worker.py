@@ -218,7 +218,9 @@ class Worker:
         return asdict(self.hand.counters) | {"repeated": repeated, "running": len(self.hand.held)}
 
     async def _register(self, link: Link) -> None:
-        await register(link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared))
+        await register(
+            link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared, lease=self.settings.lease)
+        )
 
     async def _stop(self, loops: list[asyncio.Task[Any]]) -> None:
         timeout = self.settings.shutdown_timeout.total_seconds()

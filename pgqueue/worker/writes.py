@@ -1,8 +1,7 @@
 """What running attempts write: progress, intents (in groups), and transactions that complete their job."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,8 +15,9 @@ from pgqueue.policy import written_receipt
 from pgqueue.pool import forsaken_on_a_standby, open_pool
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand
+from pgqueue.worker.refusals import Trouble, divisible
 
-log = logging.getLogger("pgqueue.worker")
+Intent = tuple[Claim, asyncio.Future[None]]
 
 
 class AttemptWrites:
@@ -28,7 +28,8 @@ class AttemptWrites:
         self._hand = hand
         self._settings = settings
         self._turn = asyncio.Lock()
-        self._intents: list[tuple[Claim, asyncio.Future[None]]] = []
+        self._intents: list[Intent] = []
+        self._trouble = Trouble("attempts wait for the database to take down what they intend")
         self._intending: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
 
@@ -54,20 +55,37 @@ class AttemptWrites:
             self._intents = []
             try:
                 async with self._turn:
-                    ids, leases = array(claim.id for claim, _ in group), array(claim.lease for claim, _ in group)
-                    rows = await self._link.run("intend_effects", {"ids": ids, "leases": leases, "worker": self._hand.worker})
+                    await self._intend_group(group)
             except AWAY as error:
                 # Whoever waits is cancelled when its lease is gone; until then it can still be done.
                 self._intents = group + self._intents
-                wait = pace.grow()
-                log.warning("%d attempts wait for the database (%s)", len(group), type(error).__name__)
-                await asyncio.sleep(wait)
+                self._trouble.tell(error)
+                await asyncio.sleep(pace.grow())
                 continue
             pace.reset()
-            written = set(rows)
-            for claim, ended in group:
-                if not ended.done():
-                    ended.set_result(None) if (claim.id, claim.lease) in written else ended.set_exception(self._lost(claim))
+            self._trouble.over()
+
+    async def _intend_group(self, group: list[Intent]) -> None:
+        """What the database refuses is narrowed down: the one attempt that it is fails with what the server said."""
+        try:
+            written = set(await self._send_intents(group))
+        except Exception as error:
+            if not divisible(error):
+                raise
+            await self._send_intents([])
+            if len(group) > 1:
+                await self._intend_group(group[: len(group) // 2])
+                await self._intend_group(group[len(group) // 2 :])
+            elif not group[0][1].done():
+                group[0][1].set_exception(error)
+            return
+        for claim, ended in group:
+            if not ended.done():
+                ended.set_result(None) if (claim.id, claim.lease) in written else ended.set_exception(self._lost(claim))
+
+    async def _send_intents(self, group: list[Intent]) -> Sequence[Any]:
+        ids, leases = array(claim.id for claim, _ in group), array(claim.lease for claim, _ in group)
+        return await self._link.run("intend_effects", {"ids": ids, "leases": leases, "worker": self._hand.worker})
 
     @asynccontextmanager
     async def transaction(self, job: Job[Any], claim: Claim) -> AsyncIterator[AsyncConnection[Any]]:

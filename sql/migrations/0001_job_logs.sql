@@ -96,7 +96,15 @@ CREATE TABLE job_logs (
     CONSTRAINT max_attempts_is_1_to_1000 CHECK (max_attempts BETWEEN 1 AND 1000),
     CONSTRAINT priority_is_0_to_9 CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT run_after_is_a_day_before_year_9999
-        CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00')
+        CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00'),
+    -- What no program can read would harm the rows beside it: in a claim, on a page of the dead-letter queue, in an archive.
+    CONSTRAINT times_are_from_1970_to_9998_use_replay_job_or_cancel_job
+        CHECK (least(created_at, started_at, lease_until, processed_at, dead_at) >= '1970-01-01 00:00:00+00'
+               AND greatest(created_at, started_at, lease_until, processed_at, dead_at) < '9999-01-01 00:00:00+00'),
+    CONSTRAINT history_is_an_array_kept_by_workers_and_replay_job CHECK (jsonb_typeof(history) = 'array'),
+    CONSTRAINT progress_is_0_to_1_use_job_progress CHECK (progress BETWEEN 0 AND 1),
+    CONSTRAINT lease_is_counted_by_claims_use_cancel_job_to_end_one CHECK (lease BETWEEN 0 AND 4611686018427387904),
+    CONSTRAINT payload_has_at_most_1_mib_keep_large_data_elsewhere CHECK (pg_column_size(payload) <= 1048576)
 ) WITH (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.02,
@@ -144,6 +152,12 @@ CREATE TABLE job_types (
     published_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT limit_needs_count_and_window CHECK ((limit_count IS NULL) = (limit_window IS NULL)),
     CONSTRAINT limit_is_positive CHECK (limit_count >= 1 AND limit_window > '0 s'),
+    CONSTRAINT durations_are_at_most_10_years
+        CHECK (greatest(limit_window, backoff_base, backoff_cap, timeout) <= '10 years'
+               AND least(limit_window, backoff_base, backoff_cap, timeout) >= '0 s'),
+    CONSTRAINT type_and_queue_have_1_to_255_characters
+        CHECK (char_length(job_type) BETWEEN 1 AND 255 AND char_length(queue) BETWEEN 1 AND 255),
+    CONSTRAINT published_at_is_finite CHECK (isfinite(published_at)),
     CONSTRAINT max_attempts_is_1_to_1000 CHECK (max_attempts BETWEEN 1 AND 1000)
 );
 COMMENT ON TABLE job_types IS 'Limits and defaults of each job type, published from the @task declarations.';
@@ -152,7 +166,8 @@ COMMENT ON COLUMN job_types.user_from IS 'The member of the payload that names t
 CREATE TABLE job_queues (
     queue      text PRIMARY KEY,
     paused     boolean     NOT NULL DEFAULT false,
-    changed_at timestamptz NOT NULL DEFAULT now()
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT changed_at_is_finite_use_pause_queue CHECK (isfinite(changed_at))
 );
 COMMENT ON TABLE job_queues IS 'Queues that an operator has paused. A queue without a row runs.';
 
@@ -168,17 +183,26 @@ CREATE TABLE job_workers (
     started_at timestamptz NOT NULL DEFAULT now(),
     seen_at    timestamptz NOT NULL DEFAULT now(),
     asleep     boolean     NOT NULL DEFAULT false,
+    lease      interval,
+    CONSTRAINT queues_types_and_detail_are_objects
+        CHECK (jsonb_typeof(queues) = 'object' AND jsonb_typeof(types) = 'object' AND jsonb_typeof(detail) = 'object'),
+    CONSTRAINT times_are_from_1970_to_9998
+        CHECK (least(started_at, seen_at) >= '1970-01-01 00:00:00+00' AND greatest(started_at, seen_at) < '9999-01-01 00:00:00+00'),
+    CONSTRAINT lease_is_at_most_a_day CHECK (lease BETWEEN '0 s' AND '1 day'),
     CONSTRAINT kind_is_worker_or_api CHECK (kind IN ('worker', 'api'))
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE job_workers IS 'The processes that are alive, by their own word: seen_at is their heartbeat.';
 COMMENT ON COLUMN job_workers.types IS 'Job type -> hash of the declaration that this process holds.';
+COMMENT ON COLUMN job_workers.lease IS 'How long its claims hold: a lease of its that ends later was made before the clock was set back.';
 COMMENT ON COLUMN job_workers.asleep IS 'Waits for the doorbell: whoever enqueues rings it and takes the flag down.';
 
 CREATE TABLE job_tombstones (
     id_hash  bytea PRIMARY KEY,
     digest   bytea       NOT NULL,
     outcome  text        NOT NULL,
-    ended_at timestamptz NOT NULL
+    ended_at timestamptz NOT NULL,
+    CONSTRAINT outcome_is_how_a_job_ends CHECK (outcome IN ('completed', 'dlq', 'cancelled')),
+    CONSTRAINT ended_at_is_finite CHECK (isfinite(ended_at))
 );
 CREATE INDEX job_tombstones_ended ON job_tombstones USING brin (ended_at) WITH (pages_per_range = 16);
 COMMENT ON TABLE job_tombstones IS 'What is remembered of a job whose row retention removed: its id (hashed), payload digest and outcome.';
@@ -193,9 +217,20 @@ CREATE FUNCTION job_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE PA
 $$;
 
 CREATE FUNCTION job_history(history jsonb, entry jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    -- The history with one entry more; the oldest goes when there are 20.
-    SELECT CASE WHEN pg_catalog.jsonb_array_length(coalesce(history, '[]')) >= 20 THEN history - 0 ELSE coalesce(history, '[]') END
+    -- The history with one entry more; the oldest go where there are 20. What is no array is no history.
+    SELECT CASE WHEN pg_catalog.jsonb_typeof(history) IS DISTINCT FROM 'array' THEN '[]'
+                WHEN pg_catalog.jsonb_array_length(history) < 20 THEN history
+                ELSE pg_catalog.jsonb_path_query_array(history, '$[last - 18 to last]') END
            || pg_catalog.jsonb_build_array(entry)
+$$;
+
+CREATE FUNCTION job_moment(text) RETURNS timestamptz LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+-- A time out of a JSON value that anybody may have written; null where it is none.
+BEGIN
+    RETURN CASE WHEN pg_catalog.isfinite($1::timestamptz) THEN $1::timestamptz END;
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+END
 $$;
 
 CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -237,5 +272,5 @@ CREATE TRIGGER job_type_change BEFORE UPDATE ON job_types FOR EACH ROW WHEN (OLD
     EXECUTE FUNCTION job_type_change();
 
 REVOKE ALL ON job_logs, job_types, job_queues, job_workers, job_tombstones FROM PUBLIC;
-REVOKE ALL ON FUNCTION job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
+REVOKE ALL ON FUNCTION job_moment(text), job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
     job_history(jsonb, jsonb), job_defaults(), job_admin(), job_type_change() FROM PUBLIC;

@@ -24,6 +24,11 @@ CREATE TABLE job_dependencies (
     CONSTRAINT state_is_closed_open_or_half_open CHECK (state IN ('closed', 'open', 'half_open')),
     CONSTRAINT open_dependency_has_a_time_for_its_probe
         CHECK ((state = 'closed') = (opened_at IS NULL) AND (state = 'closed') = (probe_at IS NULL)),
+    CONSTRAINT failures_are_an_object CHECK (jsonb_typeof(failures) = 'object'),
+    CONSTRAINT times_are_from_1970_to_9998
+        CHECK (least(opened_at, closed_at, probe_at, changed_at) >= '1970-01-01 00:00:00+00'
+               AND greatest(opened_at, closed_at, probe_at, changed_at) < '9999-01-01 00:00:00+00'),
+    CONSTRAINT probe_pause_is_at_most_a_day CHECK (probe_pause BETWEEN '0 s' AND '1 day'),
     CONSTRAINT probe_goes_with_half_open CHECK ((state = 'half_open') = (probe_id IS NOT NULL))
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE job_dependencies IS 'What jobs depend on, and whether it works. No row: nobody has had trouble with it.';
@@ -35,7 +40,9 @@ COMMENT ON COLUMN job_dependencies.probe_at IS 'When the next probe may start.';
 -- claim in six was not heap-only.
 ALTER TABLE job_logs SET (fillfactor = 45);
 
-ALTER TABLE job_logs ADD COLUMN intent_at timestamptz, ADD COLUMN receipt text;
+ALTER TABLE job_logs ADD COLUMN intent_at timestamptz, ADD COLUMN receipt text,
+    ADD CONSTRAINT intent_is_from_1970_to_9998_use_job_intend
+        CHECK (intent_at >= '1970-01-01 00:00:00+00' AND intent_at < '9999-01-01 00:00:00+00');
 COMMENT ON COLUMN job_logs.intent_at IS 'An attempt said then that it does what cannot be taken back, and has not said how that ended.';
 COMMENT ON COLUMN job_logs.receipt IS 'What the attempt that completed has to show for it, such as the answer of a mail server.';
 
@@ -53,11 +60,11 @@ BEGIN
     IF was.state <> 'closed' THEN RETURN was.state; END IF;
     -- What was in flight while it was open says nothing of how it is now.
     SELECT array_agg(n) INTO fresh FROM unnest(jobs) AS n
-     WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = n AND j.started_at < was.closed_at);
+     WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = n AND j.started_at < least(was.closed_at, now()));
     IF fresh IS NULL AND jobs <> '{}' THEN RETURN was.state; END IF;
     SELECT jsonb_object_agg(f.job, f.at) INTO recent
       FROM (SELECT o.key AS job, o.value AS at FROM jsonb_each_text(was.failures) AS o
-             WHERE o.value::timestamptz > now() - least(interval '10 s', succeeded_ago)
+             WHERE job_moment(o.value) > now() - least(interval '10 s', succeeded_ago)
              UNION SELECT n::text, to_jsonb(now()) #>> '{}' FROM unnest(fresh) AS n) AS f;
     IF NOT down AND (SELECT count(*) FROM jsonb_object_keys(recent)) < 5 THEN
         UPDATE job_dependencies d SET failures = recent WHERE d.dependency = was.dependency;
@@ -111,7 +118,8 @@ DECLARE
     taken uuid;
 BEGIN
     FOR open IN SELECT * FROM job_dependencies d
-                 WHERE d.dependency = ANY (dependencies) AND d.state <> 'closed' AND d.probe_at <= now()
+                 WHERE d.dependency = ANY (dependencies) AND d.state <> 'closed'
+                   AND (d.probe_at <= now() OR d.changed_at > now() + interval '10 s')  -- the clock was set back since
                  ORDER BY d.probe_at FOR UPDATE SKIP LOCKED LOOP
         -- In a statement of its own: what was committed before the lock is seen here.
         CONTINUE WHEN open.state = 'half_open' AND EXISTS (

@@ -2,8 +2,9 @@
 -- 24 hours after the first time the job goes to the dead-letter queue.
 WITH held AS MATERIALIZED (
     SELECT j.id,
-           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN (j.history -> -1 ->> 'at')::timestamptz END AS since,
-           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN (j.history -> -1 ->> 'times')::integer ELSE 0 END AS times
+           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN job_moment(j.history -> -1 ->> 'at') END AS since,
+           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' AND jsonb_typeof(j.history -> -1 -> 'times') = 'number'
+                THEN greatest(0, least((j.history -> -1 ->> 'times')::numeric, 1000000))::integer ELSE 0 END AS times
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[]) AS h(id, lease)
       JOIN job_logs j ON j.id = h.id AND j.lease = h.lease AND j.locked_by = %(worker)s AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j

@@ -3,13 +3,17 @@
 --   rescue   leases that ran out, with attempts left: starts them here, as one group that shrinks with attempt_count (100, 10, 1),
 --            so that a job that kills its worker does not take its neighbours with it
 --   release  the same in a paused queue, or where the job's dependency is down: back to waiting
---   bury     leases that ran out in the last attempt, and whatever has been processing for 24 hours
+--   bury     leases that ran out in the last attempt, and attempts that have run for 24 hours, their lease extended all the while
+-- A lease has run out, too, that ends later than its worker's leases can: it was made before the clock was set back. After a leap of
+-- the clock, patient, none has run out: whoever lives extends its leases first. ahead looks past now for leases from such a time.
 -- It is also the worker's heartbeat. A lease of a type that the worker does not know is left to one that does, but for burying.
 -- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw,
 -- max_attempts how many due ones it left behind, and lease how many whose lease ran out), and one with action 'clock' (run_after
 -- is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers; trouble is text, "name state" of
 -- each dependency that is not at ease).
-WITH beat AS (
+WITH patient AS MATERIALIZED (
+    SELECT %(patient)s::boolean OR coalesce(now() > %(expected)s::timestamptz + interval '1 min', false) AS now
+), beat AS (
     UPDATE job_workers w SET seen_at = now(), detail = w.detail || %(detail)s::jsonb WHERE w.id = %(worker)s RETURNING w.id
 ), trouble AS MATERIALIZED (
     SELECT d.dependency, d.state FROM job_dependencies d WHERE d.state <> 'closed' OR d.failures <> '{}'
@@ -24,32 +28,38 @@ WITH beat AS (
 ), slice AS MATERIALIZED (
     SELECT lane.ord, lane.queue, seen.*
       FROM lane CROSS JOIN LATERAL (
-          SELECT j.id, j.run_after, j.status, j.lease, j.lease_until, j.started_at, j.attempt_count, j.max_attempts, j.job_type
+          SELECT j.id, j.run_after, j.status, j.lease, j.lease_until, j.started_at, j.attempt_count, j.max_attempts, j.job_type,
+                 j.locked_by
             FROM job_logs j
            WHERE j.queue = lane.queue AND j.priority = lane.priority AND j.processed_at IS NULL
              AND (j.run_after, j.id) > (lane.run_after, lane.id)
-             AND (j.run_after, j.id) <= (coalesce(lane.end_run_after, now()), lane.end_id) AND j.run_after <= now()
+             AND (j.run_after, j.id) <= (coalesce(lane.end_run_after, now() + %(ahead)s::interval), lane.end_id)
+             AND j.run_after <= now() + %(ahead)s::interval
              AND j.id <> ALL (%(aside)s::uuid[])
            ORDER BY j.run_after, j.id LIMIT %(slice)s
       ) AS seen
 ), found AS (
     SELECT s.*, room.free, s.job_type = ANY (%(types)s::text[]) AS known,
-           stop.held_back,
+           stop.held_back, over.lapsed,
            CASE WHEN s.status <> 'processing' THEN 'claim'
-                WHEN s.started_at <= now() - interval '24 h' OR s.attempt_count >= s.max_attempts THEN 'bury'
-                WHEN stop.held_back THEN 'release'
+                WHEN NOT over.lapsed OR s.attempt_count >= s.max_attempts THEN 'bury'
+                WHEN stop.held_back OR s.started_at <= now() - interval '24 h' AND s.job_type <> ALL (%(types)s::text[]) THEN 'release'
                 ELSE 'rescue' END AS action
       FROM slice s JOIN room ON room.queue = s.queue CROSS JOIN LATERAL (
            SELECT room.paused OR s.job_type = ANY (ARRAY(SELECT t.job_type FROM trouble b
                                                            JOIN job_types t ON t.depends_on = b.dependency
                                                           WHERE b.state <> 'closed')) AS held_back) AS stop
-     WHERE s.status <> 'processing' OR s.lease_until <= now() OR s.started_at <= now() - interval '24 h'
+     CROSS JOIN LATERAL (
+           SELECT s.lease_until <= now() OR s.lease_until > now() + interval '10 s'
+                  + coalesce((SELECT w.lease FROM job_workers w WHERE w.id = s.locked_by), '1 h') AS lapsed) AS over
+     WHERE CASE WHEN s.status <> 'processing' THEN s.run_after <= now()
+                ELSE (over.lapsed OR s.started_at <= now() - interval '24 h') AND NOT (SELECT p.now FROM patient p) END
 ), wanted AS (
-    SELECT f.id, f.ord, f.lease, f.lease_until, f.action, f.free, f.queue, f.run_after
+    SELECT f.id, f.ord, f.lease, f.lease_until, f.lapsed, f.action, f.free, f.queue, f.run_after
       FROM found f
      WHERE f.action = 'bury'
         OR f.action = 'claim' AND NOT f.held_back
-        OR f.action = 'release' AND f.known
+        OR f.action = 'release' AND (f.known OR f.started_at <= now() - interval '24 h')
         OR f.known AND f.action = 'rescue' AND %(rescue)s::boolean
            AND f.attempt_count = (SELECT min(m.attempt_count) FROM found m WHERE m.known AND m.action = 'rescue')
 ), chosen AS (
@@ -64,7 +74,7 @@ WITH beat AS (
                            FROM found m WHERE m.known AND m.action = 'rescue'))
 ), locked AS MATERIALIZED (
     SELECT j.id, c.ord, c.action,
-           CASE WHEN j.started_at <= now() - interval '24 h' THEN 'In processing for 24 hours: given up'
+           CASE WHEN NOT c.lapsed THEN 'In processing for 24 hours: given up'
                 ELSE format('The lease of attempt %%s ran out: its worker %%s died or lost the database',
                             j.attempt_count, j.locked_by) END
            || CASE WHEN j.intent_at IS NULL THEN '' ELSE ', and what it had announced may have been done' END AS reason

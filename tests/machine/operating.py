@@ -115,7 +115,10 @@ class Operating(Sweeping):
             del oracle.graves[job_id]
         given_up = [row for row in oracle.rows.values() if row.running and row.forgotten(now)]
         for row in given_up:
-            oracle.bury(row, now, swept=False)
+            if row.expired(now) and row.attempt_count < row.max_attempts:
+                oracle.give_up_lease(row)
+            else:
+                oracle.bury(row, now)
         assert (pruned.jobs, pruned.tombstones, pruned.buried) == (len(old), len(forgotten), len(given_up))
         self.tally["pruned"] += len(old)
         self.tally["forgotten ids"] += len(forgotten)

@@ -94,9 +94,9 @@ class Oracle:
         row.started_at = now or AtOnce()
         row.lease_until = now + lease if now else AtOnce(lease)
 
-    def bury(self, row: Row, now: datetime, *, swept: bool = True) -> None:
+    def bury(self, row: Row, now: datetime) -> None:
         """The sweep's, and the 24-hour rule's: whoever has the job loses the lease first."""
-        self._blame(row, forgotten=row.forgotten(now), swept=swept)
+        self._blame(row, forgotten=row.forgotten(now) and not row.expired(now))
         row.lease += 1
         row.by_holder = False
         row.end("dlq")
@@ -107,10 +107,10 @@ class Oracle:
         row.status, row.lease_until, row.by_holder = "failed", None, False
         row.lease += 1
 
-    def _blame(self, row: Row, *, forgotten: bool = False, swept: bool = True) -> None:
+    def _blame(self, row: Row, *, forgotten: bool = False) -> None:
         ran_out = f"The lease of attempt {row.attempt_count} ran out: its worker {row.locked_by} died or lost the database"
         row.error = FORGOTTEN if forgotten else ran_out
-        if swept and row.intent_at is not None:
+        if row.intent_at is not None:
             row.error += ", and what it had announced may have been done"
         row.tell(attempt=row.attempt_count, worker=row.locked_by, error=row.error)
 

@@ -66,9 +66,10 @@ class Sweeping(Core):
     def _check_taken_away(self, hands: Hands, seen: list[Row], now: datetime, did: Did) -> None:
         """Whatever has to be buried or released is, whether or not there is room."""
         out = [row for row in seen if row.expired(now)]
-        bury = {row.job_id for row in seen if row.running and row.forgotten(now)}
+        bury = {row.job_id for row in seen if row.running and row.forgotten(now) and not row.expired(now)}
         bury |= {row.job_id for row in out if row.attempt_count >= row.max_attempts}
         release = {row.job_id for row in out if self.oracle.held_back(row) and row.job_type in hands.types}
+        release |= {row.job_id for row in out if row.forgotten(now) and row.job_type not in hands.types}
         assert set(did["bury"]) == bury
         assert set(did["release"]) == release - bury
 
