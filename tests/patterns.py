@@ -19,13 +19,13 @@ from psycopg import ProgrammingError
 from pgqueue.errors import QueueError
 from service.problems import Refusal
 
-LENGTH = 16_000
-"""Characters of a hostile text: a quadratic pattern takes 128 million steps for them, a linear one a million at most."""
+LENGTH = 10_000
+"""Characters of a hostile text: a quadratic pattern takes 50 million steps for them, a linear one half a million at most."""
 
-BOUND = 2.0
-"""Seconds for one text. A linear pattern needs hundredths of one; a quadratic one several, others an age of the world."""
+BOUND = 0.5
+"""Seconds for one text. A linear pattern needs hundredths of one; a quadratic one a second, others an age of the world."""
 
-COMMON = [" ", "\n", "a", "0", ".", "-", "@", ":", "=", "/", "'", '"', "\\", "(", "%40", ","]
+COMMON = ["\n", "0", "-", "'", '"', "\\", "(", ",", "%40", "=", "/", ":", " ", "@", ".", "a"]
 """Of what people and programs write, beside what the pattern itself names."""
 
 
@@ -76,19 +76,19 @@ def words_of(pattern: str) -> list[str]:
 
 def hostile(words: Iterable[str], length: int = LENGTH) -> Iterator[str]:
     """Runs of each word, of two in turn, of one and then another; nested; ended by what fits nothing."""
-    words = [*dict.fromkeys([*words, *COMMON])][-40:]
+    words = [*(word for word in words if word not in COMMON), *COMMON][-32:]
     single, longer = [[word for word in words if (len(word) > 1) is many] for many in (False, True)]
-    short = dict.fromkeys([*single[:6], *single[-8:], *longer[:4]])
+    short = dict.fromkeys([*single[:4], *single[-7:], *longer[:3]])
     for word in words:
-        for end in ("\x01", "a", "@"):
+        for end in ("\x01", "@"):
             yield word * (length // len(word)) + end
     for first, second in product(short, short):
         pair = first + second
         yield pair * (length // len(pair)) + "\x01"
-        yield first * (length // 2 // len(first)) + second * (length // 2 // len(second)) + "\x01"
-    for first, second, third in product(short, repeat=3):
+        yield first * (length // 2 // len(first)) + second * (length // 2 // len(second))
+    for first, second, third in product([*single[:2], *single[-4:], *longer[:2]], repeat=3):
         # What can be split in many ways takes for ever before a text is long.
-        yield first + second + third * (100 // len(third)) + "\x01"
+        yield first + second + third * (100 // len(third))
     for word in (word for word in words if len(word) > 1):
         for opener in ("='", '="', "=(", "=[", ": ", '\\": \\"', "=" + "\\" * (length // 2) + '"' + "\\" * (length // 2)):
             text = word + opener
