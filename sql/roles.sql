@@ -77,26 +77,26 @@ BEGIN
                              UNION SELECT n.nspowner) AS may
           LEFT JOIN pg_roles r ON r.oid = may.grantee
          WHERE t.oid = to_regclass('job_logs')::oid AND r.rolname IS DISTINCT FROM 'pg_database_owner'
-           AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'))) AS c;
+           AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'::text))) AS c;
     IF others IS NOT NULL AND coalesce(current_setting('pgqueue.others_may_create', true), '') = 'on' THEN
         RAISE WARNING 'others may create in the schema of pgqueue: %', others;
     ELSIF others IS NOT NULL THEN
-        RAISE EXCEPTION 'others may create in the schema of pgqueue: %', others USING HINT = format(
+        RAISE EXCEPTION 'others may create in the schema of pgqueue: %', others USING HINT = pg_catalog.format(
             'REVOKE CREATE ON SCHEMA %s FROM %s; or give pgqueue a schema of its own. With PGOPTIONS="-c pgqueue.others_may_create=on" '
             'this is a warning.', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid), others);
     END IF;
     FOREACH name IN ARRAY ARRAY['pgqueue_migrator', 'pgqueue_producer', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_operator'] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = name) THEN
-                EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', name);
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL;  -- somebody ran this for another database at the same moment
         END;
     END LOOP;
-    IF NOT pg_has_role('pgqueue_operator', 'pgqueue_reader', 'MEMBER')
-       OR NOT pg_has_role('pgqueue_operator', 'pgqueue_producer', 'MEMBER')
-       OR NOT pg_has_role('pgqueue_worker', 'pgqueue_producer', 'MEMBER') THEN
+    IF NOT pg_has_role('pgqueue_operator'::name, 'pgqueue_reader'::name, 'MEMBER'::text)
+       OR NOT pg_has_role('pgqueue_operator'::name, 'pgqueue_producer'::name, 'MEMBER'::text)
+       OR NOT pg_has_role('pgqueue_worker'::name, 'pgqueue_producer'::name, 'MEMBER'::text) THEN
         GRANT pgqueue_reader, pgqueue_producer TO pgqueue_operator;
         GRANT pgqueue_producer TO pgqueue_worker;
     END IF;
@@ -118,23 +118,25 @@ DECLARE
     working   text[] := ARRAY['job_history', 'job_moment', 'dependency_failed', 'dependency_probed', 'dependency_works', 'claim_probe'];
     inner_ones text[] := ARRAY['job_uuid', 'job_defaults', 'job_type_change', 'known_job', 'limit_lock', 'job_owner', 'job_stored',
                                'job_rows', 'unchanged_job'];
+    ours      text[] := pg_catalog.array_cat(pg_catalog.array_cat(enqueuing, steering),
+                                             pg_catalog.array_cat(pg_catalog.array_cat(looking, working), inner_ones));
     who       record;
     what      text;
 BEGIN
-    EXECUTE format('GRANT USAGE ON SCHEMA %s TO pgqueue_producer, pgqueue_worker, pgqueue_reader, pgqueue_operator', home);
-    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %s TO pgqueue_migrator', home);
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %s TO pgqueue_producer, pgqueue_worker, pgqueue_reader, pgqueue_operator', home);
+    EXECUTE pg_catalog.format('GRANT USAGE, CREATE ON SCHEMA %s TO pgqueue_migrator', home);
     FOR who IN SELECT r.rolname FROM pg_roles r
-                WHERE NOT r.rolsuper AND r.rolname <> 'pgqueue_migrator' AND NOT pg_has_role(r.oid, 'pgqueue_migrator', 'USAGE')
-                  AND (r.rolname = current_user OR r.oid = was_owner::regrole) LOOP
-        EXECUTE format('GRANT pgqueue_migrator TO %I', who.rolname);
+                WHERE NOT r.rolsuper AND r.rolname <> 'pgqueue_migrator' AND NOT pg_has_role(r.oid, 'pgqueue_migrator'::name, 'USAGE'::text)
+                  AND (r.rolname = current_user OR r.oid = was_owner::regrole::oid) LOOP
+        EXECUTE pg_catalog.format('GRANT pgqueue_migrator TO %I', who.rolname);
     END LOOP;
     FOREACH what IN ARRAY tables LOOP
-        EXECUTE format('ALTER TABLE %s.%I OWNER TO pgqueue_migrator', home, what);
-        EXECUTE format('REVOKE ALL ON %s.%I FROM PUBLIC', home, what);
+        EXECUTE pg_catalog.format('ALTER TABLE %s.%I OWNER TO pgqueue_migrator', home, what);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s.%I FROM PUBLIC', home, what);
     END LOOP;
     FOREACH what IN ARRAY types LOOP
-        EXECUTE format('ALTER TYPE %s.%I OWNER TO pgqueue_migrator', home, what);
-        EXECUTE format('REVOKE ALL ON TYPE %s.%I FROM PUBLIC', home, what);
+        EXECUTE pg_catalog.format('ALTER TYPE %s.%I OWNER TO pgqueue_migrator', home, what);
+        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s.%I FROM PUBLIC', home, what);
     END LOOP;
     FOR who IN SELECT p.oid::regprocedure AS signature, p.prosecdef,
                       CASE WHEN p.proname = ANY (enqueuing) THEN 'pgqueue_producer'
@@ -142,16 +144,16 @@ BEGIN
                            WHEN p.proname = ANY (looking) THEN 'pgqueue_reader, pgqueue_worker'
                            WHEN p.proname = ANY (working) THEN 'pgqueue_worker' END AS callers
                  FROM pg_proc p
-                WHERE p.pronamespace = home::regnamespace
-                  AND p.proname = ANY (enqueuing || steering || looking || working || inner_ones) LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO pgqueue_migrator', who.signature);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', who.signature);
+                WHERE p.pronamespace = home::regnamespace::oid
+                  AND p.proname = ANY (ours) LOOP
+        EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO pgqueue_migrator', who.signature);
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', who.signature);
         IF who.callers IS NOT NULL THEN
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', who.signature, who.callers);
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s', who.signature, who.callers);
         END IF;
         IF who.prosecdef THEN
             -- pg_temp last: else a caller's temporary table called job_logs would come before ours.
-            EXECUTE format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
+            EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
         END IF;
     END LOOP;
 END

@@ -7,6 +7,8 @@ PRODUCER = "test_doors::TestAdmin::test_a_producer_may_not"
 BARE = "test_doors::TestInserts::test_a_right_to_insert_is_all_that_a_bare_insert_needs"
 CLOSED = "test_doors::TestNobody::test_nothing_is_for_everybody_whatever_the_owner_gives_by_default"
 
+TAKEN = "test_definers::test_nothing_that_another_role_made_is_taken"
+
 LOGS, ENQUEUE, OPERATE, LATER = "0001_job_logs", "0002_enqueue_job", "0003_operate_jobs", "0004_dependencies_and_groups"
 
 
@@ -44,6 +46,11 @@ DOORS = [
     schema(LATER, "offer_group-isolation",
            {"pg_catalog.current_setting('transaction_isolation') = 'read committed' AND NOT EXISTS (": "NOT EXISTS ("},
            "test_doors::TestLimits::test_it_is_not_counted_in_an_old_snapshot[offer_group-REPEATABLE READ]"),
+    # Nothing that another role made is taken. (Most others fail as statements that make no sense: a trap has a type of its own.)
+    schema(LATER, "exact-bytes", {"known_job(c.job_id, ''::bytea)": "known_job(c.job_id, '')"}, TAKEN, slow=True),
+    schema(LATER, "exact-member", {"i.item ->> 'delay'::text": "i.item ->> 'delay'"}, TAKEN, slow=True),
+    schema(LATER, "exact-cat", {"refused := pg_catalog.array_cat(refused, crowded)": "refused := refused || crowded"},
+           TAKEN, slow=True),
     # Administrators
     schema(ENQUEUE, "admin", {"IF kind.admin AND NOT job_admin() THEN": "IF false THEN"}, f"{PRODUCER}[enqueue_job]"),
     schema(LATER, "offer_jobs-admin", {"OR t.admin AND NOT job_admin() ORDER": "ORDER"}, f"{PRODUCER}[offer_jobs]"),

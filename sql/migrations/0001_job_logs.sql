@@ -128,7 +128,7 @@ DECLARE
         $sql$(overlay(pg_catalog.lpad(pg_catalog.to_hex((extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint * 512 / 125), 15, '0')
                       PLACING '7' FROM 13 FOR 0) || substring(gen_random_uuid()::text FROM 20))::uuid$sql$ END;
 BEGIN
-    EXECUTE format('CREATE FUNCTION job_uuid() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', 'SELECT ' || fresh);
+    EXECUTE pg_catalog.format('CREATE FUNCTION job_uuid() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS %L', 'SELECT ' || fresh);
     EXECUTE 'ALTER TABLE job_logs ALTER id SET DEFAULT ' || fresh;
 END
 $$;

@@ -7,5 +7,5 @@ SELECT DISTINCT n.oid::regnamespace::text AS schema, coalesce(pg_catalog.quote_i
                      UNION SELECT n.nspowner) AS may
   LEFT JOIN pg_roles r ON r.oid = may.grantee
  WHERE t.oid = to_regclass('job_logs')::oid AND r.rolname IS DISTINCT FROM 'pg_database_owner'
-   AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'))
+   AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'::text))
  ORDER BY 2
