@@ -99,7 +99,7 @@ def mutant(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     shutil.copytree(ROOT / "sql", overlay)
     changed = overlay / guard.file
     changed.write_text(guard.taken_out(changed.read_text()))
-    for reader in ("pgqueue.database.files", "pgqueue.migrations.files"):
+    for reader in ("pgqueue.statements.files", "pgqueue.migrations.files"):
         monkeypatch.setattr(reader, lambda package: overlay / package.rpartition(".")[2])
     load.cache_clear()
     if url and guard.file.startswith("migrations/"):

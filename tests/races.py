@@ -55,8 +55,19 @@ SLOW_CLOCK = """
 CREATE SEQUENCE public.ticks;
 CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    IF nextval('public.ticks') >= {tick} THEN PERFORM pg_advisory_xact_lock_shared({gate}); END IF;
+    IF pg_backend_pid() = {backend} AND nextval('public.ticks') >= {tick} THEN
+        PERFORM pg_advisory_xact_lock_shared({gate});
+    END IF;
     RETURN pg_catalog.now();
+END $$;
+-- Functions have a search path of their own.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT p.oid FROM pg_proc p WHERE p.proconfig::text LIKE '%search_path%' LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = public, pg_catalog', f);
+    END LOOP;
 END $$"""
 
 
@@ -67,7 +78,7 @@ async def slow_clock(
     """To `one` the database's now() is slow: the tick-th time that a statement asks (by each row that it looks at) it stands
     still, between what was read and what is going to be locked; until the gate, which this gives, is rolled back."""
     backend = await one.connect() if isinstance(one, Link) else one
-    await watcher.execute(SLOW_CLOCK.format(tick=tick, gate=GATE).encode())
+    await watcher.execute(SLOW_CLOCK.format(tick=tick, gate=GATE, backend=backend.info.backend_pid).encode())
     await backend.execute("SET search_path = public, pg_catalog")
     async with another(settings, autocommit=False) as gate:
         await gate.execute("SELECT pg_advisory_xact_lock(%s)", [GATE])

@@ -9,13 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pgqueue.database import Link, array
 from pgqueue.job import Outcome, Status
 from pgqueue.policy import spared
-from pgqueue.telemetry import clean
 from pgqueue.worker.hand import Held
 
 log = logging.getLogger("pgqueue.worker")
-
-LONGEST_NAME = 200
-"""Characters of a dependency's name. A handler may have made it up; the database takes no NUL and no key of any length."""
 
 Ended = tuple[Held, Outcome]
 
@@ -71,7 +67,7 @@ class Breaker:
             if held.claim.probe is not None:
                 await self._end_probe(held, outcome)
             elif outcome.dependency is not None:
-                blamed.setdefault(clean(outcome.dependency, LONGEST_NAME), []).append((held, outcome))
+                blamed.setdefault(outcome.dependency, []).append((held, outcome))
             elif outcome.status is Status.COMPLETED and (suspect := self.depends.get(held.claim.job_type)) in self._suspects:
                 await self.link.run("report_success", {"dependency": suspect})
                 self._suspects.discard(suspect)
