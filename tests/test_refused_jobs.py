@@ -213,7 +213,6 @@ NAMES = {
     "lone surrogate": "a\ud800b",
     "long": "".join(map(chr, range(0x400, 0x2400))),
     "two words": "two words",
-    "empty": "",
 }
 
 
