@@ -18,7 +18,7 @@ SETTLED = 60.0
 
 
 class Loop:
-    """Runs `run` until it returns while the worker stops, or is cancelled. Raises the last of MOST failures in a row."""
+    """Runs `run` until the worker stops, or is cancelled. Raises the last of MOST failures in a row."""
 
     def __init__(self, name: str, run: Callable[[], Coroutine[Any, Any, None]], stopping: asyncio.Event) -> None:
         self._name = name
@@ -30,7 +30,10 @@ class Loop:
         while True:
             began = time.monotonic()
             try:
-                return await self._run()
+                await self._run()
+                # One that the settings leave nothing to do, such as a doorbell that is off, returns at once.
+                await self._stopping.wait()
+                return
             except asyncio.CancelledError:
                 if (mine := asyncio.current_task()) is None or mine.cancelling():
                     raise
