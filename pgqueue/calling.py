@@ -21,6 +21,7 @@ from pgqueue.session import SecondsDumper
 
 Connection = AsyncConnection[Any]
 NOTHING: Parameters = {}
+BUSY = "the connection is in the middle of another command (COPY, or a stream of rows): end that first"
 
 
 async def execute(connection: AsyncConnection[Any], statement: str, values: Parameters, folder: str) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def usable(connection: Any) -> AsyncConnection[Any]:
         raise InvalidJob("the transaction of this connection has failed: roll it back first")
     active = status == TransactionStatus.ACTIVE and connection.pgconn.pipeline_status == PipelineStatus.OFF
     if active and not connection.lock.locked():
-        raise InvalidJob("the connection is in the middle of another command (COPY, or a stream of rows): end that first")
+        raise InvalidJob(BUSY)
     return connection
 
 
@@ -108,7 +109,14 @@ class Caller:
     async def _join(self, connection: Connection, statement: str, values: Parameters) -> list[dict[str, Any]]:
         """Runs it in the caller's transaction."""
         usable(connection)
-        async with asyncio.timeout(self._timeout):
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        if connection.lock.locked():
+            try:
+                async with asyncio.timeout_at(deadline), connection.lock:
+                    pass
+            except TimeoutError:
+                raise InvalidJob(BUSY) from None
+        async with asyncio.timeout_at(deadline):
             return await self._execute(connection, statement, values)
 
     async def _execute(

@@ -12,6 +12,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.rows import TupleRow
 
+from pgqueue.errors import SchemaError
 from pgqueue.session import OURS, settle
 from pgqueue.settings import Settings
 from pgqueue.statements import load as load
@@ -128,7 +129,11 @@ class Link:
                 connection: BoundedConnection[TupleRow] = await BoundedConnection.connect(
                     self._conninfo, autocommit=True, prepare_threshold=None if self._pooled else 0, client_encoding="UTF8"
                 )
-                await settle(connection, self._pooled, self._session())
+                try:
+                    await settle(connection, self._pooled, self._session())
+                except SchemaError as error:
+                    await connection.close()
+                    raise psycopg.OperationalError(str(error)) from error
             connection.patience = self._limit + 1
             connection.adapters.register_loader("jsonb", RawJson)
             connection.adapters.register_loader("uuid", TextId)

@@ -15,7 +15,7 @@ from psycopg.rows import class_row, tuple_row
 from pgqueue.adoption import adopt_old_table, copy_old_rows, exists
 from pgqueue.database import load
 from pgqueue.errors import SchemaError
-from pgqueue.session import demand_utf8, settle_transaction
+from pgqueue.session import demand_utf8, set_where, settle_transaction
 
 RELEASE = 1
 """The number of this release's contract with the schema. A schema may name the lowest that it still serves (min_release)."""
@@ -75,7 +75,9 @@ async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
     if not await exists(connection, "job_migrations"):
         return []
     async with connection.cursor(row_factory=class_row(Applied)) as cursor:
-        await cursor.execute("SELECT version, name, checksum, min_release, applied_at FROM job_migrations ORDER BY version")
+        await cursor.execute(
+            "SELECT version, name, checksum, min_release, applied_at FROM job_migrations ORDER BY version", binary=True
+        )
         return await cursor.fetchall()
 
 
@@ -205,21 +207,8 @@ async def check_schema(connection: AsyncConnection[Any]) -> None:
         )
 
 
-async def _search_path(connection: AsyncConnection[Any]) -> tuple[str, str]:
-    """What it is, and where that is set."""
-    cursor = await connection.execute("SELECT setting, source FROM pg_settings WHERE name = 'search_path'")
-    path, source = await cursor.fetchone() or ("", "")
-    where = {
-        "database": "on the database: ALTER DATABASE ... RESET search_path",
-        "user": "on the role: ALTER ROLE ... RESET search_path",
-        "database user": "on the role in this database: ALTER ROLE ... IN DATABASE ... RESET search_path",
-        "client": "by DATABASE_URL",
-    }
-    return str(path), where.get(source, "in the configuration of the server")
-
-
 async def _nowhere(connection: AsyncConnection[Any]) -> str:
-    path, where = await _search_path(connection)
+    path, where = await set_where(connection, "search_path")
     return f"there is no schema of the search path ({path or 'empty'}, set {where}): CREATE SCHEMA first, or name another one"
 
 
@@ -232,7 +221,7 @@ async def _missing(connection: AsyncConnection[Any]) -> str:
     found = await cursor.fetchone()
     if found is None:
         return "the database has no schema of pgqueue: run pgqueue migrate"
-    path, where = await _search_path(connection)
+    path, where = await set_where(connection, "search_path")
     return (
         f"the tables of pgqueue are in the schema {found[0]}, and the search path leads elsewhere "
         f"({path or 'empty'}, set {where}): "

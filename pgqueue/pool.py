@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgqueue.database import AWAY, STALE, STANDBY, BoundedConnection
+from pgqueue.errors import SchemaError
 from pgqueue.reasons import reason
 from pgqueue.session import settle
 from pgqueue.settings import Settings
@@ -134,7 +135,7 @@ class Pool(AsyncConnectionPool[Lent]):
         while True:
             try:
                 connection = await self._made(conninfo)
-            except AWAY as error:
+            except (*AWAY, SchemaError) as error:
                 self._say(error)
                 if self._ending:
                     raise
@@ -195,13 +196,9 @@ async def _by_transaction(connection: AsyncConnection[Any]) -> None:
     """Behind a pooler a session keeps nothing: where the database's default is another kind of transaction, each statement gets
     one that names its own."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(
-            """SELECT current_setting('default_transaction_isolation') = 'read committed'
-                      AND current_setting('default_transaction_read_only') = 'off'"""
-        )
+        await cursor.execute("SELECT current_setting('default_transaction_isolation') = 'read committed'")
         if await cursor.fetchone() != (True,):
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-            await connection.set_read_only(False)
             await connection.set_autocommit(False)
 
 

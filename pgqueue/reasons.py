@@ -5,7 +5,7 @@ import re
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from pgqueue.errors import Unavailable
+from pgqueue.errors import QueueError, Unavailable
 from pgqueue.telemetry import clean
 
 _STATES = {
@@ -53,6 +53,9 @@ def reason(error: BaseException) -> str:
     """Why the database cannot be used, as a part of a sentence. Names no host, login or password: it may be logged and shown."""
     if isinstance(error, Unavailable):
         return error.reason
+    for one in (error, error.__cause__):
+        if isinstance(one, QueueError):
+            return str(one)
     state = getattr(error, "sqlstate", None)
     if state:
         known = _STATES.get(state) or _STATES.get(state[:2])

@@ -70,6 +70,7 @@ async def _prune_batch(
                 "whole": whole,
                 "batch": BATCH,
             },
+            binary=True,
         )
         rows = await cursor.fetchall()
     if not rows:

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, AsyncCursor, Connection
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Dumper
+from psycopg.rows import tuple_row
 
 from pgqueue.errors import SchemaError
 from pgqueue.statements import load
@@ -37,6 +38,9 @@ WORDS = {
 }
 """How texts are read and written, what a transaction is, and no limits but our own. Not the time zone: a handler's own statements
 run on such connections too, and ours do not depend on it."""
+
+DEMANDED = {name: WORDS[name] for name in ("default_transaction_read_only", "array_nulls", "exit_on_error")}
+"""What cannot be done without behind a pooler either. All else is read and written so that no setting matters."""
 
 OURS = {"TimeZone": "UTC"}
 """For connections that carry no statements but ours: there a day has 24 hours in whatever interval."""
@@ -78,10 +82,42 @@ def _values(
 
 
 async def settle(connection: AsyncConnection[Any], pooled: bool, more: Mapping[str, str] = OURS) -> None:
-    """Sets what the queue depends on, and `more`. Behind a pooler nothing can be set on a session."""
+    """Sets what the queue depends on, and `more`. Behind a pooler nothing can be set on a session: raises SchemaError where
+    something would have to be."""
     adapt(connection)
-    if not pooled:
+    if pooled:
+        await _demand(connection)
+    else:
         await connection.execute(_SETTING, _values(connection, more))
+
+
+async def _demand(connection: AsyncConnection[Any]) -> None:
+    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
+        await cursor.execute(
+            """SELECT s.name FROM unnest(%s::text[], %s::text[]) AS s(name, wanted)
+                WHERE current_setting(s.name) <> s.wanted LIMIT 1""",
+            [list(DEMANDED), list(DEMANDED.values())],
+        )
+        found = await cursor.fetchone()
+    if found is not None:
+        given, where = await set_where(connection, found[0])
+        raise SchemaError(
+            f"{found[0]} is {given}, set {where}. It must be {DEMANDED[found[0]]}, which no process can set through a pooler"
+        )
+
+
+async def set_where(connection: AsyncConnection[Any], name: str) -> tuple[str, str]:
+    """What a setting is, and where it is set, with what undoes that."""
+    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
+        await cursor.execute("SELECT setting, source FROM pg_settings WHERE name = %s", [name])
+        given, source = await cursor.fetchone() or ("", "")
+    where = {
+        "database": f"on the database: ALTER DATABASE ... RESET {name}",
+        "user": f"on the role: ALTER ROLE ... RESET {name}",
+        "database user": f"on the role in this database: ALTER ROLE ... IN DATABASE ... RESET {name}",
+        "client": "by DATABASE_URL",
+    }
+    return given, where.get(source, "in the configuration of the server")
 
 
 def settle_now(connection: Connection[Any], pooled: bool, more: Mapping[str, str] = OURS) -> None:
