@@ -77,6 +77,10 @@ class SchemaError(QueueError):
     """The database does not hold a schema that this release can work with; the message says what to do."""
 
 
+class ArchiveError(QueueError, OSError):
+    """Rows that are past their time cannot be written to the archive; they stay."""
+
+
 class SettingsError(QueueError):
     """The environment holds wrong or missing settings. `problems` has a sentence for each, all of them at once."""
 

@@ -187,9 +187,9 @@ async def others_may_create(connection: AsyncConnection[Any]) -> str | None:
         return None
     schema, roles = found[0][0], ", ".join(role for _, role in found)
     return (
-        f"others may create in the schema {schema}: {roles}. What they create there can be taken for the server's own functions and "
-        f"operators, with the rights of pgqueue's processes: REVOKE CREATE ON SCHEMA {schema} FROM {roles}; or give pgqueue a "
-        "schema of its own"
+        f"others may create in the schema {schema}: {roles}. What they create there can be taken for the server's own functions "
+        f"and operators, with the rights of pgqueue's processes: REVOKE CREATE ON SCHEMA {schema} FROM {roles}; or give pgqueue "
+        "a schema of its own"
     )
 
 
@@ -237,7 +237,7 @@ def _refuse_newer(done: list[Applied]) -> None:
 
 async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:
     if await exists(connection, "job_migrations"):
-        raise SchemaError("there is an empty table job_migrations that pgqueue did not make; nothing was changed. Drop or rename it")
+        raise SchemaError("there is an empty table job_migrations that pgqueue did not make; nothing was changed. Rename it")
     if await exists(connection, "job_logs"):
         raise SchemaError(
             "there is a table job_logs that pgqueue did not make; nothing was changed. If it is the old service's: stop that "

@@ -86,9 +86,7 @@ LATER = [
     ),
     later(
         "offer_many-hurry",
-        {
-            "OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs)": "OR true OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs)"
-        },
+        {"OR NOT EXISTS (SELECT FROM pg_catalog.jsonb": "OR true OR NOT EXISTS (SELECT FROM pg_catalog.jsonb"},
         f"{RACE}[offer_many]",
     ),
     later(

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from pgqueue.migrations import migrate
 from tests.conftest import Server
-from tests.factories import a_job, a_type, sql, value
+from tests.factories import a_job, a_type, sql
 from tests.logins import ROLES
 from tests.test_doors import a_login, session
 
@@ -256,8 +256,9 @@ async def test_nothing_that_another_role_made_is_taken(owner: Connection, squatt
     ):
         await refused(squatter, "enqueue_job", **wrong)
 
-    for function, types in [("offer_jobs", ["free"]), ("offer_jobs", ["free", "kept"]), ("offer_many", ["free"]), ("offer_group", ["free"]),
-                            ("offer_many", ["free", "kept"]), ("offer_group", ["free", "kept"])]:  # fmt: skip
+    both = ["free", "kept"]
+    for function, types in [("offer_jobs", ["free"]), ("offer_jobs", both), ("offer_many", ["free"]), ("offer_group", ["free"]),
+                            ("offer_many", both), ("offer_group", both)]:  # fmt: skip
         listed = {} if function == "offer_jobs" else {"types": types}
         for turn, names in enumerate((["n1", "n2", "n3"], ["n1", "buried", "n1"], ["m1", "m2"])):
             jobs = [
@@ -328,8 +329,10 @@ async def ours(connection: Connection, function: str, **given: Any) -> list[dict
     )
     kinds = [one.removeprefix(name).strip() for name, one in zip(found["names"], found["shape"], strict=True)]
     written = ", ".join(f"%({name})s::{kind}" for name, kind in zip(found["names"], kinds, strict=True))
-    values = {name: json.dumps(value) if kind == "jsonb" and value is not None else value
-              for name, kind in zip(found["names"], kinds, strict=True) for value in [given.get(name)]}  # fmt: skip
+    values = {
+        name: json.dumps(given[name]) if kind == "jsonb" and name in given else given.get(name)
+        for name, kind in zip(found["names"], kinds, strict=True)
+    }
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(f"SELECT * FROM public.{function}({written})".encode(), values)
         return await cursor.fetchall()

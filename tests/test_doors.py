@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, LiteralString
 
 import psycopg
@@ -187,10 +187,9 @@ class TestLimits:
     ) -> None:
         for turn in range(3):
             jobs = json.dumps([an_item(f"{turn}-{number}") for number in range(5)])
-            try:
+            # Refused, or exact: a list that is true is taken.
+            with suppress(*[psycopg.DataError] * (types in FALSE_TYPES)):
                 await rows_of(shop, f"SELECT * FROM {function}(%s, {types})", [jobs])
-            except psycopg.DataError as error:
-                assert types in FALSE_TYPES, error
         assert await places(connection) <= 2
 
     @pytest.mark.parametrize("filled", [{"userId": "victim"}, [{"userId": "victim"}], "victim", None, {"userId": None}])
@@ -318,7 +317,7 @@ class TestAdmin:
 
     @pytest.mark.parametrize("call", CALLS, ids=CALLED)
     async def test_a_producer_may_not(self, connection: Connection, shop: Connection, call: LiteralString) -> None:
-        with pytest.raises(DENIED, match="job type doors.mail is for administrators"):
+        with pytest.raises(DENIED, match="is for administrators"):
             await rows_of(shop, f"SELECT * FROM {call}", with_mail("a"))
         assert await value(connection, "SELECT count(*) FROM job_logs") == 0
 

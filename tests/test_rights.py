@@ -44,8 +44,8 @@ MAY: dict[str, dict[str, set[str]]] = {
         "job_dependencies": {"SELECT", "INSERT", "UPDATE"},
     },
 }
-POLICY = {"queue", "max_attempts", "limit_count", "limit_window", "user_from", "backoff_base", "backoff_cap", "timeout", "depends_on",
-          "admin", "published_at"}  # fmt: skip
+POLICY = {"queue", "max_attempts", "limit_count", "limit_window", "user_from", "backoff_base", "backoff_cap", "timeout",
+          "depends_on", "admin", "published_at"}  # fmt: skip
 """The columns of job_types that publishing changes: one that is renamed would leave its name to another."""
 
 SOME_COLUMNS = {

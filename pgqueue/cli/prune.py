@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pgqueue.archive import make
 from pgqueue.cli.common import json_option, read_settings, run_async
 from pgqueue.cli.output import print_json, public
 from pgqueue.cli.progress import progress
@@ -31,15 +32,18 @@ def prune(archive: Path | None, as_json: bool) -> None:
     settings = read_settings()
     if archive is not None:
         try:
-            archive.mkdir(parents=True, exist_ok=True)
+            make(archive)
         except OSError as error:
             raise click.BadParameter(f"{archive}: {error.strerror}", param_hint="--archive") from None
     done: Pruned = run_async(lambda: _prune(settings, archive))
     if as_json:
-        print_json(public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried}))
+        stay = {"kept": done.kept, "reason": done.reason} if done.kept else {}
+        print_json(public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried} | stay))
         return
     kept = f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for {spoken(settings.keep_dlq)}"
     click.echo(f"{done.jobs} jobs removed ({kept}), {done.tombstones} ids forgotten")
+    if done.kept:
+        click.echo(f"{done.kept} jobs past their time stay, because they cannot be removed: {done.reason}")
     if done.buried:
         click.echo(
             f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue, or back to their queues"
