@@ -16,6 +16,7 @@ import pytest
 
 from tests.chaos import report
 
+
 def shard(text: str) -> str:
     """"1/2", as it is given."""
     part, _, parts = text.partition("/")
