@@ -19,6 +19,8 @@ from tests.scene import until
 
 LEFT = """SELECT status, locked_by, attempt_count, count(*), max(now() - lease_until), max(now() - run_after)
             FROM job_logs WHERE processed_at IS NULL GROUP BY 1, 2, 3"""
+HASTEN = """UPDATE job_logs SET run_after = now()
+             WHERE processed_at IS NULL AND status <> 'processing' AND run_after > now()"""
 SILENT = "SELECT id, now() - seen_at, detail FROM job_workers"
 
 TIMES = {"PGQUEUE_MODULES": "tests.chaos.tasks", "PGQUEUE_LOG_LEVEL": "warning", "PGQUEUE_LEASE": "2s"}
@@ -125,10 +127,19 @@ class Fleet:
         codes = await asyncio.gather(*(self.stop(member) for member in list(self.members)))
         assert set(codes) <= {0}, codes
 
-    async def drained(self, seconds: float = 60, *, apart_from: Collection[str] = ()) -> None:
-        """Until every job has ended; what is left is in the error."""
+    async def drained(
+        self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False
+    ) -> None:
+        """Until every job has ended; what is left is in the error. `hastened`: what waits for a time
+        is due at once."""
+
+        def done() -> bool:
+            if hastened:
+                self.site.rows(HASTEN)
+            return self.site.live(apart_from) == 0
+
         try:
-            await until(lambda: self.site.live(apart_from) == 0, seconds, "the end of every job")
+            await until(done, seconds, "the end of every job")
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.site.rows(LEFT)}; workers: {self.site.rows(SILENT)}") from None
 

@@ -103,6 +103,11 @@ class Ledger:
         """Starts that came to nothing: another start followed, or the job was given back and the attempt does not count."""
         return sum(after is not None and (after.kind == "start" or not after.burned) for _, after in self.successors)
 
+    @cached_property
+    def given_back(self) -> int:
+        """Attempts that ended and do not count: each is followed by another start."""
+        return sum(event.kind == "end" and not event.burned for event in self.events)
+
     def left_by(self, writers: Iterable[str]) -> list[Event]:
         """The starts of workers that are gone which they never ended themselves: in flight when they went."""
         gone = set(writers)

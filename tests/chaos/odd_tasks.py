@@ -202,7 +202,7 @@ def ends_in_a_thread(job: Job[Any]) -> None:
 
 @task("odd.disturbs", backoff=QUICKLY, max_attempts=2)
 async def disturbs(job: Job[Any]) -> None:
-    """Lays hands on the event loop."""
+    """Lays hands on the event loop, or on the process."""
     began(job)
     match job.payload["how"]:
         case "stops the loop":
@@ -210,16 +210,16 @@ async def disturbs(job: Job[Any]) -> None:
         case "cancels all tasks":
             for one in asyncio.all_tasks():
                 one.cancel()
+        case "ignores SIGTERM":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     await span(0.1)
     done(job)
 
 
 @task("odd.stubborn", max_attempts=1)
 async def stubborn(job: Job[Any]) -> None:
-    """Does not end when it is told to, and lets its process hear no SIGTERM."""
+    """Does not end when it is told to."""
     began(job)
-    if job.payload.get("deaf"):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         try:
             await span(3600)
