@@ -147,7 +147,8 @@ async def test_a_claim_that_a_failover_has_undone_is_no_claim(connection: Connec
         before = await the_job(connection, "j")
         assert list(await VERBS[verb](one, stale)) == []
         assert await the_job(connection, "j") == before
-        assert [what for *_, what in await one.run("extend_leases", of(stale) | {"lease": SHORT, "alive": True, "ages": [0.0]})] == ["lost"]
+        told = await one.run("extend_leases", of(stale) | {"lease": SHORT, "alive": True, "ages": [0.0]})
+        assert [what for *_, what in told] == ["lost"]
         assert await one.count("ack_jobs", of(fresh) | {"worker": "w-2", "receipts": [None]}) == 1
         assert list(await one.run("confirm_acks", of(stale))) == [], "the other's ack is not taken for ours"
         assert len(await one.run("confirm_acks", of(fresh) | {"worker": "w-2"})) == 1
