@@ -10,6 +10,7 @@ import psycopg
 from pgqueue.database import LOST
 from pgqueue.errors import DuplicatePayload, InvalidJob, NotAllowed, RateLimited, SchemaError, Unavailable, UnknownType
 from pgqueue.job import JobView, Status, Ticket
+from pgqueue.readable import entries
 from pgqueue.reasons import reason
 
 TOO_MUCH = ("54000", "54001", "54011", "54023")
@@ -46,7 +47,7 @@ def bulk_rows(rows: Sequence[dict[str, Any]], given: Sequence[Mapping[str, Any]]
 
 def view_from(row: dict[str, Any]) -> JobView:
     times = {key: value.astimezone(UTC) for key, value in row.items() if isinstance(value, datetime)}
-    return JobView(**{**row, **times, "status": Status(row["status"]), "history": row["history"] or []})
+    return JobView(**{**row, **times, "status": Status(row["status"]), "history": entries(row["history"])})
 
 
 def refusal(error: psycopg.Error) -> str:

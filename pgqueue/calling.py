@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row
@@ -17,6 +18,7 @@ from pgqueue.answers import in_our_words
 from pgqueue.database import LOST, REPEATABLE, STALE, BoundedConnection, Parameters, load, survived
 from pgqueue.errors import InvalidJob
 from pgqueue.pool import Pool, forsaken_on_a_standby
+from pgqueue.readable import reading
 from pgqueue.session import SecondsDumper
 
 Connection = AsyncConnection[Any]
@@ -30,6 +32,8 @@ async def execute(connection: AsyncConnection[Any], statement: str, values: Para
     async with AsyncCursor(connection, row_factory=dict_row) as cursor:
         if any(isinstance(value, timedelta) for value in values.values()):
             cursor.adapters.register_dumper(timedelta, SecondsDumper)
+        if not statement.startswith("enqueue"):
+            reading(cursor)
         await cursor.execute(load(statement, folder), values or None, binary=True)
         if cursor.description is None and connection.pgconn.pipeline_status == PipelineStatus.OFF:
             return []
@@ -63,6 +67,13 @@ class Caller:
         with in_our_words():
             rows, _ = await self._repeat(statement, values)
         return rows
+
+    async def _run_readable(self, statement: str, values: Parameters) -> list[dict[str, Any]]:
+        """The same; where a row is damaged, once more and as far as each can be read."""
+        try:
+            return await self.run(statement, {**values, "damaged": False})
+        except psycopg.InternalError:
+            return await self.run(statement, {**values, "damaged": True})
 
     async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:
         """Runs it in a transaction of its own; again after a lost connection, while there is time, and after a deadlock. The

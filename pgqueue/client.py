@@ -174,7 +174,7 @@ class Client(Caller):
 
     async def get(self, job_id: str) -> JobView:
         """The job as it stands. Raises JobNotFound."""
-        rows = await self.run("get_job", {"job_id": job_id})
+        rows = await self._run_readable("get_job", {"job_id": job_id})
         if not rows:
             raise JobNotFound(job_id)
         return view_from(rows[0])
@@ -213,7 +213,7 @@ class Client(Caller):
     ) -> list[JobView]:
         """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
         dead_at, last = cursor or (None, None)
-        rows = await self.run(
+        rows = await self._run_readable(
             "list_dead_jobs", msgspec.structs.asdict(which) | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
         )
         return [view_from(row) for row in rows]

@@ -13,6 +13,7 @@ from psycopg.pq import Format
 from psycopg.rows import TupleRow
 
 from pgqueue.errors import SchemaError
+from pgqueue.readable import AnyTime
 from pgqueue.session import OURS, settle
 from pgqueue.settings import Settings
 from pgqueue.statements import load as load
@@ -137,6 +138,7 @@ class Link:
             connection.patience = self._limit + 1
             connection.adapters.register_loader("jsonb", RawJson)
             connection.adapters.register_loader("uuid", TextId)
+            connection.adapters.register_loader("timestamptz", AnyTime)
             self._connection = connection
             self._cursor = None
             self.epoch += 1

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row, tuple_row
 
 from pgqueue.archive import Line, append
 from pgqueue.database import RawJson, load, survived
+from pgqueue.readable import AnyTime
 from pgqueue.settings import Settings
 from pgqueue.telemetry import clean
 
@@ -152,6 +153,7 @@ class _Removal:
         async with self._connection.cursor(binary=True, row_factory=dict_row) as cursor:
             # As they are stored: a number may be one that Python cannot hold.
             cursor.adapters.register_loader("jsonb", RawJson)
+            cursor.adapters.register_loader("timestamptz", AnyTime)
             await cursor.execute(load("read_rows"), {"ids": ids})
             return {row["id"]: _line(row) for row in await cursor.fetchall()}
 

@@ -114,7 +114,7 @@ DECLARE
     types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
     enqueuing text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell'];
     steering  text[] := ARRAY['cancel_job', 'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue', 'job_admin'];
-    looking   text[] := ARRAY['dead_jobs', 'limit_wait', 'job_span', 'job_uuid_at', 'job_id_hash', 'job_digest', 'job_time'];
+    looking   text[] := ARRAY['dead_jobs', 'readable_job', 'limit_wait', 'job_span', 'job_uuid_at', 'job_id_hash', 'job_digest', 'job_time'];
     working   text[] := ARRAY['job_history', 'job_moment', 'dependency_failed', 'dependency_probed', 'dependency_works', 'claim_probe'];
     inner_ones text[] := ARRAY['job_uuid', 'job_defaults', 'job_type_change', 'known_job', 'limit_lock', 'job_owner', 'job_stored',
                                'job_rows', 'unchanged_job'];

@@ -128,7 +128,7 @@ LATER = [
     ),
     later(
         "failed-old",
-        {"j.started_at < least(was.closed_at, now())": "false"},
+        {"AND j.started_at < was.closed_at AND": "AND false AND"},
         "test_refused_jobs::test_failures_that_began_before_it_closed_do_not_count",
     ),
     later(

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from pgqueue import Client, Job, task, testing
 from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
+from pgqueue.retention import prune
 from pgqueue.settings import Settings
 from pgqueue.worker import refusals
 from pgqueue.worker.lanes import START
@@ -164,7 +165,7 @@ async def test_a_missing_right_is_told_once_in_words_and_makes_the_worker_unheal
 
 
 async def test_a_damaged_row_goes_to_the_dead_letter_queue_and_all_others_are_done(
-    installed: dict[int, Path], postgres_major: int, caplog: pytest.LogCaptureFixture
+    installed: dict[int, Path], postgres_major: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     async with its_own_server(installed, postgres_major) as server:
         settings = Settings(database_url=server.url(), poll_interval=timedelta(milliseconds=20))
@@ -183,7 +184,14 @@ async def test_a_damaged_row_goes_to_the_dead_letter_queue_and_all_others_are_do
                 await until(lambda: others_are_done(connection), 30)
                 await until(lambda: bad_are(connection, "dlq"), 30)
                 assert worker.healthy
-            assert "missing chunk" in (await value(connection, "SELECT error FROM job_logs WHERE job_id = 'bad-0'"))
+                assert "missing chunk" in await value(connection, "SELECT error FROM job_logs WHERE job_id = 'bad-0'")
+                dead = await client.dead_letters()
+                assert [view.payload[:12] for view in dead] == ["unreadable: "] * 3
+                assert "missing chunk" in (await client.get("bad-1")).payload
+                await sql(connection, "UPDATE job_logs SET processed_at = now() - interval '60 d' WHERE status = 'dlq'")
+                done = await prune(connection, settings, archive=tmp_path / "archive")
+                assert (done.jobs, done.kept) == (0, 3), "what cannot be archived stays"
+                assert (await prune(connection, settings)).jobs == 3
     assert "bad-0" in caplog.text
 
 

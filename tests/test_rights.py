@@ -59,9 +59,9 @@ SOME_COLUMNS = {
 INNER = {"job_uuid", "limit_lock", "job_owner", "known_job", "unchanged_job", "job_rows", "job_stored"}
 """Called by the other functions alone."""
 
-LOOKING = {"limit_wait", "dead_jobs", "job_span", "job_uuid_at", "job_digest", "job_id_hash", "job_time"}
+LOOKING = {"limit_wait", "dead_jobs", "readable_job", "job_span", "job_uuid_at", "job_digest", "job_id_hash", "job_time"}
 ENQUEUING = {"enqueue_job", "offer_job", "offer_jobs", "offer_many", "offer_group", "ring_doorbell"}
-WORKING_ONES = {"job_history", "dependency_failed", "dependency_probed", "dependency_works", "claim_probe"}
+WORKING_ONES = {"job_history", "job_moment", "dependency_failed", "dependency_probed", "dependency_works", "claim_probe"}
 STEERING = {"cancel_job", "replay_job", "replay_jobs", "delete_dead_job", "pause_queue", "job_admin"}
 FUNCTIONS = INNER | LOOKING | ENQUEUING | WORKING_ONES | STEERING
 CALLS = {

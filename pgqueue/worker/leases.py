@@ -87,15 +87,17 @@ class LeaseKeeper:
                     self._trouble.over()
         self._disconnect()
 
-    def _extend_or_divide(self, due: list[Held]) -> None:
+    def _extend_or_divide(self, due: list[Held], *, prepared_anew: bool = False) -> None:
         """One row that the database refuses must not cost the others their leases."""
         try:
             self._extend(due)
         except Exception as error:
             if not divisible(error):
                 raise
-            if isinstance(error, STALE):
+            if isinstance(error, STALE) and not prepared_anew:
                 self._disconnect()
+                self._extend_or_divide(due, prepared_anew=True)
+                return
             self._extend([])
             if len(due) > 1:
                 self._extend_or_divide(due[: len(due) // 2])

@@ -272,5 +272,6 @@ CREATE TRIGGER job_type_change BEFORE UPDATE ON job_types FOR EACH ROW WHEN (OLD
     EXECUTE FUNCTION job_type_change();
 
 REVOKE ALL ON job_logs, job_types, job_queues, job_workers, job_tombstones FROM PUBLIC;
-REVOKE ALL ON FUNCTION job_moment(text), job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
-    job_history(jsonb, jsonb), job_defaults(), job_admin(), job_type_change() FROM PUBLIC;
+REVOKE ALL ON FUNCTION job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
+    job_history(jsonb, jsonb), job_moment(text), job_defaults(), job_admin(), job_type_change()
+    FROM PUBLIC;

@@ -60,7 +60,7 @@ BEGIN
     IF was.state <> 'closed' THEN RETURN was.state; END IF;
     -- What was in flight while it was open says nothing of how it is now.
     SELECT array_agg(n) INTO fresh FROM unnest(jobs) AS n
-     WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = n AND j.started_at < least(was.closed_at, now()));
+     WHERE NOT EXISTS (SELECT FROM job_logs j WHERE j.id = n AND j.started_at < was.closed_at AND was.closed_at <= now());
     IF fresh IS NULL AND jobs <> '{}' THEN RETURN was.state; END IF;
     SELECT jsonb_object_agg(f.job, f.at) INTO recent
       FROM (SELECT o.key AS job, o.value AS at FROM jsonb_each_text(was.failures) AS o
@@ -119,7 +119,8 @@ DECLARE
 BEGIN
     FOR open IN SELECT * FROM job_dependencies d
                  WHERE d.dependency = ANY (dependencies) AND d.state <> 'closed'
-                   AND (d.probe_at <= now() OR d.changed_at > now() + interval '10 s')  -- the clock was set back since
+                   -- Before it changed: the clock was set back since.
+                   AND NOT tstzrange(least(d.changed_at - interval '10 s', d.probe_at), d.probe_at) @> now()
                  ORDER BY d.probe_at FOR UPDATE SKIP LOCKED LOOP
         -- In a statement of its own: what was committed before the lock is seen here.
         CONTINUE WHEN open.state = 'half_open' AND EXISTS (
@@ -497,8 +498,29 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION readable_job(id uuid) RETURNS job_logs LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+-- A row as far as it can be read: a column that a disk has damaged says so instead. For the one row in a page that cannot be read.
+DECLARE
+    part text;
+    one  jsonb;
+    row  jsonb := '{}';
+BEGIN
+    FOR part IN SELECT a.attname FROM pg_attribute a
+                 WHERE a.attrelid = 'job_logs'::regclass AND a.attnum > 0 AND NOT a.attisdropped LOOP
+        BEGIN
+            EXECUTE format('SELECT to_jsonb(j.%I) FROM job_logs j WHERE j.id = $1', part) INTO one USING readable_job.id;
+        EXCEPTION WHEN OTHERS THEN
+            one := to_jsonb('unreadable: ' || SQLERRM);
+            IF part = 'history' THEN one := jsonb_build_array(jsonb_build_object('event', 'unreadable', 'error', one)); END IF;
+        END;
+        row := row || jsonb_build_object(part, one);
+    END LOOP;
+    RETURN jsonb_populate_record(NULL::job_logs, row);
+END
+$$;
+
 REVOKE ALL ON job_dependencies FROM PUBLIC;
 REVOKE ALL ON TYPE job_answer FROM PUBLIC;
 REVOKE ALL ON FUNCTION dependency_failed(text, uuid[], boolean, text, interval, interval),
     dependency_probed(text, uuid, bigint, text, text, text, interval), dependency_works(text), claim_probe(text, interval, text[], text[]),
-    job_rows(jsonb, timestamptz), offer_many(jsonb, text[]), offer_group(jsonb, text[]) FROM PUBLIC;
+    job_rows(jsonb, timestamptz), offer_many(jsonb, text[]), readable_job(uuid), offer_group(jsonb, text[]) FROM PUBLIC;

@@ -33,7 +33,7 @@ WITH RECURSIVE lanes AS (
              ORDER BY j.run_after, j.id LIMIT 100000)) AS p
      GROUP BY l.queue
 ), served AS (
-    SELECT q.key AS queue, count(*) AS workers, sum(q.value::integer) AS slots
+    SELECT q.key AS queue, count(*) AS workers, sum(CASE WHEN q.value ~ '^[0-9]{1,6}$' THEN q.value::integer ELSE 0 END) AS slots
       FROM job_workers w CROSS JOIN LATERAL jsonb_each_text(w.queues) AS q
      WHERE w.kind = 'worker' AND w.seen_at > now() - interval '30 s'
      GROUP BY q.key
