@@ -1,6 +1,7 @@
 """Reading the environment: how each kind of value is written, and where a setting is looked up."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -101,16 +102,31 @@ def setting(
     return dataclasses.field(default_factory=lambda: value, metadata=metadata, repr=not secret)
 
 
+LINK = re.compile(r"(?:tcp|udp|sctp)://[^\s/]+:\d+")
+"""What Kubernetes puts into the environment for a service of that name (SMTP_PORT, PGQUEUE_PORT)."""
+
+
+def read_secret(path: str) -> str:
+    """The text of a file without a byte order mark and line ends. Blanks may belong to a password."""
+    return stripped(Path(path).read_text(encoding="utf-8"))
+
+
+def stripped(secret: str) -> str:
+    return secret.removeprefix("\ufeff").strip("\r\n")
+
+
+def is_link(value: str) -> bool:
+    return LINK.fullmatch(value.strip()) is not None
+
+
 def lookup(environment: Mapping[str, str], metadata: Mapping[str, Any], problems: list[str]) -> tuple[str, str] | None:
     texts = []
     for name in (metadata["name"], *metadata["also"]):
         found = environment.get(name)
-        path = environment.get(f"{name}_FILE") if metadata["secret"] else None
-        if path and not found:
-            try:
-                found = Path(path).read_text().strip()
-            except (OSError, UnicodeError) as error:
-                problems.append(f"{name}_FILE: cannot be read: {type(error).__name__}")
+        if found is not None and is_link(found):
+            continue
+        if metadata["secret"]:
+            found = _secret(environment, name, problems)
         if found and found.strip():
             texts.append((name, found))
     if not texts:
@@ -118,3 +134,26 @@ def lookup(environment: Mapping[str, str], metadata: Mapping[str, Any], problems
     if metadata["parse"] is words:
         return texts[0][0], ",".join(found for _, found in texts)
     return texts[0]
+
+
+def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> str | None:
+    """From NAME or the file NAME_FILE. One that is there and empty was meant to be there: it is a problem, and never "none"."""
+    found, source = environment.get(name), name
+    if not found and (path := environment.get(f"{name}_FILE")) is not None:
+        source = f"{name}_FILE"
+        try:
+            found = read_secret(path) if path.strip() else ""
+        except (OSError, UnicodeError) as error:
+            problems.append(f"{source}: cannot be read: {type(error).__name__}")
+            return None
+    if found is None:
+        return None
+    found = stripped(found)
+    # Without a database nothing is open, and every command says that it is missing.
+    if not found.strip(" ,\t\n") and not name.endswith("_URL"):
+        problems.append(f"{source} is empty: give it a value, or do not set it")
+        return None
+    if name.endswith("_TOKEN") and ("," in found or "\n" in found):
+        problems.append(f"{name} is one token and holds no comma or line break: lists are for {name}S")
+        return None
+    return found

@@ -27,12 +27,12 @@ _STATES = {
 }
 """By SQLSTATE, or by its class."""
 
-_TEXTS = (
+_TEXTS = tuple((re.compile(pattern, re.IGNORECASE), what) for pattern, what in (
     # A login that was refused leaves no SQLSTATE, only libpq's text. Of several hosts the one that came closest tells most.
     (r"password authentication failed|no password supplied|SASL authentication|wrong password", "28P01"),
     (r"too many (?:clients|connections)|remaining connection slots|no more connections allowed", "53300"),
-    (r'database ".*" does not exist|no such database', "3D000"),
-    (r'role ".*" does not exist|no pg_hba\.conf entry|authentication failed|is not permitted to log in', "28"),
+    (r'database ".{1,200}" does not exist|no such database', "3D000"),
+    (r'role ".{1,200}" does not exist|no pg_hba\.conf entry|authentication failed|is not permitted to log in', "28"),
     (r"starting up|shutting down|not yet accepting connections|recovery mode", "57P03"),
     (r"terminating connection|server_login_retry|server closed the connection unexpectedly", "57P01"),
     (r"read-only|session is not", "25006"),
@@ -43,7 +43,7 @@ _TEXTS = (
     (r"no route to host|network is unreachable", "there is no way to this host through the network"),
     (r"timeout expired|timed out|didn't complete", "timed out: the server did not answer"),
     (r"connection (?:is |was )?(?:closed|lost|reset)|broken pipe|reset by peer|SYSCALL|EOF", "08"),
-)
+))  # fmt: skip
 
 _REFUSED = re.compile(r"failed: [^\s:]+:  (.+)")
 """What a server that refused a login wrote, in its own language."""
@@ -67,7 +67,7 @@ def reason(error: BaseException) -> str:
         return "timed out: no connection came free"
     said = str(error)
     for pattern, what in _TEXTS:
-        if state is None and re.search(pattern, said, re.IGNORECASE):
+        if state is None and pattern.search(said):
             return _STATES.get(what, what)
     if refused := _REFUSED.search(said):
         return clean(f"the server answered: {refused[1]}", 300)

@@ -15,20 +15,23 @@ SHORTEST = 5
 
 REMOVED = "***"
 
+_LETTER = r"[^\W\d_]"
+
 _known: dict[str, re.Pattern[str]] = {}
-"""Spelling -> what finds it. For the process, and not handed in: logs and stored texts are masked where no settings are."""
+"""Spelling -> what finds it, the longest first: one secret may hold another. Of the process, and not
+handed in, for logs and stored texts are masked where no settings are. Replaced as a whole, never
+changed: another thread may be reading it."""
 
 
 def learn(secrets: Iterable[str | None], user: str | None = None) -> None:
     """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent by SMTP (RFC 4616)."""
-    for secret in secrets:
-        if not secret or len(secret) < SHORTEST or secret in _known:
-            continue
-        for spelling in _spellings(secret, user):
-            _known.setdefault(spelling, _finder(spelling))
-    for spelling in sorted(_known, key=len, reverse=True):
-        # The longest first: one secret may hold another.
-        _known[spelling] = _known.pop(spelling)
+    global _known
+    secrets = {secret for secret in secrets if secret}
+    spellings = {one for secret in secrets for one in _spellings(secret, user)}
+    if not spellings <= _known.keys():
+        new = {one: _finder(one, word=one in secrets) for one in spellings - _known.keys()}
+        more = _known | new
+        _known = dict(sorted(more.items(), key=lambda one: len(one[0]), reverse=True))
 
 
 def hide(text: str) -> str:
@@ -60,8 +63,8 @@ def _spellings(secret: str, user: str | None) -> set[str]:
     return {one for one in spelled if len(one) >= SHORTEST}
 
 
-def _finder(spelling: str) -> re.Pattern[str]:
+def _finder(spelling: str, *, word: bool) -> re.Pattern[str]:
     # A password that is a word, "postgres" for one, is hidden where it stands alone, and not in the middle of another word.
-    alone = len(spelling) < 8 or spelling.isalpha()
+    alone = len(spelling) < 8 or (word and spelling.isalpha())
     found = re.escape(spelling)
-    return re.compile(rf"(?<![A-Za-z0-9]){found}(?![A-Za-z0-9])" if alone else found + "={0,2}")
+    return re.compile(rf"(?<!{_LETTER}){found}(?!{_LETTER})" if alone else found + "={0,2}")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-from psycopg import ProgrammingError
-
-from pgqueue.conninfo import foreign_parameters, libpq_string, schema_of
+from pgqueue.conninfo import foreign_parameters, libpq_string, passwords_of, schema_of
 from pgqueue.durations import spoken
 from pgqueue.environment import choice, encryption, flag, limit, lookup, number, parse_queues, setting, span, text, words
 from pgqueue.errors import SettingsError
+from pgqueue.secrecy import learn
+from pgqueue.strange_names import strange_names
+from pgqueue.tokens import in_both, token_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +134,13 @@ class Settings:
     @property
     def conninfo(self) -> str:
         """What libpq is given. Raises SettingsError without DATABASE_URL."""
-        return libpq_string(self._required_url(), self.pgbouncer)
+        return _libpq("DATABASE_URL", self._required_url(), self.pgbouncer)
 
     @property
     def direct_conninfo(self) -> str:
         """The same, past the pooler."""
-        return libpq_string(self.direct_url or self._required_url(), self.direct_is_pooled)
+        name = "PGQUEUE_DIRECT_URL" if self.direct_url else "DATABASE_URL"
+        return _libpq(name, self.direct_url or self._required_url(), self.direct_is_pooled)
 
     @property
     def direct_is_pooled(self) -> bool:
@@ -151,6 +153,11 @@ class Settings:
                 ["DATABASE_URL is not set: say where Postgres is, as in postgresql://user:password@host/database"]
             )
         return self.database_url
+
+    def __post_init__(self) -> None:
+        urls = [url for url in (self.database_url, self.direct_url) if url]
+        learn([*self.admin_tokens, *self.api_tokens, *(one for url in urls for one in passwords_of(url))])
+        learn([os.environ.get("PGPASSWORD"), self.smtp_password, self.sendgrid_api_key], user=self.smtp_user)
 
     def with_(self, **changes: Any) -> "Settings":
         return dataclasses.replace(self, **changes)
@@ -172,7 +179,7 @@ def settings_from(environment: Mapping[str, str] | None = None) -> Settings:
             values[field.name] = field.metadata["parse"](text)
         except ValueError as error:
             problems.append(f"{name}: {'its value is not usable' if field.metadata['secret'] else error}")
-    warnings = _translate_old(environment, values, problems)
+    warnings = _translate_old(environment, values, problems) + strange_names(environment, _names())
     settings = Settings(**values, warnings=tuple(warnings))
     problems += _contradictions(settings)
     if problems:
@@ -192,18 +199,32 @@ def _translate_old(environment: Mapping[str, str], values: dict[str, Any], probl
     for key in ("database_url", "direct_url"):
         if url := values.get(key):
             try:
-                ignored = foreign_parameters(url)
-                libpq_string(url, False)
-            except (ValueError, ProgrammingError):
-                problems.append(f"{'DATABASE_URL' if key == 'database_url' else 'PGQUEUE_DIRECT_URL'}: not a Postgres URL")
+                _libpq("DATABASE_URL" if key == "database_url" else "PGQUEUE_DIRECT_URL", url, False)
+            except SettingsError as error:
+                problems += error.problems
                 continue
-            if ignored:
+            if ignored := foreign_parameters(url):
                 warnings.append(f"ignored in the database URL: {', '.join(ignored)}")
     return warnings
 
 
+def _libpq(name: str, url: str, pooled: bool) -> str:
+    try:
+        return libpq_string(url, pooled)
+    except ValueError as error:
+        raise SettingsError([f"{name}: {error}"]) from None
+
+
+def _names() -> dict[str, bool]:
+    """Every name that a setting is looked up by -> whether it may come from a file."""
+    known = [field.metadata for field in dataclasses.fields(Settings) if "name" in field.metadata]
+    return {name: one["secret"] for one in known for name in (one["name"], *one["also"])}
+
+
 def _contradictions(settings: Settings) -> list[str]:
-    problems = []
+    problems = token_problems("PGQUEUE_ADMIN_TOKENS", settings.admin_tokens)
+    problems += token_problems("PGQUEUE_API_TOKENS", settings.api_tokens)
+    problems += in_both(settings.admin_tokens, settings.api_tokens)
     window = settings.signin_limit[1]
     if settings.keep_completed < window or settings.keep_dlq < window:
         problems.append(

@@ -1,12 +1,13 @@
 """Who may do what: bearer tokens, and what is open without one."""
 
 import hmac
+import logging
 import re
 from collections.abc import Mapping
 from enum import IntEnum
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from litestar import Request
 
@@ -15,6 +16,13 @@ from pgqueue.settings import Settings
 from service.hosts import is_loopback
 from service.problems import Refusal
 from service.requests import header
+
+log = logging.getLogger("service.auth")
+
+LONGEST_PATH = 300
+"""Characters of a path that are logged."""
+
+_TOLD = "admin action told"
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]*)?")
 
@@ -66,27 +74,36 @@ class Access:
 
     def demand(self, request: Request[Any, Any, Any], level: Level) -> None:
         """Refusal 401 or 403 unless the request's token is of that level."""
-        if self.wholly_open:
-            return
+        found, who = (Level.ADMIN, "open") if self.wholly_open else self._bearer(request.scope)
+        if problem := self._problem(found, level):
+            tell_refusal(request.scope, problem, who)
+            raise problem
+        if level is Level.ADMIN:
+            _tell_action(request.scope, who)
+
+    def _problem(self, found: Level, level: Level) -> Refusal | None:
+        if found >= level:
+            return None
         if self._highest < level:
             name = "PGQUEUE_ADMIN_TOKENS" if level is Level.ADMIN else "PGQUEUE_API_TOKENS"
-            raise Refusal(403, f"This is closed: {name} is not set")
-        found = self._level(header(request.scope, b"authorization"))
+            return Refusal(403, f"This is closed: {name} is not set")
         if found is Level.NONE:
-            raise Refusal(401, "A valid token is required", headers={"WWW-Authenticate": "Bearer"})
-        if found < level:
-            raise Refusal(403, "This needs an admin token")
+            return Refusal(401, "A valid token is required", headers={"WWW-Authenticate": "Bearer"})
+        return Refusal(403, "This needs an admin token")
 
-    def _level(self, authorization: bytes | None) -> Level:
-        scheme, _, token = (authorization or b"").strip().partition(b" ")
+    def _bearer(self, scope: Mapping[str, Any]) -> tuple[Level, str]:
+        """What the request's token opens, and which one it is, as the log may know it."""
+        authorization = (header(scope, b"authorization") or b"").strip()
+        scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
-            return Level.NONE
+            return Level.NONE, "another scheme" if authorization else "none"
         given, found = _digest(token.strip()), Level.NONE
         for digest, level in self._tokens:
             # All of them, always: how long it takes says nothing about which one it was.
             if hmac.compare_digest(given, digest):
                 found = max(found, level)
-        return found
+        # A fingerprint only of what is configured: a mistyped password would be guessed from its own.
+        return found, "unknown" if found is Level.NONE else given.hex()[:8]
 
     def objection(self, scope: Mapping[str, Any]) -> str | None:
         """Why a request may not come in at all. Where something is open without a token, a page of another site must not reach
@@ -100,6 +117,50 @@ class Access:
         if origin and origin not in self._origins and "*" not in self._origins and _netloc(origin) != host:
             return "Pages of this Origin may not call this service: see PGQUEUE_CORS_ORIGINS"
         return None
+
+
+def tell_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
+    """A line in the log for every 401 and 403."""
+    request = _described(scope)
+    log.warning(
+        "answered %d to %s %s from %s: %s (token: %s)",
+        refusal.status,
+        request["method"],
+        request["path"],
+        request["remote"],
+        refusal.sentence,
+        who,
+        extra={"event": "api.refused", "status": refusal.status, "token": who, **request},
+    )
+
+
+def _tell_action(scope: Mapping[str, Any], who: str) -> None:
+    """A line in the log for every request of an admin that may change something: one, whatever it holds."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["state"].get(_TOLD):
+        return
+    scope["state"][_TOLD] = True
+    request = _described(scope)
+    log.info(
+        "admin action %s %s from %s (token: %s)",
+        request["method"],
+        request["path"],
+        request["remote"],
+        who,
+        extra={"event": "api.admin", "token": who, **request},
+    )
+
+
+def _described(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Who asks for what. The path is as it was sent: in it stand the job or the queue."""
+    client = scope.get("client")
+    parts = {name: unquote(str(value)) for name, value in (scope.get("path_params") or {}).items()}
+    job_id = parts.get("jobId") or parts.get("job_id")
+    return {
+        "method": scope["method"],
+        "path": scope["path"][:LONGEST_PATH],
+        "remote": client[0] if client else "unknown",
+        **({"jobId": job_id[:LONGEST_PATH]} if job_id else {}),
+    }
 
 
 def _digest(token: bytes) -> bytes:

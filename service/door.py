@@ -8,7 +8,7 @@ from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
-from service.auth import Access
+from service.auth import Access, tell_refusal
 from service.problems import MEDIA_TYPE, Refusal
 
 ARRIVED = "arrived"
@@ -60,7 +60,9 @@ class Door:
             await send(message)
 
         if sentence := self._access.objection(scope):
-            await _refuse(Refusal(403, sentence))(scope, receive, send_safely)
+            refused = Refusal(403, sentence)
+            tell_refusal(scope, refused, "not looked at")
+            await _refuse(refused)(scope, receive, send_safely)
         else:
             await self._inside(scope, receive_whole, send_safely)
 

@@ -29,7 +29,7 @@ COMMON = ["\n", "0", "-", "'", '"', "\\", "(", ",", "%40", "=", "/", ":", " ", "
 """Of what people and programs write, beside what the pattern itself names."""
 
 
-def patterns() -> dict[str, re.Pattern[str]]:
+def patterns() -> dict[str, re.Pattern[Any]]:
     """module.NAME -> every compiled pattern of the modules of pgqueue and service."""
     found = {}
     for package in ("pgqueue", "service"):
@@ -37,14 +37,31 @@ def patterns() -> dict[str, re.Pattern[str]]:
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
             if module.name.endswith("__main__"):
                 continue
-            loaded = importlib.import_module(module.name)
-            for name, value in vars(loaded).items():
-                if isinstance(value, re.Pattern):
-                    found[id(value)] = (f"{module.name}.{name}", value)
+            for name, value in of_module(module.name).items():
+                found[id(value)] = (name, value)
     return dict(found.values())
 
 
-def words_of(pattern: str) -> list[str]:
+def of_module(module: str) -> dict[str, re.Pattern[Any]]:
+    """The patterns that its names stand for, and those in its tuples, lists and dicts."""
+    found = {}
+
+    def look(name: str, value: Any) -> None:
+        if isinstance(value, re.Pattern):
+            found[f"{module}.{name}"] = value
+        elif isinstance(value, tuple | list):
+            for number, one in enumerate(value):
+                look(f"{name}:{number}", one)
+        elif isinstance(value, dict) and not name.startswith("__"):
+            for key, one in value.items():
+                look(f"{name}:{key}", one)
+
+    for name, value in vars(importlib.import_module(module)).items():
+        look(name, value)
+    return found
+
+
+def words_of(pattern: re.Pattern[Any]) -> list[str]:
     """The literal characters of a pattern, alone and as the runs in which they stand, one of each of its classes among them."""
     found: set[str] = set()
 
@@ -70,7 +87,7 @@ def words_of(pattern: str) -> list[str]:
                     inner += one
         found.add(run)
 
-    walk(re._parser.parse(pattern))  # type: ignore[attr-defined]
+    walk(re._parser.parse(pattern.pattern))  # type: ignore[attr-defined]
     return sorted(word for word in found if word)
 
 
@@ -112,15 +129,17 @@ def slowest(calls: Iterable[Callable[[str], Any]], texts: Iterable[str]) -> tupl
 
 def calls_of(name: str) -> list[Callable[[str], Any]]:
     """What the module of that pattern does with it: to search takes longer than to match at the beginning."""
-    module, _, attribute = name.rpartition(".")
+    module, _, attribute = name.partition(":")[0].rpartition(".")
     loaded = importlib.import_module(module)
-    pattern: re.Pattern[str] = getattr(loaded, attribute)
+    pattern = of_module(module)[name]
     used = set(re.findall(rf"\b{attribute}\.(\w+)\(", inspect.getsource(loaded)))
-    calls: list[Callable[[str], Any]] = []
+    calls: list[Callable[[Any], Any]] = []
     if used & {"match", "fullmatch"}:
-        calls.append(pattern.fullmatch)
+        calls += [pattern.match, pattern.fullmatch]
     if used - {"match", "fullmatch"} or not used:
-        calls.append(lambda text: pattern.sub("", text))
+        calls.append(lambda text: [*pattern.finditer(text)])
+    if isinstance(pattern.pattern, bytes):
+        return [lambda text, call=call: call(text.encode("utf-8", "replace")) for call in calls]
     return calls
 
 
@@ -169,13 +188,12 @@ def parsers() -> dict[str, Callable[[str], Any]]:
 
 
 def main(name: str) -> None:
-    module, _, attribute = name.rpartition(".")
+    module = name.partition(":")[0].rpartition(".")[0]
     if module:
-        pattern = getattr(importlib.import_module(module), attribute)
-        seconds, text = slowest(calls_of(name), hostile(words_of(pattern.pattern)))
+        seconds, text = slowest(calls_of(name), hostile(words_of(of_module(module)[name])))
     else:
         telemetry = vars(importlib.import_module("pgqueue.telemetry")).values()
-        masks = [word for one in telemetry if isinstance(one, re.Pattern) for word in words_of(one.pattern)]
+        masks = [word for one in telemetry if isinstance(one, re.Pattern) for word in words_of(one)]
         words = masks if name in ("mask", "clean", "clean the end", "a reply") else []
         seconds, text = slowest([parsers()[name]], hostile(words))
     print(f"{seconds:.3f} s for {text!r}")

@@ -119,7 +119,7 @@ class TestTheStart:
             ({"PGQUEUE_APP": "no.such:app"}, "PGQUEUE_APP=no.such:app cannot be loaded"),
             ({"PGQUEUE_APP": "service.app"}, "PGQUEUE_APP=service.app cannot be loaded"),
             ({"PGQUEUE_DRAIN": "long"}, "PGQUEUE_DRAIN"),
-            ({"HOST": "192.0.2.1", "PGQUEUE_API_TOKENS": "t"}, "cannot listen on 192.0.2.1"),
+            ({"HOST": "192.0.2.1", "PGQUEUE_API_TOKENS": "4c1f0e6d9b2a8375"}, "cannot listen on 192.0.2.1"),
         ],
     )
     async def test_it_is_refused_with_exit_2(self, database_url: str, variables: dict[str, str], sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import httpx
@@ -242,3 +243,37 @@ async def test_no_token_is_in_any_log(settings: Settings, caplog: pytest.LogCapt
         await api.get("/api/admin/queues", headers={"Authorization": "Bearer mistaken-secret"})
     for secret in (ADMIN_TOKEN, API_TOKEN, "mistaken-secret"):
         assert secret not in caplog.text
+
+
+async def test_refusals_and_actions_of_admins_are_logged_with_who_and_without_the_token(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_api(settings, api_tokens=(API_TOKEN,)) as api:
+        await api.post("/api/admin/queues/mail/pause", headers=ADMIN)
+        await api.delete("/api/admin/dlq/j%2F1", headers=ADMIN)
+        await api.delete("/api/admin/dlq/j1", headers=API)
+        await api.get("/api/admin/queues", headers={"Authorization": "Bearer mistaken-secret"})
+        await api.get("/api/admin/queues")
+        email = {"type": "email.custom", "payload": {"to": "a@example.com", "subject": "s", "body": "b"}}
+        await api.post("/api/jobs/bulk", json={"jobs": [email, email]}, headers=ADMIN)
+    told = [vars(record) for record in caplog.records if record.name == "service.auth"]
+    mine, theirs = (sha256(token.encode()).hexdigest()[:8] for token in (ADMIN_TOKEN, API_TOKEN))
+    assert [(one["event"], one.get("status"), one["method"], one["path"], one["token"]) for one in told] == [
+        ("api.admin", None, "POST", "/api/admin/queues/mail/pause", mine),
+        ("api.admin", None, "DELETE", "/api/admin/dlq/j%2F1", mine),
+        ("api.refused", 403, "DELETE", "/api/admin/dlq/j1", theirs),
+        ("api.refused", 401, "GET", "/api/admin/queues", "unknown"),
+        ("api.refused", 401, "GET", "/api/admin/queues", "none"),
+        ("api.admin", None, "POST", "/api/jobs/bulk", mine),
+    ]
+    assert {one["remote"] for one in told} == {"127.0.0.1"}
+    assert told[1]["jobId"] == "j/1"
+    assert not [secret for secret in (ADMIN_TOKEN, API_TOKEN, "mistaken-secret") if secret in caplog.text]
+
+
+async def test_a_page_of_another_site_is_refused_in_the_log_too(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_api(settings) as api:
+        problem(await api.post(SIGNIN, json=SIGN_IN, headers={"Host": "evil.example"}), 403)
+    (told,) = [vars(record) for record in caplog.records if record.name == "service.auth"]
+    assert (told["event"], told["status"], told["path"]) == ("api.refused", 403, SIGNIN)

@@ -2,9 +2,11 @@
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import psycopg
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from litestar.exceptions import HTTPException
 from psycopg import AsyncConnection
 
+from pgqueue import secrecy
 from pgqueue.client import Client
 from pgqueue.errors import (
     DependencyDown,
@@ -33,10 +36,12 @@ from pgqueue.job import Claim, Job
 from pgqueue.policy import Undecodable, verdict
 from pgqueue.settings import Settings
 from pgqueue.task import task
+from pgqueue.telemetry import HumanFormatter, JsonFormatter, clean, mask
+from service.mail.transports import open_transport
 from service.problems import Refusal, refusal
 from tests.factories import sql
 from tests.logged import leaks
-from tests.mailservers import NOW
+from tests.mailservers import NOW, a_mail, scripted, smtp_settings
 from tests.scene import published, until, working
 
 LOCAL = st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC0123456789.!#$%&'*+-/=?^_`{|}~", min_size=3, max_size=64)
@@ -188,3 +193,68 @@ async def test_no_row_does(connection: AsyncConnection[Any], settings: Settings,
     for row in rows:
         assert leaks(f"{row['error']}\n{row['stack_trace']}\n{row['history']}", {"s3cr3t-word"}) == [], row["job_id"]
     assert sum(row["stack_trace"] is not None for row in rows) > wanted / 2
+
+
+HARD = st.text(st.characters(min_codepoint=32, max_codepoint=0x4FF, exclude_categories=["Cs", "Cc"]), min_size=8, max_size=40)
+
+
+@chosen(deadline=None, max_examples=60)
+@given(HARD.filter(lambda one: len(one.strip()) >= 8), st.sampled_from(["mailer", "m@example.com", "мэйл"]))
+def test_a_secret_of_ours_is_in_no_text_however_it_is_spelled(secret: str, user: str) -> None:
+    secrecy._known = {}
+    url = f"postgresql://u:{quote(secret, safe='')}@h/x"
+    Settings(smtp_password=secret, smtp_user=user, admin_tokens=(f"{secret}1",), database_url=url)
+    octets = secret.encode()
+    spelled = [
+        secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1], repr(octets)[2:-1],
+        b64encode(octets).decode(), b64encode(b"\0" + user.encode() + b"\0" + octets).decode(),
+    ]  # fmt: skip
+    for one in spelled:
+        for text in (f"535 wrong: {one}", f"535 <{one}> for {user}", one if secret.isalpha() else f"x{one}-"):
+            assert one.rstrip("=") not in mask(text)
+            assert one.rstrip("=") not in clean(f"{text} " * 400, 2_000, keep="end")
+
+
+def test_a_word_that_is_a_secret_is_left_where_it_is_part_of_another() -> None:
+    Settings(smtp_password="correcthorse")
+    assert mask("not correcthorses, but correcthorse.") == "not correcthorses, but ***."
+
+
+REPEATING = "q7Hk+29s/Zx1 =LmPq&"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["no {secret} for you", "AUTH PLAIN {plain}", "{login} is wrong", "{quoted}", "{secret}{secret}", "pass={secret}", "<{secret}>"],
+)
+async def test_a_mail_server_that_repeats_the_password_tells_it_to_nobody(
+    connection: AsyncConnection[Any], settings: Settings, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = b64encode(f"\0mailer\0{REPEATING}".encode()).decode()
+    spelled = {"secret": REPEATING, "plain": plain, "login": b64encode(REPEATING.encode()).decode(), "quoted": quote(REPEATING)}
+    reply = said.format(**spelled)
+    script = {"EHLO": "250-hello\r\n250 AUTH PLAIN LOGIN", "AUTH": f"535-5.7.8 {reply}\r\n535 5.7.8 {reply}"}
+    async with scripted(script) as server, Client.open(settings) as client:
+        mail = smtp_settings(server.port, smtp_user="mailer", smtp_password=REPEATING)
+
+        @task("test.job", max_attempts=1)
+        async def mailing(job: Job[Any]) -> None:
+            try:
+                async with open_transport(mail) as transport:
+                    await transport.send(a_mail())
+            except DependencyDown as down:
+                job.receipt = reply
+                raise RuntimeError(f"{down}; {reply}") from down
+
+        await published(connection, settings, mailing)
+        async with working(settings, mailing):
+            await client.enqueue(mailing, {}, job_id="j")
+
+            async def dead() -> bool:
+                return bool(await sql(connection, "SELECT 1 AS one FROM job_logs WHERE status = 'dlq'"))
+
+            await until(dead)
+    (row,) = await sql(connection, "SELECT error, stack_trace, receipt, history FROM job_logs")
+    logged = "".join(formatter.format(one) for one in caplog.records for formatter in (JsonFormatter(), HumanFormatter()))
+    for kept in (*map(str, row.values()), logged):
+        assert [one for one in spelled.values() if one.rstrip("=") in kept or one in kept] == []

@@ -13,6 +13,7 @@ LINES = 256
 """The most headers of a request."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
 # Possessive: what does not match is known in one pass.
 _REQUEST = re.compile(rb"%b{1,32}+ [\x21-\x7e]++ HTTP/1\.([01])\r\n((?:%b++:[^\r\n\0]*+\r\n)*+)\r\n" % (_TOKEN, _TOKEN))
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding):([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -99,7 +100,7 @@ class Framing:
         if len(self._buffer) >= HEAD:
             long = "URL is" if line < 0 else "headers are"
             raise Malformed(414 if line < 0 else 431, f"The request's {long} longer than {HEAD // 1024} KiB")
-        if line == 0 or (line > 0 and self._buffer[line - 1] != 13) or not re.match(_TOKEN + rb"|\r?\Z", self._buffer):
+        if line == 0 or (line > 0 and self._buffer[line - 1] != 13) or not _BEGINNING.match(self._buffer):
             raise Malformed(400, "The request is not valid HTTP/1.1")
 
     def _expect_body(self, minor: bytes, headers: bytes) -> None:

@@ -23,6 +23,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _SENDER = re.compile(r"([^<>]*)<\s*([^<>\s]*)\s*>\s*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 _MESSAGE_ID = re.compile(r"<[A-Za-z0-9.]+@[A-Za-z0-9.-]+>")
 _ONE_LINE = 68
 _WORD = 39  # octets, so that a line with a field's name has at most 76 characters
@@ -93,7 +94,7 @@ class Sender(msgspec.Struct, frozen=True):
         if len(local) > LONGEST_LOCAL_PART or len(local) + 1 + len(domain) > LONGEST_ADDRESS:
             raise ValueError(f"a sender's address has at most {LONGEST_ADDRESS} characters, {LONGEST_LOCAL_PART} before the @")
         if quoted := _QUOTED.fullmatch(name):
-            name = re.sub(r"\\(.)", r"\1", quoted[1])
+            name = _ESCAPED.sub(r"\1", quoted[1])
         return cls(f"{local}@{domain}", name)
 
     @property

@@ -12,7 +12,8 @@ LONGEST = 2_000
 # From here on a relay quotes another server's answer.
 _QUOTES = re.compile(r"\b(?:said|responded|replied|returned):|\bcallout verification failed|\bin reply to\b")
 _REPEATED = re.compile(r"<[^<>]{0,320}>|\S{0,320}@\S{0,320}|\bhttps?://\S{0,512}")
-_CODES = re.compile(r"(?:^|\n)\s*#?[245]\.[0-9]{1,3}\.[0-9]{1,3}\b")
+_CODES = re.compile(r"(?:^|\n)[^\S\n]*#?[245]\.[0-9]{1,3}\.[0-9]{1,3}\b")
+_BEYOND_LETTERS = re.compile("[^a-z]")
 _EDGES = "\"'`()[]{}<>.,:;"
 
 
@@ -22,7 +23,7 @@ def bare(text: str, address: str = "") -> str:
     text = _CODES.sub("\n", text[:LONGEST].lower())
     text = _QUOTES.split(text, maxsplit=1)[0]
     local, _, domain = address.lower().rpartition("@")
-    repeated = {domain, local} if re.search("[^a-z]", local) else {domain}
+    repeated = {domain, local} if _BEYOND_LETTERS.search(local) else {domain}
     return " ".join(word for word in _REPEATED.sub(" ", text).split() if word.strip(_EDGES) not in repeated)
 
 
