@@ -1,5 +1,9 @@
 """pgqueue: a job queue on Postgres alone. One table is the queue, the log and the rate limiter."""
 
+# isort: off
+import pgqueue.start  # noqa: F401 - before all others: it says where those are looked for
+
+# isort: on
 from importlib.metadata import PackageNotFoundError, version
 
 try:

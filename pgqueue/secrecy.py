@@ -26,10 +26,10 @@ changed: another thread may be reading it."""
 def learn(secrets: Iterable[str | None], user: str | None = None) -> None:
     """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent by SMTP (RFC 4616)."""
     global _known
-    secrets = {secret for secret in secrets if secret}
-    spellings = {one for secret in secrets for one in _spellings(secret, user)}
+    given = {secret for secret in secrets if secret}
+    spellings = {one for secret in given for one in _spellings(secret, user)}
     if not spellings <= _known.keys():
-        new = {one: _finder(one, word=one in secrets) for one in spellings - _known.keys()}
+        new = {one: _finder(one, word=one in given) for one in spellings - _known.keys()}
         more = _known | new
         _known = dict(sorted(more.items(), key=lambda one: len(one[0]), reverse=True))
 

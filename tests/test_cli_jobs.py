@@ -66,7 +66,8 @@ class TestEnqueue:
             (["limited", "--payload", '{"userId": "u1"}'], "try again in 3"),
             (["limited", "--payload", '{"userId": "u2"}', "--job-id", "one"], "Job ID already used with another payload: one"),
             (["limited", "--payload", "{}"], "needs a user_id"),
-            (["nobodys", "--payload", "{}"], "`pgqueue migrate` publishes"),
+            (["nobodys", "--payload", "{}"], "and by pgqueue migrate for PGQUEUE_MODULES\n"),
+            (["plian", "--payload", "{}"], "PGQUEUE_MODULES: did you mean plain?\n"),
             (["plain", "--payload", '{"x": "\\u0000"}'], "NUL"),
         ):
             result = await cli("enqueue", *arguments)
@@ -158,6 +159,27 @@ class TestJob:
     async def test_says_when_a_waiting_job_is_due(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
         await a_job(connection, job_id="later", run_after=timedelta(hours=1))
         assert (await cli("job", "later")).stdout.split("\n\nPayload")[0].endswith("due")
+
+    async def test_says_what_a_job_waits_for(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
+        await a_type(connection, job_type="mailing", depends_on="mail")
+        await a_job(connection, job_id="j", job_type="mailing", queue="a b", run_after=timedelta(hours=1))
+        await sql(connection, "INSERT INTO job_queues (queue, paused) VALUES ('a b', true)")
+        await sql(
+            connection,
+            """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause, reason)
+               VALUES ('mail', 'open', now(), now() + interval '1 hour', interval '1 hour', 'no mailbox ana.maria@example.com')""",
+        )
+        first, second, third = document(await cli("job", "j", "--json"))["waitsFor"]
+        assert first.startswith("its time: ")
+        assert second == "its queue, which is paused: pgqueue resume 'a b' ends that"
+        assert third.startswith("mail, which is down for ")
+        assert third.endswith(": no mailbox a***@example.com")
+        await sql(connection, "UPDATE job_queues SET paused = false")
+        await sql(connection, "DELETE FROM job_dependencies")
+        await sql(connection, "UPDATE job_logs SET run_after = now()")
+        assert "a worker: none serves the queue a b; start pgqueue worker --queue 'a b:50'" in (await cli("job", "j")).stdout
+        await sql(connection, "UPDATE job_logs SET status = 'cancelled', processed_at = now()")
+        assert document(await cli("job", "j", "--json"))["waitsFor"] == []
 
     async def test_shows_what_a_completed_job_has_to_show(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
         receipt = "smtp 250 2.0.0 Ok: queued as 4XYZ"

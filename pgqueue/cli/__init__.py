@@ -5,6 +5,11 @@ from importlib import import_module
 import click
 
 from pgqueue import __version__
+from pgqueue.cli.streams import open_closed_streams
+from pgqueue.suggestions import did_you_mean
+
+# Whichever command is called, and by whichever way: before it opens anything.
+open_closed_streams()
 
 COMMANDS = {
     "migrate": ("migrate", "Brings the schema up to date, and publishes the job types."),
@@ -40,6 +45,14 @@ class LazyGroup(click.Group):
         found = getattr(import_module(f"pgqueue.cli.{COMMANDS[name][0]}"), name)
         assert isinstance(found, click.Command)  # noqa: S101 - for the type checker: COMMANDS names nothing else
         return found
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            context.fail(f"there is no command {name[:100]!r}{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pgqueue import __version__
-from pgqueue.cli.common import WRONG_USAGE, cannot_load, fail, read_settings, say, working_directory_on_path
+from pgqueue.cli.common import WRONG_USAGE, cannot_load, fail, read_settings, say
 from pgqueue.cli.connections import BACKLOG
 from pgqueue.cli.family import Family
 from pgqueue.cli.server import serve
@@ -18,6 +18,7 @@ from pgqueue.cli.signals import Stop
 from pgqueue.errors import ModuleError, SettingsError, TaskError
 from pgqueue.modules import imported
 from pgqueue.settings import Settings
+from pgqueue.start import working_directory_last
 from pgqueue.telemetry import configure_logging
 
 log = logging.getLogger("pgqueue.api")
@@ -32,7 +33,7 @@ log = logging.getLogger("pgqueue.api")
 def api(processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None) -> None:
     """Serves the HTTP API until SIGTERM or SIGINT; a second signal ends it at once."""
     Stop().install()
-    working_directory_on_path()
+    working_directory_last()
     settings = read_settings()
     settings = settings.with_(host=host or settings.host, port=settings.port if port is None else port)
     configure_logging(settings.log_level, settings.log_format)
@@ -90,7 +91,7 @@ def _announce(app: Any, settings: Settings, listener: socket.socket, processes: 
 
 def _raise_family(settings: Settings, listener: socket.socket, processes: int) -> int:
     # By -c and not -m: the command's module is then imported once, under its own name.
-    command = [sys.executable, "-c", "from pgqueue.cli.api import api; api()"]
+    command = [sys.executable, "-P", "-c", "from pgqueue.cli.api import api; api()"]
     command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid())]
     command += ["--host", settings.host, "--port", str(settings.port)]
     return asyncio.run(Family(command, processes, listener, settings.drain.total_seconds()).run())

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from psycopg_pool import PoolTimeout
 from pgqueue.cli.output import safe
 from pgqueue.client import Client
 from pgqueue.durations import duration
-from pgqueue.errors import JobNotFound, ModuleError, QueueError, SettingsError, TaskError, Unavailable, UnknownType
+from pgqueue.errors import JobNotFound, ModuleError, QueueError, SettingsError, TaskError, Unavailable
 from pgqueue.migrations import check_schema
 from pgqueue.reasons import reason
 from pgqueue.session import connected
@@ -57,12 +56,6 @@ def read_settings(*, database: bool = True) -> Settings:
     return settings
 
 
-def working_directory_on_path() -> None:
-    """A program that pip installed does not look for modules where it is called; people's tasks are there."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
 def cannot_load(error: TaskError) -> int:
     """Says what is wrong with the tasks, with the traceback where a module could not be imported. The exit code."""
     if trace := getattr(error, "trace", ""):
@@ -101,8 +94,6 @@ def run_async(action: Callable[[], Awaitable[Any]]) -> Any:
         return asyncio.run(main())
     except SettingsError as error:
         fail(str(error), WRONG_USAGE)
-    except UnknownType as error:
-        fail(f"{error}: `pgqueue migrate` publishes the types of PGQUEUE_MODULES, and so does every worker", NOT_SO)
     except JobNotFound as error:
         fail(f"{error} (retention may have removed it)", NOT_SO)
     except Unavailable as error:

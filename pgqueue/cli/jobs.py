@@ -1,18 +1,25 @@
 """`pgqueue enqueue`, `job` and `cancel`: one job."""
 
+import contextlib
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import click
 import msgspec
+import psycopg
 
 from pgqueue.cli.common import NOT_SO, fail, json_option, seconds, with_client
 from pgqueue.cli.output import cell, facts, job_document, masked, moment, print_json, safe
 from pgqueue.cli.timeline import timeline
+from pgqueue.cli.waiting import waits_for
 from pgqueue.client import Client
+from pgqueue.errors import UnknownType
 from pgqueue.job import JobView, Status, Ticket
+from pgqueue.printable import shell_argument
 from pgqueue.settings import Settings
+from pgqueue.suggestions import did_you_mean
 
 
 def read_payload(text: str) -> msgspec.Raw:
@@ -58,16 +65,19 @@ def enqueue(
     wait = None if delay is None else timedelta(seconds=seconds(delay, "--in"))
 
     async def run(client: Client, _: Settings) -> Ticket:
-        return await client.enqueue(
-            job_type,
-            content,
-            job_id=job_id,
-            user_id=user_id,
-            queue=queue,
-            priority=priority,
-            delay=wait,
-            max_attempts=max_attempts,
-        )
+        try:
+            return await client.enqueue(
+                job_type,
+                content,
+                job_id=job_id,
+                user_id=user_id,
+                queue=queue,
+                priority=priority,
+                delay=wait,
+                max_attempts=max_attempts,
+            )
+        except UnknownType as error:
+            raise UnknownType(f"{error}{did_you_mean(job_type, await published(client))}") from None
 
     ticket: Ticket = with_client(run)
     if as_json:
@@ -77,8 +87,15 @@ def enqueue(
     else:
         click.echo(f"Job {safe(ticket.job_id)} was there before: {ticket.status}")
     if ticket.status is not None and ticket.status.ended:
-        again = "" if ticket.status is Status.COMPLETED else f": pgqueue dlq retry {ticket.job_id} sends it back to its queue"
+        again = "" if ticket.status is Status.COMPLETED else f": pgqueue dlq retry {shell_argument(ticket.job_id)} sends it back to its queue"
         fail(f"the job has ended ({ticket.status}){again}", NOT_SO)
+
+
+async def published(client: Client) -> list[str]:
+    """The names of the job types, as far as this role may know them."""
+    with contextlib.suppress(psycopg.Error):
+        return [row["job_type"] for row in await client.run("list_types")]
+    return []
 
 
 @click.command()
@@ -88,16 +105,18 @@ def enqueue(
 def job(job_id: str, payload: bool, as_json: bool) -> None:
     """Shows everything about the job ID, its history as a timeline."""
 
-    async def run(client: Client, _: Settings) -> JobView:
-        return await client.get(job_id)
+    async def run(client: Client, _: Settings) -> tuple[JobView, list[str]]:
+        view = await client.get(job_id)
+        return view, await waits_for(client, view)
 
-    show(with_client(run), payload=payload, as_json=as_json)
+    view, waits = with_client(run)
+    show(view, payload=payload, as_json=as_json, waits=waits)
 
 
-def show(view: JobView, *, payload: bool, as_json: bool) -> None:
-    """Prints one job."""
+def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = ()) -> None:
+    """Prints one job, and what it waits for."""
     if as_json:
-        print_json(job_document(view, payload=payload))
+        print_json(job_document(view, payload=payload) | {"waitsFor": list(waits)})
         return
     progress = (
         None
@@ -110,6 +129,7 @@ def show(view: JobView, *, payload: bool, as_json: bool) -> None:
             ("type", view.job_type),
             ("user", view.user_id),
             ("status", view.status),
+            *(("waits for", one) for one in waits),
             ("attempts", f"{view.attempt_count} of {view.max_attempts}"),
             ("queue", f"{view.queue}, priority {view.priority}"),
             *([("progress", progress)] if progress else []),

@@ -5,7 +5,7 @@ import sys
 import click
 import psycopg
 
-from pgqueue.cli.common import NOT_SO, cannot_load, json_option, read_settings, run_async, say, working_directory_on_path
+from pgqueue.cli.common import NOT_SO, cannot_load, json_option, read_settings, run_async, say
 from pgqueue.cli.output import print_json, safe
 from pgqueue.errors import SchemaError, TaskError
 from pgqueue.migrations import Migration, applied, migrations, others_may_create, pending
@@ -13,6 +13,7 @@ from pgqueue.migrations import migrate as bring_up
 from pgqueue.registry import declarations, publish
 from pgqueue.session import connected
 from pgqueue.settings import Settings
+from pgqueue.start import working_directory_last
 from pgqueue.task import load_tasks
 
 
@@ -99,7 +100,7 @@ async def _warning(settings: Settings) -> str | None:
 
 async def _publish(settings: Settings) -> tuple[list[str], TaskError | None, str | None]:
     """The job types that were new or changed; or why there are none. The schema is good without them."""
-    working_directory_on_path()
+    working_directory_last()
     later = "API and workers publish them when they start; or set PGQUEUE_MODULES and migrate again"
     try:
         tasks, _ = load_tasks(settings.modules)

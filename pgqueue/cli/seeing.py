@@ -11,7 +11,9 @@ import click
 from pgqueue.cli.common import json_option, say, seconds, with_client
 from pgqueue.cli.output import as_json as line_of_json
 from pgqueue.cli.output import facts, on_terminal, print_json, public, safe, span, table
+from pgqueue.cli.waiting import serving
 from pgqueue.client import Client
+from pgqueue.printable import shell_argument
 from pgqueue.settings import Settings
 
 Row = dict[str, Any]
@@ -38,7 +40,7 @@ def queues(as_json: bool) -> None:
     table(shown, {name: name for name in columns}, "no queues: nothing waits, and no worker is alive", long=("queue",))
     for row in rows:
         if row["ready"] and not row["workers"] and not row["paused"]:
-            say(f"nobody serves {row['queue']}: start pgqueue worker --queue {row['queue']}:50")
+            say(f"nobody serves {row['queue']}: start {serving(row['queue'])}")
 
 
 @click.command()
@@ -68,7 +70,7 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "paused": paused})
     elif paused:
-        click.echo(f"queue {safe(queue)} is paused; pgqueue resume {safe(queue)} ends that")
+        click.echo(f"queue {safe(queue)} is paused; pgqueue resume {shell_argument(queue)} ends that")
     else:
         click.echo(f"queue {safe(queue)} runs")
 

@@ -33,6 +33,12 @@ def when(context: click.Context, param: click.Parameter, value: str | None) -> d
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+async def clock(client: Client) -> datetime:
+    """What time it is: the database knows."""
+    now: datetime = (await client.run("read_clock"))[0]["now"]
+    return now
+
+
 class Which(msgspec.Struct, frozen=True):
     """What the command line said. Moments may still be durations: only the database knows what time it is."""
 
@@ -57,7 +63,7 @@ class Which(msgspec.Struct, frozen=True):
     async def resolve(self, client: Client) -> DeadFilter:
         now: datetime | None = None
         if isinstance(self.since, timedelta) or isinstance(self.until, timedelta):
-            now = (await client.run("read_clock"))[0]["now"]
+            now = await clock(client)
 
         def at(value: datetime | timedelta | None) -> datetime | None:
             return now - value if isinstance(value, timedelta) and now is not None else value  # type: ignore[return-value]

@@ -21,7 +21,6 @@ from pgqueue.cli.common import (
     say,
     seconds,
     spare_collections,
-    working_directory_on_path,
 )
 from pgqueue.cli.files import raise_file_limit
 from pgqueue.cli.signals import Stop
@@ -31,6 +30,7 @@ from pgqueue.error_text import name_of
 from pgqueue.errors import SchemaError, SettingsError, TaskError
 from pgqueue.reasons import reason
 from pgqueue.settings import Settings
+from pgqueue.start import working_directory_last
 from pgqueue.task import load_tasks
 from pgqueue.telemetry import configure_logging
 from pgqueue.worker.attempt import task_factory
@@ -77,7 +77,7 @@ def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str |
 
 def work(settings: Settings, stop: Stop) -> int:
     """Runs a worker and ends the process with its exit code. Does not wait for handlers that do not end."""
-    working_directory_on_path()
+    working_directory_last()
     try:
         _ = settings.conninfo
         tasks, homes = load_tasks(settings.modules)
