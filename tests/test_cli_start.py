@@ -25,7 +25,8 @@ from tests.scene import until
 
 
 def environment(kind: str, url: str, **more: str) -> dict[str, str]:
-    return clean_environment(url_for(kind, url), **more)
+    # Without what the tests listen with, which would put a file of theirs in place of a closed stream.
+    return clean_environment(url_for(kind, url), **more) | {"PYTHONPATH": ""}
 
 
 CLOSED = ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]
@@ -100,7 +101,7 @@ async def test_files_in_the_working_directory_do_not_stand_in_for_modules(
     for name in TRAPS:
         (tmp_path / name).write_text("import os; os._exit(77)\n")
     (tmp_path / "mine.py").write_text("raise SystemExit(66)\n")
-    env = environment("worker", database_url) | {"PGQUEUE_MODULES": "mine", "PYTHONPATH": ""}
+    env = environment("worker", database_url) | {"PGQUEUE_MODULES": "mine"}
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, timeout=60, check=False)
     # The application's own module is found all the same, and ended these.
     expected = 0 if "--help" in command or "--plan" in command else 66

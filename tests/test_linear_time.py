@@ -16,6 +16,7 @@ from pgqueue.job import Job
 from pgqueue.settings import Settings
 from pgqueue.task import task
 from pgqueue.telemetry import ADDRESS, clean
+from tests.api import ADMIN, SIGN_IN, SIGNIN, open_api
 from tests.factories import sql
 from tests.patterns import parsers, patterns
 from tests.scene import published, until, working
@@ -89,6 +90,17 @@ def test_no_half_of_a_secret_is_left_where_a_text_is_cut(length: int, keep: Any,
 
 
 HOSTILE = "a@" + "." * 70
+
+
+async def test_a_request_full_of_it_is_answered(settings: Settings) -> None:
+    async with open_api(settings) as api:
+        for name in ("jobId", "userId", "name", "userAgent", "provider"):
+            answer = await api.post(SIGNIN, json=SIGN_IN | {"jobId": f"of-{name}", "userId": f"of-{name}", name: HOSTILE})
+            assert answer.status_code == 202
+            answer = await api.get(f"/api/jobs/{answer.json()['jobId']}")
+            assert answer.status_code == 200
+        answer = await api.post("/api/jobs", json={"type": HOSTILE, "delay": HOSTILE, "payload": {}}, headers=ADMIN)
+        assert answer.status_code == 400
 
 
 async def test_a_job_called_so_is_done_and_harms_no_other(connection: AsyncConnection[Any], settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue.settings import Settings
-from pgqueue.telemetry import HumanFormatter, JsonFormatter, clean, mask, mask_address
+from pgqueue.telemetry import LONGEST, Handler, HumanFormatter, JsonFormatter, clean, mask, mask_address
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,17 @@ def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: 
         (r"password='it\'s b' port=1", "password='***' port=1"),
         ("PGQUEUE_ADMIN_TOKENS=abc,def HOST=x", "PGQUEUE_ADMIN_TOKENS=*** HOST=x"),
         ("api_tokens=('abc', 'def'), open=False", "api_tokens=***, open=False"),
+        (r'{\"password\": \"hunter2\", \"x\": 1}', r'{\"password\": \"***\", \"x\": 1}'),
+        ("password%3Dhunter2", "password%3D***"),
+        ("%22api_key%22%3A%22hunter2%22", "%22api_key%22%3A%22***%22"),
+        ("pwd: hunter2", "pwd: ***"),
+        ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+        ("private_key='hunter2'", "private_key='***'"),
+        ("Authorization: Basic aHVudGVyMg==", "Authorization: Basic ***"),
+        ("postgresql://bob:hunt?er#2@db/x?password=hunter2", "postgresql://bob:***@db/x?password=***"),
+        ("postgresql://bob:hun@ter2@db.internal/x", "postgresql://bob:***@db.internal/x"),
+        ("password='hunt\rer2' x", "password='***' x"),
+        ("tokens=(hunter2, hunter3", "tokens=***"),
         ("the token has expired", "the token has expired"),
         ("nothing to hide @ home", "nothing to hide @ home"),
     ],
@@ -140,3 +152,54 @@ def test_an_exception_is_logged_masked() -> None:
         text = formatter.format(made)
         assert "ana.maria" not in text
         assert "a***@example.com" in text
+
+
+HIDDEN = "".join(map(chr, [*range(32), *range(127, 160), 0xAD, 0x200B, 0x200E, 0x2028, 0x202E, 0x2066, 0xFEFF, 0xE0041]))
+
+
+def test_no_character_of_a_log_line_controls_a_terminal_or_hides() -> None:
+    for formatter in (JsonFormatter(), HumanFormatter()):
+        line = formatter.format(record("Job %s failed: %s", f"j{HIDDEN}", HIDDEN, jobId=f"j{HIDDEN}", note=[HIDDEN]))
+        assert not set(line) & set(HIDDEN)
+    entry = json.loads(JsonFormatter().format(record("Job %s failed", HIDDEN, note=[HIDDEN])))
+    assert (entry["message"], entry["note"]) == (f"Job {HIDDEN} failed", [HIDDEN])
+
+
+FORGED = "j\n12:00:00 Job admin completed"
+
+
+def test_only_the_program_begins_a_line_of_the_log() -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError as error:
+        failed = record("it failed: %s", error)
+        failed.exc_info = (type(error), error, error.__traceback__)
+    for made in (record("got %s", FORGED), record(FORGED), record("two lines\n%s\nof ours", FORGED), record("%(x)s", {"x": FORGED}), failed):
+        at_the_margin = [line for line in HumanFormatter().format(made).split("\n") if not line.startswith("  ")]
+        assert len(at_the_margin) == 1
+    assert HumanFormatter().format(record("one\n%s", "two")).split("\n")[1:] == ["  two"]
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("ana.maria@example.com")
+
+
+def test_what_cannot_be_shown_is_logged_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    for formatter in (JsonFormatter(), HumanFormatter()):
+        line = formatter.format(record("%d of %s", "ana.maria@example.com", Unspeakable(), one=Unspeakable(), deep=loop))
+        assert "cannot be shown" in line
+        assert "ana.maria" not in line
+    handler = Handler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(missing)s"))
+    handler.handle(record("ana.maria@example.com"))
+    assert capsys.readouterr().err == "a line of pgqueue.worker could not be logged (ValueError)\n"
+
+
+def test_a_line_is_no_longer_than_a_page_or_two_whatever_it_is_given() -> None:
+    huge = "x" * 3_000_000
+    made = record("got %s", huge, note=huge, more={"a": [huge]})
+    assert len(JsonFormatter().format(made)) < 4 * LONGEST
+    assert len(HumanFormatter().format(made)) < 2 * LONGEST
