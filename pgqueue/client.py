@@ -16,7 +16,7 @@ from pgqueue.database import Parameters
 from pgqueue.durations import Duration, duration
 from pgqueue.errors import InvalidJob, JobNotFound, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, json_text, parameters, queue_of, with_id
+from pgqueue.offers import bulk_parameters, filter_parameters, json_text, parameters, queue_of, with_id
 from pgqueue.pool import open_pool
 from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
@@ -204,7 +204,7 @@ class Client(Caller):
         if dry_run:
             return Replayed(0, matched, matched, True)
         spacing = timedelta(seconds=1 / rate)
-        rows = await self.run("replay_jobs", msgspec.structs.asdict(which) | {"limit": most, "spacing": spacing})
+        rows = await self.run("replay_jobs", filter_parameters(which) | {"limit": most, "spacing": spacing})
         retried = int(rows[0]["replay_jobs"])
         return Replayed(retried, max(matched, retried), max(matched - retried, 0), False)
 
@@ -214,13 +214,13 @@ class Client(Caller):
         """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
         dead_at, last = cursor or (None, None)
         rows = await self._run_readable(
-            "list_dead_jobs", msgspec.structs.asdict(which) | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
+            "list_dead_jobs", filter_parameters(which) | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
         )
         return [view_from(row) for row in rows]
 
     async def count_dead(self, which: DeadFilter = EVERYTHING) -> int:
         """How many dead jobs pass the filter; counting stops at 100,000."""
-        rows = await self.run("count_dead_jobs", msgspec.structs.asdict(which))
+        rows = await self.run("count_dead_jobs", filter_parameters(which))
         return int(rows[0]["count"])
 
     async def delete_dead(self, job_id: str) -> None:

@@ -1,12 +1,13 @@
 """The job types that this service knows, and the one translation of what callers post into jobs."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
+from pgqueue.durations import duration
 from pgqueue.job import AnyJob, NewJob
 from pgqueue.offers import EARLIEST, LATEST
 from pgqueue.settings import Settings
@@ -63,6 +64,7 @@ class Catalog:
                 queue=identifying("queue", request.queue, LONGEST_NAME) if request.queue else None,
                 priority=request.priority,
                 run_after=_run_after(request.run_after),
+                delay=_delay(request),
                 max_attempts=request.max_attempts,
                 filled=filled,
             )
@@ -127,6 +129,17 @@ def _storable(value: Any) -> Any:
 
 def _sign_in_id(user_id: str) -> str:
     return f"signin-{user_id}-{int(datetime.now(UTC).timestamp() * 1000)}-{uuid4()}"
+
+
+def _delay(request: EnqueueRequest) -> timedelta | None:
+    if request.delay is None or request.delay == "":
+        return None
+    if request.run_after:
+        raise ValueError("runAfter and delay say the same: give one of them")
+    try:
+        return duration(request.delay)
+    except ValueError as error:
+        raise ValueError(f"delay: {error}") from None
 
 
 def _run_after(text: str | None) -> datetime | None:

@@ -5,9 +5,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from uuid import UUID
 
+from pgqueue.client import MOST_AT_ONCE
 from pgqueue.job import DeadFilter, JobView
 from service.answers import DeadJob, DeadPage
 from service.jobs.members import moment
+from service.long_body import LongBody
+from service.patience import Turns
 from service.problems import Refusal
 from service.schemas import RetryBatchRequest
 
@@ -35,6 +38,21 @@ def dead_filter(
         _time("until", until),
         job_ids,
     )
+
+
+async def read_batch(body: bytes) -> RetryBatchRequest:
+    """Refusal 400 or 413."""
+    long, turns = LongBody(body, RetryBatchRequest, "ids"), Turns()
+    ids: list[str] = []
+    for one in long.items():
+        await turns.pause()
+        if not isinstance(one, str):
+            raise Refusal(400, f"ids[{len(ids)}]: not a job id")
+        if len(ids) == MOST_AT_ONCE:
+            raise Refusal(400, f"ids must hold 1 to {MOST_AT_ONCE} job ids")
+        ids.append(one)
+    batch: RetryBatchRequest = long.whole(ids)
+    return batch
 
 
 def batch_filter(batch: RetryBatchRequest) -> DeadFilter:

@@ -1,8 +1,9 @@
 """What a handler reads from a request: its JSON, its headers, the job id in its path. What cannot be read is refused here."""
 
-import asyncio
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -18,13 +19,15 @@ from service.strict import decode
 
 T = TypeVar("T")
 
-LARGE = 64 * 1024
-"""Bytes from which on JSON is decoded beside the event loop."""
+NO_OBJECT = "The body must be a JSON object"
 
 LONGEST_JOB_ID = 255
 
 JobId = Annotated[str, PathParameter(name="jobId", description="Percent-encoded, slashes too.")]
 """The segment of the path, still percent-encoded: for `path_id`."""
+
+_LONGEST_NAME = 64
+"""Characters of a name that is not known, in the sentence that says so."""
 
 _MISSING = re.compile("Object missing required field `([^`]*)`")
 
@@ -51,22 +54,36 @@ async def read_body(request: Request[Any, Any, Any], *, may_be_empty: bool = Fal
 async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> Any:
     """The body as plain values; an empty object for an empty one where that is allowed. Refusal 400, 413 or 415."""
     body = await read_body(request, may_be_empty=may_be_empty)
-    return {} if may_be_empty and not body else await decoded(body)
-
-
-async def decoded(body: bytes) -> Any:
-    """What `decode` makes of it. Refusal 400."""
-    return decode(body) if len(body) <= LARGE else await asyncio.to_thread(decode, body)
+    return {} if may_be_empty and not body else decode(body)
 
 
 def shaped(value: Any, shape: type[T], what: str = "The body") -> T:
-    """The plain values as a struct. Refusal 400 says which member is wrong."""
+    """The plain values as a struct. Refusal 400 says which member is wrong, or not known where the shape takes no others."""
     if not isinstance(value, dict):
-        raise Refusal(400, f"{what} must be a JSON object")
+        raise Refusal(400, NO_OBJECT if what == "The body" else f"{what} must be a JSON object")
+    for name in value:
+        known(name, shape)
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
         raise Refusal(400, sentence(error)) from None
+
+
+def known(name: str, shape: Any) -> None:
+    """Refusal 400 when the shape has no such member and takes no others."""
+    names = _members(shape)
+    if names and name not in names:
+        close = get_close_matches(name[:_LONGEST_NAME].lower(), [one.lower() for one in names], 1)
+        meant = next((one for one in names if one.lower() in close), None)
+        advice = f"did you mean {meant}?" if meant else f"known are {', '.join(names)}"
+        raise Refusal(400, f"Unknown member {name[:_LONGEST_NAME]}: {advice}")
+
+
+@cache
+def _members(shape: Any) -> tuple[str, ...]:
+    if not shape.__struct_config__.forbid_unknown_fields:
+        return ()
+    return tuple(field.encode_name for field in msgspec.structs.fields(shape))
 
 
 def sentence(error: msgspec.ValidationError) -> str:

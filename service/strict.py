@@ -3,7 +3,7 @@
 import json
 import math
 import re
-import time
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
@@ -13,68 +13,36 @@ from service.problems import Refusal
 DEEPEST = 64
 """Levels of arrays and objects inside each other that a body may have."""
 
+INVALID = (ValueError, RecursionError, msgspec.DecodeError)
+"""What decoding raises."""
+
 
 def decode(body: bytes) -> Any:
     """The body as plain values. Refusal 400."""
     if not body:
         raise Refusal(400, "The request has no body")
     try:
-        value = _decoder.decode(body.decode("utf-8"))
-        if b"\\ud" in body or b"\\uD" in body:
-            # Half of a surrogate pair, perhaps; the one above does not mind.
-            _validate(body)
-        if body.count(b"[") + body.count(b"{") > DEEPEST:
-            _measure(value, DEEPEST - 1)
-    except (ValueError, RecursionError, msgspec.DecodeError) as error:
-        raise _refusal(error) from None
+        text = body.decode("utf-8")
+        value = decoder.decode(text)
+        check(text, DEEPEST)
+    except INVALID as error:
+        raise invalid(error) from None
     return value
 
 
-class Items:
-    """The items of an array that is a member of the body, decoded when they are asked for: whoever sends millions is refused
-    before they are all there."""
-
-    def __init__(self, array: str) -> None:
-        self._text = array
-        self._at = _after_space(array, 1)
-
-    @classmethod
-    def of(cls, body: bytes, member: str) -> "Items | None":
-        """None when the body is no object with such a member, or is not JSON. What stands around it is checked: Refusal 400."""
+def check(text: str, levels: int) -> None:
+    """What decoding does not mind: half of a surrogate pair, and too many levels. Raises one of INVALID."""
+    if "\\ud" in text or "\\uD" in text:
         try:
-            array = bytes(_members(body)[member])
-        except (msgspec.DecodeError, RecursionError, KeyError):
-            return None
-        if not array.startswith(b"["):
-            return None
-        # Of a member that comes twice the last one was kept: without that one, both names are still there to be seen.
-        before, _, after = body.rpartition(array)
-        decode(before + b"[]" + after)
-        return cls(array.decode("utf-8"))
-
-    def some(self, seconds: float) -> list[Any]:
-        """The next ones, as many as can be read in that time; none at the end. One that is refused is a Refusal, and the last."""
-        found: list[Any] = []
-        until = time.monotonic() + seconds
-        while self._text[self._at] != "]" and (not found or time.monotonic() < until):
-            try:
-                found.append(self._next())
-            except (ValueError, RecursionError) as error:
-                self._at = len(self._text) - 1
-                found.append(_refusal(error))
-        return found
-
-    def _next(self) -> Any:
-        text, start = self._text, self._at
-        value, end = _decoder.raw_decode(text, start)
-        if text.count("[", start, end) + text.count("{", start, end) > DEEPEST - 2:
-            _measure(value, DEEPEST - 3)
-        end = _after_space(text, end)
-        self._at = end if text[end] == "]" else _after_space(text, end + 1)
-        return value
+            _validate(text)
+        except msgspec.DecodeError:
+            raise msgspec.DecodeError("half of a surrogate pair stands alone") from None
+    if text.count("[") + text.count("{") > levels and _depth(text) > levels:
+        raise RecursionError
 
 
-def _refusal(error: Exception) -> Refusal:
+def invalid(error: Exception) -> Refusal:
+    """The answer to one of INVALID."""
     if isinstance(error, RecursionError):
         return Refusal(400, f"The body is nested too deeply: at most {DEEPEST} levels")
     return Refusal(400, f"The body is not valid JSON: {error}")
@@ -98,21 +66,14 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
+decoder = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = re.compile(r"[^\[\]{}]+")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _validate = msgspec.json.Decoder().decode
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_space = re.compile(r"[ \t\r\n]*")
 
 
-def _after_space(text: str, at: int) -> int:
-    found = _space.match(text, at)
-    return found.end() if found else at
-
-
-def _measure(value: Any, levels: int) -> None:
-    if levels < 0:
-        raise RecursionError
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        if isinstance(one, dict | list):
-            _measure(one, levels - 1)
+def _depth(text: str) -> int:
+    """Levels of arrays and objects inside each other. text: valid JSON."""
+    brackets = _NO_BRACKETS.sub("", _STRING.sub("", text))
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

@@ -171,6 +171,12 @@ def no_time(value: Any) -> bool:
     return value is None or value == ""
 
 
+def a_delay(value: Any) -> bool:
+    """Seconds; none of the texts is a duration."""
+    number = type(value) in (int, float) and 0 <= value <= 100 * 365 * 86400
+    return number or value is None or value == ""
+
+
 def whole(low: int, high: int) -> Rule:
     return lambda value: value is None or (type(value) is int and low <= value <= high)
 

@@ -37,10 +37,19 @@ class TestSendEmail:
         for _ in range(12):
             assert (await api.post("/api/admin/send-email", json=EMAIL)).status_code == 202
 
-    @pytest.mark.parametrize("missing", [{}, EMAIL | {"to": ""}, EMAIL | {"subject": " "}, EMAIL | {"body": "\0"}])
-    async def test_missing_members(self, api: httpx.AsyncClient, missing: dict[str, str]) -> None:
-        body = problem(await api.post("/api/admin/send-email", json=missing), 400)
-        assert body["error"] == "Missing required fields: to, subject, body"
+    @pytest.mark.parametrize(
+        ("posted", "missing"),
+        [
+            ({}, ""),
+            (EMAIL | {"to": ""}, ": to is missing"),
+            (EMAIL | {"subject": " "}, ": subject is missing"),
+            (EMAIL | {"body": "\0"}, ": body is missing"),
+            ({"to": "a@example.com"}, ": subject and body are missing"),
+        ],
+    )
+    async def test_missing_members(self, api: httpx.AsyncClient, posted: dict[str, str], missing: str) -> None:
+        body = problem(await api.post("/api/admin/send-email", json=posted), 400)
+        assert body["error"] == "Missing required fields: to, subject, body" + missing
 
     async def test_an_address_that_is_none(self, api: httpx.AsyncClient) -> None:
         body = problem(await api.post("/api/admin/send-email", json=EMAIL | {"to": "a@x.com,b@x.com"}), 400)

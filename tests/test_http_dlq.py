@@ -216,6 +216,21 @@ class TestRetryingMany:
         assert answer == {"retried": 2, "matched": 2, "remaining": 0, "dryRun": False}
         assert await listed(api) == ["b"]
 
+    async def test_by_ids_of_any_letters(self, api: httpx.AsyncClient, connection: Connection) -> None:
+        odd = ['a"b', "a\\b", 'a\\"', "a,b", "{a}", "{", "}", "NULL", " a ", "'", "a''b", "é", "%s", "\\\\", '""', "😀"]
+        for job_id in [*odd, "other"]:
+            await a_dead_job(connection, job_id)
+        assert (await self.batch(api, ids=odd, dryRun=True))["matched"] == len(odd)
+        assert (await self.batch(api, ids=odd))["retried"] == len(odd)
+        assert await listed(api) == ["other"]
+
+    async def test_a_body_of_many_ids_is_checked_as_it_is_read(self, api: httpx.AsyncClient, connection: Connection) -> None:
+        await a_dead_job(connection, "a")
+        many = [f"{number:0>250}" for number in range(9_999)] + ["a"]
+        assert (await self.batch(api, ids=many))["retried"] == 1
+        for ids, sentence in (([*many, "b"], "1 to 10000"), (["a", 7], "ids[1]"), (["a", "x" * 70_000], "ids[1]"), ([], "ids")):
+            assert sentence in problem(await api.post(f"{DLQ}/retry-batch", json={"ids": ids}), 400)["error"]
+
     async def test_by_what_they_have_in_common(self, api: httpx.AsyncClient, connection: Connection) -> None:
         await a_dead_job(connection, "a", error="Connection refused")
         await a_dead_job(connection, "b")

@@ -27,6 +27,9 @@ Connection = AsyncConnection[Any]
 JSON = {"Content-Type": "application/json"}
 POSTS = [SIGNIN, "/api/jobs", "/api/jobs/bulk", "/api/admin/send-email", "/api/admin/dlq/retry-batch", "/api/admin/dlq/retry/x"]
 
+JOB = {"type": "user.signin.notification", "payload": SIGN_IN}
+EMAIL = {"to": "someone@example.com", "subject": "Subject", "body": "Body"}
+
 NOT_JSON = {
     "empty": b"",
     "space": b" ",
@@ -78,6 +81,15 @@ async def test_json_of_the_wrong_shape(api: httpx.AsyncClient, path: str) -> Non
         assert problem(await api.post(path, content=body, headers=JSON), 400)["error"] == "The body must be a JSON object"
 
 
+@pytest.mark.parametrize("path", POSTS[1:])
+async def test_members_that_nobody_knows(api: httpx.AsyncClient, connection: Connection, path: str) -> None:
+    fine = {"/api/jobs": JOB, "/api/jobs/bulk": {"jobs": [JOB]}, "/api/admin/send-email": EMAIL}.get(path, {})
+    for name in ("colour", "Payload_", "uniqueKey", "", "\u202e", "__proto__"):
+        error = problem(await api.post(path, json=fine | {name: None}), 400)["error"]
+        assert error.startswith(f"Unknown member {name.replace(chr(0x202E), '')}: "), error
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 0
+
+
 @pytest.mark.parametrize("path", POSTS)
 async def test_other_types_of_content(api: httpx.AsyncClient, path: str) -> None:
     for content_type in (
@@ -118,9 +130,25 @@ class TestSize:
         problem(await api.post(SIGNIN, content=endless(), headers=JSON), 413)
 
     async def test_16_mib_for_many(self, api: httpx.AsyncClient) -> None:
-        padding = {"type": "user.signin.notification", "payload": SIGN_IN | {"unknown": "x" * 60_000}}
+        padding = JOB | {"payload": SIGN_IN | {"unknown": "x" * 60_000}}
         assert (await api.post("/api/jobs/bulk", json={"jobs": [padding] * 100})).status_code == 202
         problem(await api.post("/api/jobs/bulk", json={"jobs": [padding] * 280}), 413)
+
+    async def test_64_kib_for_each_of_many(self, api: httpx.AsyncClient, connection: Connection) -> None:
+        def padded(size: int, **more: Any) -> dict[str, Any]:
+            job = JOB | {"payload": SIGN_IN | {"unknown": ""}} | more
+            job["payload"]["unknown"] = "x" * (size - len(json.dumps(job, ensure_ascii=False).encode()))
+            return job
+
+        def bulk(*jobs: Any) -> bytes:
+            return json.dumps({"jobs": jobs}, ensure_ascii=False).encode()
+
+        large = padded(65536)
+        assert (await api.post("/api/jobs/bulk", content=bulk(JOB, large, JOB), headers=JSON)).status_code == 202
+        for large in (padded(65537), padded(12_000_000), padded(65537, jobId="x" * 200)):
+            refused = problem(await api.post("/api/jobs/bulk", content=bulk(JOB, large, JOB), headers=JSON), 400)
+            assert (refused["index"], refused["error"]) == (1, "jobs[1]: it is longer than 64 KiB")
+        assert await value(connection, "SELECT count(*) FROM job_logs") == 3
 
 
 NASTY = [

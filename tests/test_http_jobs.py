@@ -93,6 +93,20 @@ class TestAJobOfAnyType:
             (a_sign_in(runAfter="tomorrow"), "runAfter must be a date and time"),
             (a_sign_in(runAfter="9999-06-01T00:00:00Z"), "runAfter must be between the years 1970 and 9998"),
             (a_sign_in(runAfter="1969-12-31T23:59:59Z"), "runAfter must be between the years 1970 and 9998"),
+            (a_sign_in(delay="soon"), "delay: not a duration"),
+            (a_sign_in(delay="101y"), "delay: not a duration"),
+            (a_sign_in(delay=-1), "delay: a duration is between"),
+            (a_sign_in(delay="40000d"), "delay: a duration is between"),
+            (a_sign_in(delay=True), "delay: expected"),
+            (a_sign_in(delay=["1h"]), "delay: expected"),
+            (a_sign_in(delay="1h", runAfter="2099-01-01T00:00:00Z"), "runAfter and delay say the same"),
+            (a_sign_in(delay=0, runAfter="2099-01-01T00:00:00Z"), "runAfter and delay say the same"),
+            (a_sign_in(dealy="1h"), "Unknown member dealy: did you mean delay?"),
+            (a_sign_in(run_after="2099-01-01T00:00:00Z"), "Unknown member run_after: did you mean runAfter?"),
+            (a_sign_in(RunAfter="2099-01-01T00:00:00Z"), "Unknown member RunAfter: did you mean runAfter?"),
+            (a_sign_in(maxattempts=1), "Unknown member maxattempts: did you mean maxAttempts?"),
+            (a_sign_in(colour="red"), "Unknown member colour: known are type, payload, jobId"),
+            (a_sign_in(**{"x" * 60_000: 1}), "Unknown member x"),
             (a_sign_in(queue="a\nb"), "queue must not contain control characters"),
             (a_sign_in(jobId=7), "jobId"),
             ({"type": "limited", "payload": None}, "userId is required: limited has a limit per user"),
@@ -105,6 +119,17 @@ class TestAJobOfAnyType:
         assert sentence in problem(await api.post("/api/jobs", json=job), 400)["error"]
         assert sentence in problem(await api.post("/api/jobs/bulk", json={"jobs": [job]}), 400)["error"] or job == []
         assert await value(connection, "SELECT count(*) FROM job_logs") == 0
+
+    @pytest.mark.parametrize(
+        ("delay", "seconds"), [("1h", 3600), (90, 90), (0.5, 0.5), ("2d", 172_800), (0, 0), ("", 0), (None, 0)]
+    )
+    async def test_a_delay_counts_from_now(
+        self, api: httpx.AsyncClient, connection: Connection, delay: Any, seconds: float
+    ) -> None:
+        assert (await api.post("/api/jobs", json=a_sign_in(delay=delay))).status_code == 202
+        assert (await api.post("/api/jobs/bulk", json={"jobs": [a_sign_in(delay=delay)]})).status_code == 202
+        rows = await sql(connection, "SELECT extract(epoch FROM run_after - created_at)::float AS later FROM job_logs")
+        assert [row["later"] for row in rows] == [pytest.approx(seconds, abs=2)] * 2
 
     async def test_another_limited_type_has_a_sentence_of_its_own(self, api: httpx.AsyncClient) -> None:
         job = {"type": "limited", "payload": 1, "userId": "u1"}

@@ -61,9 +61,22 @@ async def test_two_identical_posts_without_an_id_are_two_sign_ins(api: httpx.Asy
     assert await value(connection, "SELECT count(*) FROM job_logs") == 2
 
 
-@pytest.mark.parametrize("missing", [{}, {"userId": "u1"}, {"userId": "", "email": "a@example.com", "name": "A"}])
-async def test_missing_members_get_the_old_sentence(api: httpx.AsyncClient, missing: dict[str, str]) -> None:
-    assert problem(await api.post(SIGNIN, json=missing), 400)["error"] == "Missing required fields: userId, email, name"
+@pytest.mark.parametrize(
+    ("posted", "missing"),
+    [
+        ({}, ""),
+        ({"provider": "x"}, ""),
+        ({"userId": "u1"}, ": email and name are missing"),
+        (SIGN_IN | {"userId": ""}, ": userId is missing"),
+        (SIGN_IN | {"email": None}, ": email is missing"),
+        (SIGN_IN | {"name": " \0"}, ": name is missing"),
+    ],
+)
+async def test_missing_members_get_the_old_sentence_and_then_which(
+    api: httpx.AsyncClient, posted: dict[str, str], missing: str
+) -> None:
+    sentence = "Missing required fields: userId, email, name"
+    assert problem(await api.post(SIGNIN, json=posted), 400)["error"] == sentence + missing
 
 
 @pytest.mark.parametrize(

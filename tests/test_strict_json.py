@@ -1,5 +1,6 @@
 """JSON that means one thing only; and many items of it taken apart before any of them is read."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import settings as chosen
 from hypothesis import strategies as st
 
+from service.long_body import LONGEST, LongBody
 from service.problems import Refusal
-from service.strict import DEEPEST, Items, decode
+from service.schemas import Strict
+from service.strict import DEEPEST, decode, decoder
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=10),
@@ -18,23 +21,30 @@ anything = st.recursive(
 )
 
 
-def items_of(body: bytes, seconds: float = 1.0) -> list[Any] | None:
-    found = Items.of(body, "jobs")
-    if found is None:
-        return None
-    items: list[Any] = []
-    while some := found.some(seconds):
-        items += some
-    return items
+class Body(Strict):
+    jobs: Any
+    other: Any = None
+    more: Any = None
+
+
+def items_of(body: bytes) -> list[Any] | None:
+    """None when there is no array. What is around the items is checked too."""
+    long = LongBody(body, Body, "jobs")
+    items = list(long.items())
+    jobs = long.whole(items).jobs
+    return jobs if isinstance(jobs, list) else None
 
 
 @chosen(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(["jobs", "other", "more"]), anything, max_size=3), st.booleans(), st.booleans())
 def test_the_items_are_those_of_the_array(body: dict[str, Any], spaces: bool, escapes: bool) -> None:
     text = json.dumps(body, ensure_ascii=escapes, indent=2 if spaces else None)
-    jobs = body.get("jobs")
-    for seconds in (0, 1):
-        assert items_of(text.encode(), seconds) == (jobs if isinstance(jobs, list) else None)
+    if "jobs" in body:
+        jobs = body["jobs"]
+        assert items_of(text.encode()) == (jobs if isinstance(jobs, list) else None)
+    else:
+        with pytest.raises(Refusal, match="Missing required field: jobs"):
+            items_of(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -55,7 +65,7 @@ def test_the_items_are_those_of_the_array(body: dict[str, Any], spaces: bool, es
 )
 def test_what_is_wrong_around_the_items_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal):
-        items_of(body) or decode(body)
+        items_of(body)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +91,33 @@ def test_what_means_two_things_or_none_is_refused(body: bytes) -> None:
         decode(body)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"jobs": {}}', b'{"jobs": [1]', b'{"jobs": [1]} x', b'{"jobs": "[1]"}'])
-def test_what_has_no_items_is_left_to_somebody_who_says_why(body: bytes) -> None:
-    assert Items.of(body, "jobs") is None
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "no body"),
+        (b"[]", "must be a JSON object"),
+        (b"17", "must be a JSON object"),
+        (b"[1", "not valid JSON"),
+        (b"{}", "Missing required field: jobs"),
+        (b'{"jobs": [1]', "not valid JSON"),
+        (b'{"jobs": [1', "not valid JSON"),
+        (b'{"jobs": [1]} x', "not valid JSON"),
+        (b'{"jobs": [1],}', "not valid JSON"),
+        (b'{"jobs": [1,]}', "not valid JSON"),
+        (b'{"jobs": [1 2]}', "not valid JSON"),
+        (b'{"jobs" [1]}', "not valid JSON"),
+        (b"{jobs: [1]}", "not valid JSON"),
+        (b'{"jobs": [1], "other": "\xff"}', "not valid JSON"),
+        (b'{"jobs": ["\xd0"]}', "not valid JSON"),
+        (b'{"jobs": [1], "othre": 2}', "Unknown member othre: did you mean other?"),
+        (b'{"x": [' + b"1," * 1_000_000, "Unknown member x: known are jobs, other, more"),
+        (b"[" + b"1," * 1_000_000, "must be a JSON object"),
+    ],
+)
+def test_what_is_no_body_with_items(body: bytes, sentence: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        items_of(body)
+    assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +131,66 @@ def test_what_has_no_items_is_left_to_somebody_who_says_why(body: bytes) -> None
     ],
 )
 def test_an_item_that_is_refused_comes_after_those_before_it(item: bytes, sentence: str) -> None:
-    first, second, refused = items_of(b'{"jobs": [1, {"b": []}, ' + item + b", 4]}") or []
-    assert (first, second) == (1, {"b": []})
-    assert sentence in str(refused)
+    items = LongBody(b'{"jobs": [1, {"b": []}, ' + item + b", 4]}", Body, "jobs").items()
+    assert (next(items), next(items)) == (1, {"b": []})
+    with pytest.raises(Refusal, match=rf"jobs\[2\]: .*{sentence}") as refused:
+        next(items)
+    assert refused.value.index == 2
 
 
-def test_no_more_items_are_read_than_there_is_time_for() -> None:
-    items = Items.of(b'{"jobs": [1, 2, 3]}', "jobs")
-    assert items is not None
-    assert [items.some(0) for _ in range(4)] == [[1], [2], [3], []]
+FITS = LONGEST - len(b'{"a":""}')
+
+
+@pytest.mark.parametrize(
+    "inside", [b"x" * FITS, b"\xd0\x96" * (FITS // 2), b"\xf0\x9f\x98\x80" * (FITS // 4), b'\\"' * (FITS // 2), b"[" * FITS]
+)
+@pytest.mark.parametrize("before", [b"", b" " * 200_000, b'{"a":"' + b"x" * 60_000 + b'"},' * 1])
+def test_an_item_may_be_as_large_as_a_body_and_no_larger(inside: bytes, before: bytes) -> None:
+    fits, exceeds = (b'{"jobs":[' + before + b'{"a":"' + inside + more + b'"},1]}' for more in (b"", b"\\\\" * 5))
+    found = items_of(fits)
+    assert found
+    assert found[-2:] == [json.loads(b'{"a":"' + inside + b'"}'), 1]
+    index = len(found) - 2
+    with pytest.raises(Refusal, match=rf"jobs\[{index}\]: it is longer than 64 KiB") as refused:
+        items_of(exceeds)
+    assert (refused.value.status, refused.value.index) == (400, index)
+
+
+MANY = 12 * 1024 * 1024
+LONG = {
+    "a string": b'"' + b"x" * MANY + b'"',
+    "a string of escapes": b'"' + b"\\u0416" * (MANY // 6) + b'"',
+    "a string without end": b'"' + b"x" * MANY,
+    "numbers": b"[" + b"1," * (MANY // 2) + b"1]",
+    "digits": b"1" * MANY,
+    "objects": b"[" + b"{}," * (MANY // 3) + b"{}]",
+    "members": b"{" + b",".join(b'"%d":1' % n for n in range(MANY // 16)) + b"}",
+    "depth": b"[" * MANY,
+    "texts": b"[" + b'"",' * (MANY // 3) + b'""]',
+    "words": b"[" + b"null," * (MANY // 5) + b"null]",
+    "emoji": b'"' + "😀".encode() * (MANY // 4) + b'"',
+}
+
+
+@pytest.mark.parametrize("long", LONG.values(), ids=LONG)
+@pytest.mark.parametrize(
+    "around", [b'{"jobs":[1,%b]}', b'{"jobs":[1,{"a":%b}]}', b'{"other":%b,"jobs":[1]}', b'{"jobs":%b}', b"%b"]
+)
+def test_the_decoder_never_gets_much_at_once(long: bytes, around: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it works nothing else does."""
+    given = []
+
+    class Watched(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            given.append(len(s) - idx)
+            return decoder.raw_decode(s, idx)
+
+    monkeypatch.setattr("service.long_body.decoder", Watched())
+    items = LongBody(around.replace(b"%b", long), Body, "jobs").items()
+    with contextlib.suppress(Refusal):
+        for _ in range(20_000):
+            next(items, None)
+    assert max(given, default=0) <= 2 * LONGEST
 
 
 @pytest.mark.parametrize(

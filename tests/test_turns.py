@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from pgqueue.job import NewJob
@@ -65,6 +66,29 @@ async def test_others_get_their_turn_while_a_client_makes_many_jobs_ready() -> N
     with turnings() as loop:
         await bulk_parameters([NewJob("anything", {}) for _ in range(1000)])
         assert loop.count >= 9
+
+
+async def test_large_jobs_are_made_ready_one_by_one() -> None:
+    """What is many nothings takes the longest."""
+    with turnings() as loop:
+        await bulk_parameters([NewJob("anything", [None] * 14_000) for _ in range(20)])
+        assert loop.count >= 19
+
+
+async def test_of_the_jobs_of_a_long_body_only_the_text_is_kept(settings: Settings) -> None:
+    """As objects they would take twenty times the room, and their end a second."""
+    jobs = [{"type": "anything", "payload": [{}] * 100} for _ in range(3)]
+    async with open_api(settings, modules=("service.jobs", "tests.some_tasks")) as api:
+        desk, read = api._transport.app.state.desk, []
+        offered = desk.offer_all
+
+        async def watched(jobs: list[NewJob], request: Any) -> Any:
+            read.extend(jobs)
+            return await offered(jobs, request)
+
+        desk.offer_all = watched
+        assert (await api.post("/api/jobs/bulk", json={"jobs": jobs}, headers=ADMIN)).status_code == 202
+    assert all(isinstance(job.payload, msgspec.Raw) for job in read)
 
 
 async def test_work_whose_time_is_over_is_given_up_at_its_next_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from litestar import Controller, Request, delete, get, post
 
 from service.answers import Accepted, DeadPage, ReplayAnswer
-from service.dead_letters import batch_filter, dead_filter, page, page_size, read_cursor
+from service.dead_letters import batch_filter, dead_filter, page, page_size, read_batch, read_cursor
 from service.desk import Desk
 from service.openapi import query, refusals, takes
 from service.reports import ErrorGroup, ErrorGroups, plain
-from service.requests import JobId, last_of_path, path_id, read_json, shaped
+from service.requests import JobId, last_of_path, path_id, read_body, read_json, shaped
 from service.schemas import MOMENT, NO_NUL, RetryBatchRequest, RetryRequest
 
 
@@ -67,7 +67,7 @@ class DeadLetters(Controller):
     async def retry_batch(self, request: Request[Any, Any, Any]) -> ReplayAnswer:
         """Sends dead jobs back, the longest dead first, `ratePerSecond` of them a second and at most 10,000 a call."""
         desk: Desk = request.app.state.desk
-        batch = shaped(await read_json(request), RetryBatchRequest)
+        batch = await read_batch(await read_body(request))
         work = desk.client.replay_many(batch_filter(batch), rate=batch.rate_per_second, dry_run=batch.dry_run)
         return ReplayAnswer.of(await desk.patiently(work))
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from pgqueue import Job, task
-from service.jobs.members import identifying, missing, require, require_text
+from service.jobs.members import identifying, require, require_text
 from service.mail.mailer import Mailer
 from service.mail.message import LONGEST_SUBJECT, valid_address
 from service.mail.text import paragraphs
@@ -23,8 +23,7 @@ class CustomEmail(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         body = paragraphs(self.body)
-        if not (self.to and self.subject.strip() and body.strip()):
-            raise ValueError(missing(REQUIRED))
+        require({"to": self.to, "subject": self.subject.strip(), "body": body.strip()}, REQUIRED)
         identifying("subject", self.subject, LONGEST_SUBJECT)
         msgspec.structs.force_setattr(self, "to", valid_address(self.to))
         msgspec.structs.force_setattr(self, "body", body)

@@ -16,15 +16,15 @@ _FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 _LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
-def missing(names: Iterable[str]) -> str:
-    """The sentence for missing members; it always names all that are required, which is what callers match on."""
-    return f"Missing required fields: {', '.join(names)}"
-
-
 def require(sent: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Raises ValueError when one of the members is missing, null or empty."""
-    if any(not sent.get(name) for name in names):
-        raise ValueError(missing(names))
+    """Raises ValueError when one of the members is missing, null or empty. The sentence begins with all that are required, which
+    is what callers match on; then it says which are missing, unless all are."""
+    absent = [name for name in names if not sent.get(name)]
+    if absent:
+        sentence = f"Missing required fields: {', '.join(names)}"
+        if len(absent) < len(names):
+            sentence += f": {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
+        raise ValueError(sentence)
 
 
 def require_text(sent: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from pgqueue import Job, Limit, task
-from service.jobs.members import identifying, missing, moment, require, require_text, written
+from service.jobs.members import identifying, moment, require, require_text, written
 from service.mail.mailer import Mailer
 from service.mail.message import valid_address
 from service.mail.text import shown
@@ -47,8 +47,7 @@ class SignIn(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             "timestamp": self.timestamp or None,
             "locale": shown(self.locale or "", LONGEST_OTHER) or None,
         }
-        if not (self.user_id and self.email and cleaned["name"].strip()):
-            raise ValueError(missing(REQUIRED))
+        require({"userId": self.user_id, "email": self.email, "name": cleaned["name"].strip()}, REQUIRED)
         identifying("userId", self.user_id, LONGEST_USER_ID)
         if cleaned["timestamp"]:
             moment(cleaned["timestamp"])
