@@ -21,7 +21,7 @@ def closed(number: str, what: str, first: str, last: str) -> Guard:
 
 DOORS = [
     closed(LOGS, "tables", "job_logs,", "job_tombstones"),
-    closed(LOGS, "functions", "FUNCTION job_moment(text),", "job_type_change()"),
+    closed(LOGS, "functions", "FUNCTION job_uuid(),", "job_type_change()"),
     closed(ENQUEUE, "types", "TYPE job_ticket,", "job_item"),
     closed(ENQUEUE, "functions", "FUNCTION known_job", "offer_jobs(jsonb)"),
     closed(OPERATE, "types", "TYPE", "job_change"),

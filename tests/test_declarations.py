@@ -52,7 +52,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     },
     **{
         f"{name}={value!r:.20}": (lambda name=name, value=value: task(**{"job_type": "t", name: value})(good), said)
-        for name, said in (("queue", "queue"), ("depends_on", "depends_on"), ("user_from", "user_from"), ("job_type", "job type"))
+        for name, said in (
+            ("queue", "queue"),
+            ("depends_on", "depends_on"),
+            ("user_from", "user_from"),
+            ("job_type", "job type"),
+        )
         for value in (3, "", "x" * 256, "a\nb", "a\0b", "\ud800")
     },
     "no parameter": (lambda: task("t")(lambda: None), "takes one argument, the job"),  # type: ignore[arg-type,misc]
@@ -69,7 +74,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a function as payload": (lambda: task("t")(of(Job[Callable[[], int]])), "cannot be used"),
     "no Job": (lambda: task("t")(of(Renamed)), "write `job: Job[Renamed]`"),
     "an unknown name": (lambda: task("t")(of("Job[Nowhere]")), "name 'Nowhere' is not defined"),
-    "no such member": (lambda: task("t", user_from="nosuch")(of(Job[Renamed])), "is no member of the payload, which has userId"),
+    "no such member": (
+        lambda: task("t", user_from="nosuch")(of(Job[Renamed])),
+        "is no member of the payload, which has userId",
+    ),
     "its name in Python": (lambda: task("t", user_from="user_id")(of(Job[Renamed])), "write user_from='userId'"),
     "a payload without members": (lambda: task("t", user_from="u")(of(Job[list[int]])), "is no JSON object"),
 }
@@ -218,4 +226,3 @@ def test_the_user_is_named_by_a_member_of_any_of_them(kind: Any, member: str) ->
     with pytest.raises(TaskError, match="is no member of the payload"):
         task("t", user_from="nosuch")(of(Job[kind]))
     assert task("t", user_from="anything")(of(Job[dict[str, Any]])).user_from == "anything"
-

@@ -127,6 +127,7 @@ GRAMMAR = {
 
 def calls(source: str) -> set[str]:
     """The functions that a body calls with arguments, and without saying in which schema they are."""
+    source = re.sub(r"\$re\$.*?\$re\$", "'x'", source)
     bare = re.sub(r"--[^\n]*|'(?:[^']|'')*'", lambda found: "" if found[0].startswith("-") else "'x'", source)
     bare = re.sub(r"\b(AS|INTO)\s+\w+\s*\(", " (", bare, flags=re.IGNORECASE)
     found = re.findall(r"(?<![\w.])(\w+)\((?!\s*[)*])", bare)

@@ -219,7 +219,9 @@ async def neighbour(job: Job[Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_every_attempt_ends_and_harms_no_other(connection: Connection, settings: Settings, ending: str, kind: str) -> None:
+async def test_every_attempt_ends_and_harms_no_other(
+    connection: Connection, settings: Settings, ending: str, kind: str
+) -> None:
     do, status, said = ENDINGS[ending]
     handler = of_kind(kind, do)
     row = await beside_neighbours(connection, settings, handler)

@@ -33,7 +33,7 @@ async def test_it_is_shown_with_its_line(database_url: str, tmp_path: Path, comm
     assert "task module broken_tasks cannot be imported" in said
     assert sentence in said
     assert "Traceback" in said or broken == "a syntax error"
-    assert f"broken_tasks.py\", line {line}" in said
+    assert f'broken_tasks.py", line {line}' in said
     assert "pgqueue/modules.py" not in said
 
 

@@ -102,9 +102,9 @@ CREATE TABLE job_logs (
         CHECK (least(created_at, started_at, lease_until, processed_at, dead_at) >= '1970-01-01 00:00:00+00'
                AND greatest(created_at, started_at, lease_until, processed_at, dead_at) < '9999-01-01 00:00:00+00'),
     CONSTRAINT history_is_an_array_kept_by_workers_and_replay_job CHECK (jsonb_typeof(history) = 'array'),
-    CONSTRAINT progress_is_0_to_1_use_job_progress CHECK (progress BETWEEN 0 AND 1),
+    CONSTRAINT progress_is_0_to_1_use_job_progress CHECK (progress BETWEEN 0::real AND 1::real),
     CONSTRAINT lease_is_counted_by_claims_use_cancel_job_to_end_one CHECK (lease BETWEEN 0 AND 4611686018427387904),
-    CONSTRAINT payload_has_at_most_1_mib_keep_large_data_elsewhere CHECK (pg_column_size(payload) <= 1048576)
+    CONSTRAINT payload_has_at_most_1_mib_keep_large_data_elsewhere CHECK (pg_catalog.pg_column_size(payload) <= 1048576)
 ) WITH (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.02,
@@ -273,5 +273,4 @@ CREATE TRIGGER job_type_change BEFORE UPDATE ON job_types FOR EACH ROW WHEN (OLD
 
 REVOKE ALL ON job_logs, job_types, job_queues, job_workers, job_tombstones FROM PUBLIC;
 REVOKE ALL ON FUNCTION job_uuid(), job_uuid_at(timestamptz), job_digest(text, text, jsonb), job_id_hash(text), job_time(timestamptz),
-    job_history(jsonb, jsonb), job_moment(text), job_defaults(), job_admin(), job_type_change()
-    FROM PUBLIC;
+    job_moment(text), job_history(jsonb, jsonb), job_defaults(), job_admin(), job_type_change() FROM PUBLIC;

@@ -18,7 +18,7 @@ from tests.chaos import report
 
 
 def shard(text: str) -> str:
-    """"1/2", as it is given."""
+    """ "1/2", as it is given."""
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 1/2: the first of two parts")
@@ -56,10 +56,16 @@ def _outcome(report: pytest.TestReport) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("dev.py chaos", description="Faults against real processes and a durable Postgres.")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(report.FAULTS)}; all of them when none is named")
+    parser.add_argument(
+        "faults", nargs="*", metavar="FAULT", help=f"{', '.join(report.FAULTS)}; all of them when none is named"
+    )
     parser.add_argument("--size", default="full", help="small, full, or a number between: 0 is small, 1 is full")
     parser.add_argument(
-        "--shard", type=shard, default="1/1", metavar="N/M", help="every M-th test from the N-th on: each part on its own machine"
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="N/M",
+        help="every M-th test from the N-th on: each part on its own machine",
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/chaos"), metavar="DIR", help="where the report goes")
     options = parser.parse_args(arguments)

@@ -127,9 +127,7 @@ class Fleet:
         codes = await asyncio.gather(*(self.stop(member) for member in list(self.members)))
         assert set(codes) <= {0}, codes
 
-    async def drained(
-        self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False
-    ) -> None:
+    async def drained(self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False) -> None:
         """Until every job has ended; what is left is in the error. `hastened`: what waits for a time
         is due at once."""
 

@@ -40,9 +40,7 @@ milliseconds; a pool that waits between two tries waits a second."""
 class Scene:
     """An API, a client and workers at an address, and what ends every connection there is."""
 
-    def __init__(
-        self, site: Site, proxy: Proxy, fleet: Fleet, api: Api, client: Client, standbys: AsyncExitStack
-    ) -> None:
+    def __init__(self, site: Site, proxy: Proxy, fleet: Fleet, api: Api, client: Client, standbys: AsyncExitStack) -> None:
         self.site = site
         self.proxy = proxy
         self.fleet = fleet
@@ -155,9 +153,7 @@ AT_WORK = ("sessions", "crash")
 
 
 @pytest.mark.fault("R18")
-async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection(
-    site: Site, record: Record
-) -> None:
+async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection(site: Site, record: Record) -> None:
     """The first call after it, and many at once: each waits for a connection, none is refused."""
     strikes = AT_REST if size() == 0 else list(itertools.product(FAULTS, CALLS)) * many(1, 3)
     async with a_scene(site) as scene:
@@ -174,9 +170,7 @@ async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection
 
 
 @pytest.mark.fault("R18")
-async def test_callers_at_work_are_answered_as_soon_as_there_is_a_connection(
-    site: Site, record: Record
-) -> None:
+async def test_callers_at_work_are_answered_as_soon_as_there_is_a_connection(site: Site, record: Record) -> None:
     async with a_scene(site) as scene:
         for fault in AT_WORK if size() == 0 else FAULTS * many(1, 10):
             async with scene.callers.calling(scale(30, 100)):

@@ -52,9 +52,7 @@ async def _wal_on(site: Site, disk: Disk) -> None:
 
 @pytest.mark.fault("R23")
 @pytest.mark.parametrize("what", ["data", "wal"])
-async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(
-    site: Site, record: Record, what: str
-) -> None:
+async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(site: Site, record: Record, what: str) -> None:
     struck: list[datetime] = []
     back: list[datetime] = []
     with a_disk(site.server.home / "small", 96) as disk:
@@ -116,9 +114,7 @@ async def _accepts(site: Site, callers: Callers, moment: datetime) -> bool:
 
 
 @pytest.mark.fault("R23")
-async def test_what_prune_removed_is_in_the_archive_however_full_its_disk_was(
-    site: Site, record: Record
-) -> None:
+async def test_what_prune_removed_is_in_the_archive_however_full_its_disk_was(site: Site, record: Record) -> None:
     number = many(1200, 20_000)
     keep = {"PGQUEUE_KEEP_COMPLETED": "1h", "PGQUEUE_KEEP_DLQ": "1h"}
     jobs = [NewJob("chaos.work", LARGE | {"seconds": 0}, f"old-{n}") for n in range(number)]

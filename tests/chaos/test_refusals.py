@@ -103,7 +103,12 @@ async def test_a_server_that_refuses_some_recipients_delays_nobody_else_s_mail(s
     record(counts)
     ended = Counter((job.partition("-")[0], status) for job, status in ledger.statuses.items())
     turns = len(sent)
-    assert ended == {("first", "completed"): 1, ("good", "completed"): turns, ("grey", "completed"): turns, ("full", "dlq"): turns}
+    assert ended == {
+        ("first", "completed"): 1,
+        ("good", "completed"): turns,
+        ("grey", "completed"): turns,
+        ("full", "dlq"): turns,
+    }
     assert opened == 0, "the server lives: its breaker has nothing to open for"
     assert max(waits) < OTHERS_WAIT
     assert counts.figures["mails_twice"] == 0

@@ -24,9 +24,7 @@ A_DAY_AHEAD = "+25h"
 
 @pytest.mark.fault("R23")
 @pytest.mark.parametrize("offset", [AHEAD, A_DAY_AHEAD])
-async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(
-    site: Site, record: Record, offset: str
-) -> None:
+async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(site: Site, record: Record, offset: str) -> None:
     """What ran when it was set back, and whose worker died then, does not wait for the false time."""
     clock = await with_a_clock(site.server)
     gone: list[str] = []

@@ -105,9 +105,7 @@ async def _damaged(site: Site) -> list[str]:
         payload = {"seconds": 0, "more": secrets.token_hex(10_000)}
         await enqueue(site, client, [NewJob("chaos.work", payload, name, priority=0) for name in names])
     site.rows("CHECKPOINT")
-    path = site.value(
-        "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'job_logs'::regclass"
-    )
+    path = site.value("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'job_logs'::regclass")
     file = site.server.home / "data" / path
     await asyncio.to_thread(site.server.stop)
     file.write_bytes(bytes(file.stat().st_size))

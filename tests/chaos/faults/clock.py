@@ -30,7 +30,7 @@ class ServerClock:
         self._file = server.home / "clock"
 
     def set(self, offset: str) -> None:
-        """"+0", "+1h", "-1h" from the machine's clock; every process of the server sees it within a second."""
+        """ "+0", "+1h", "-1h" from the machine's clock; every process of the server sees it within a second."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset}\n")
         fresh.chmod(0o644)
@@ -45,9 +45,7 @@ async def with_a_clock(server: EmbeddedServer) -> ServerClock:
     programs.mkdir()
     variables = f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={server.home}/clock FAKETIME_CACHE_DURATION=1"
     script = programs / "postgres"
-    script.write_text(
-        f"#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {server.binaries}/postgres \"$@\"\n"
-    )
+    script.write_text(f'#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {server.binaries}/postgres "$@"\n')
     for path in (programs, script):
         path.chmod(0o755)
     server.binaries = programs
