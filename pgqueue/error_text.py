@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from pgqueue.telemetry import HALF, cut
+
 UNREADABLE = "(its text cannot be read)"
 
 LONGEST = 40_000
@@ -32,7 +34,7 @@ _members = _own(BaseExceptionGroup, "exceptions")
 def text_of(value: object, most: int = LONGEST) -> str:
     """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised instead."""
     try:
-        return str.__getitem__(str(value), slice(most))
+        return cut(str.__getitem__(str(value), slice(most + HALF)), most)
     except BaseException:  # noqa: BLE001 - a foreign __str__ may raise KeyboardInterrupt, too
         return UNREADABLE
 

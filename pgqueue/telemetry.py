@@ -75,22 +75,23 @@ def _masked(found: re.Match[str]) -> str:
 
 def clean(text: str, length: int, *, keep: Literal["start", "end"] = "start") -> str:
     """The text as it may be stored or logged: no NUL, no lone surrogates, masked, at most `length` characters."""
-    text = mask(_UNSTORABLE.sub("\ufffd", _window(text, 4 * length + HALF, keep)))
+    text = mask(_UNSTORABLE.sub("\ufffd", cut(text, 4 * length + HALF, keep)))
     if len(text) <= length:
         return text
     return text[: length - 1] + "…" if keep == "start" else "…" + text[-length + 1 :]
 
 
-def _window(text: str, length: int, keep: Literal["start", "end"]) -> str:
-    """What is masked of a long text: from a megabyte that takes as long as from a page. Where it is cut there may stand half an
-    address or half a secret, which no pattern knows: up to the next space, or the next line, it is left out."""
+def cut(text: str, length: int, keep: Literal["start", "end"] = "start") -> str:
+    """At most `length` characters of a text that is not masked yet: to mask a megabyte takes long. Where it
+    is cut there may stand half an address or half a secret, which no pattern knows: up to the next space,
+    or the next line, it is left out."""
     if len(text) <= length:
         return text
     # A secret of our own is taken out first, that it may not be cut in two.
     if keep == "start":
         window = hide(text[: length + HALF])[:length]
         length = len(window)
-        return window[: max(window.rfind(" ", -HALF), window.rfind("\n", -HALF), length - HALF)] + "…"
+        return window[: max(window.rfind(" ", -HALF), window.rfind("\n", -HALF), length - HALF, 0)] + "…"
     window = hide(text[-length - HALF :])[-length:]
     line = window.find("\n", 0, HALF)
     return "…" + window[HALF if line < 0 else line :]
@@ -105,7 +106,7 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _bounded(text: str, keep: Literal["start", "end"] = "start") -> str:
-    return mask(_window(text, LONGEST, keep))
+    return mask(cut(text, LONGEST, keep))
 
 
 def _masked_within(value: Any, levels: int = DEEPEST) -> Any:

@@ -51,11 +51,11 @@ async def test_a_worker_without_streams_works_and_ends(closed: str, database_url
         async def alive() -> bool:
             return bool(await sql(connection, "SELECT 1 AS one FROM job_workers WHERE kind = 'worker'"))
 
-        await until(alive)
+        await until(alive, 90)
         standard = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
         assert standard == [os.devnull] * 3
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(90) == 0
 
 
 @pytest.mark.parametrize("closed", CLOSED)
@@ -65,11 +65,11 @@ async def test_commands_without_streams_do_their_work(
     await a_type(connection, job_type="plain")
     command = (sys.executable, "-m", "pgqueue.cli", "enqueue", "plain", "--payload", "{}", "--job-id", "j")
     with running(*command, closed=closed, env=environment("enqueue", database_url)) as process:
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
     assert await value(connection, "SELECT count(*) FROM job_logs") == 1
     command = (sys.executable, "-m", "pgqueue.cli", "migrate")
     with running(*command, closed=closed, env=clean_environment(empty_database_url, PGQUEUE_MODULES="tests.tasks")) as process:
-        assert process.wait(60) == 0
+        assert process.wait(90) == 0
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
@@ -81,9 +81,9 @@ async def test_an_api_without_streams_serves(database_url: str, connection: Asyn
         async def alive() -> bool:
             return bool(await sql(connection, "SELECT 1 AS one FROM job_workers WHERE kind = 'api'"))
 
-        await until(alive)
+        await until(alive, 90)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
 
 
 TRAPS = ("logging.py", "psycopg.py", "json.py", "click.py", "msgspec.py", "asyncio.py", "random.py", "secrets.py", "uvicorn.py")
@@ -95,17 +95,19 @@ TRAPS = ("logging.py", "psycopg.py", "json.py", "click.py", "msgspec.py", "async
      ("-mpgqueue.worker",)],
     ids=" ".join,
 )  # fmt: skip
-async def test_files_in_the_working_directory_do_not_stand_in_for_modules(
+def test_files_in_the_working_directory_do_not_stand_in_for_modules(
     command: tuple[str, ...], tmp_path: Path, database_url: str
 ) -> None:
     for name in TRAPS:
         (tmp_path / name).write_text("import os; os._exit(77)\n")
     (tmp_path / "mine.py").write_text("raise SystemExit(66)\n")
     env = environment("worker", database_url) | {"PGQUEUE_MODULES": "mine"}
-    done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, timeout=60, check=False)
-    # The application's own module is found all the same, and ended these.
-    expected = 0 if "--help" in command or "--plan" in command else 66
+    call = [sys.executable, *command]
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, timeout=150, check=False)
+    expected = 0 if "--help" in command or "--plan" in command else 1
     assert done.returncode == expected, done.stderr.decode()
+    # The application's own module is found all the same, and ended the others.
+    assert (b"SystemExit: 66" in done.stderr) is (done.returncode == 1)
 
 
 @pytest.mark.parametrize("kind", ["wokrer", "woker", "enqeue", "jbo", "migrat", "APi", "statsu"])
@@ -129,7 +131,7 @@ def test_what_is_like_nothing_is_told_alone() -> None:
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20))
 def test_what_is_suggested_for_a_shell_is_one_word_of_it(text: str) -> None:
     suggested = shell_word(text)
-    assert suggested.isprintable() or not any(ord(one) < 32 for one in suggested)
+    assert not any(ord(one) < 32 for one in suggested)
     if not suggested.startswith("$'"):
         assert shlex.split(suggested) == [text]
     assert shell_argument(text) in (suggested, f"-- {suggested}")

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -235,6 +236,14 @@ class TestAudit:
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.stdout.split() == ["audit", "test"][: 2 if goes_on else 1]
         assert (done.returncode == 0) is goes_on
+        assert done.stderr.startswith(".ci/run: PASSED WITHOUT AN AUDIT") is (code == 3)
+
+    def test_where_an_audit_is_required_ci_fails_without_one(self, tmp_path: Path) -> None:
+        (tmp_path / "dev.py").write_text("import sys; sys.exit(3 if sys.argv[1] == 'audit' else 0)")
+        script = "set -euo pipefail\n" + (ROOT / ".ci" / "run").read_text().partition("python3 dev.py check\n")[2]
+        environment = {"PATH": os.environ["PATH"], "AUDIT": "required"}
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False)
+        assert done.returncode == 3
 
 
 def test_constraints_name_versions_and_nothing_else() -> None:

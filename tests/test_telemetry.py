@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgqueue.log_stream import handler_for
 from pgqueue.settings import Settings
-from pgqueue.telemetry import LONGEST, Handler, HumanFormatter, JsonFormatter, clean, mask, mask_address
+from pgqueue.telemetry import LONGEST, HumanFormatter, JsonFormatter, clean, mask, mask_address
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,8 @@ def test_only_the_program_begins_a_line_of_the_log() -> None:
     except ValueError as error:
         failed = record("it failed: %s", error)
         failed.exc_info = (type(error), error, error.__traceback__)
-    for made in (record("got %s", FORGED), record(FORGED), record("two lines\n%s\nof ours", FORGED), record("%(x)s", {"x": FORGED}), failed):
+    two = record("two lines\n%s\nof ours", FORGED)
+    for made in (record("got %s", FORGED), record(FORGED), two, record("%(x)s", {"x": FORGED}), failed):
         at_the_margin = [line for line in HumanFormatter().format(made).split("\n") if not line.startswith("  ")]
         assert len(at_the_margin) == 1
     assert HumanFormatter().format(record("one\n%s", "two")).split("\n")[1:] == ["  two"]
@@ -192,7 +194,7 @@ def test_what_cannot_be_shown_is_logged_all_the_same(capsys: pytest.CaptureFixtu
         line = formatter.format(record("%d of %s", "ana.maria@example.com", Unspeakable(), one=Unspeakable(), deep=loop))
         assert "cannot be shown" in line
         assert "ana.maria" not in line
-    handler = Handler(sys.stderr)
+    handler = handler_for(sys.stderr)
     handler.setFormatter(logging.Formatter("%(missing)s"))
     handler.handle(record("ana.maria@example.com"))
     assert capsys.readouterr().err == "a line of pgqueue.worker could not be logged (ValueError)\n"

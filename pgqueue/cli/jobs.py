@@ -87,7 +87,8 @@ def enqueue(
     else:
         click.echo(f"Job {safe(ticket.job_id)} was there before: {ticket.status}")
     if ticket.status is not None and ticket.status.ended:
-        again = "" if ticket.status is Status.COMPLETED else f": pgqueue dlq retry {shell_argument(ticket.job_id)} sends it back to its queue"
+        again = f": pgqueue dlq retry {shell_argument(ticket.job_id)} sends it back to its queue"
+        again = "" if ticket.status is Status.COMPLETED else again
         fail(f"the job has ended ({ticket.status}){again}", NOT_SO)
 
 
