@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from hashlib import sha256
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from litestar import Request
 
@@ -43,7 +43,7 @@ class Access:
         self.wholly_open = settings.open
         self.anonymous = settings.open or not settings.api_tokens
         self._any_host = not settings.open and (not self.local or settings.allow_anonymous)
-        self._origins = {origin.lower() for origin in settings.cors_origins}
+        self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origins}
         self._tokens = [(_digest(token.encode()), Level.JOBS) for token in settings.api_tokens]
         self._tokens += [(_digest(token.encode()), Level.ADMIN) for token in settings.admin_tokens]
         self._highest = max((level for _, level in self._tokens), default=Level.NONE)
@@ -52,6 +52,13 @@ class Access:
     def _refuse_to_start(self, settings: Settings) -> None:
         if settings.open and not self.local:
             raise SettingsError([f"PGQUEUE_OPEN is for development on loopback only, not on HOST={settings.host}"])
+        if settings.open and self._origins & {"*", "null"}:
+            raise SettingsError(
+                [
+                    "PGQUEUE_OPEN and PGQUEUE_CORS_ORIGINS=* together let any page that a browser on this machine shows do "
+                    "everything: name the origins, or set tokens"
+                ]
+            )
         if self.anonymous and not self.local and not settings.allow_anonymous:
             raise SettingsError(
                 [
@@ -114,7 +121,7 @@ class Access:
         if not self._any_host and not is_loopback(_hostname(host)):
             return "This service is open to its own machine only: Host must be localhost or 127.0.0.1"
         origin = (header(scope, b"origin") or b"").decode("latin-1").lower()
-        if origin and origin not in self._origins and "*" not in self._origins and _netloc(origin) != host:
+        if origin and origin not in self._origins and "*" not in self._origins and not _same(origin, host):
             return "Pages of this Origin may not call this service: see PGQUEUE_CORS_ORIGINS"
         return None
 
@@ -174,11 +181,13 @@ def _hostname(host: str) -> str:
     return found[1] if found else ""
 
 
-def _netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return ""
+def _same(origin: str, host: str) -> bool:
+    """Whether a page of that Origin is one of the Host's own: the same name and port, where the scheme's own may be left out."""
+    scheme, _, netloc = origin.partition("://")
+    usual = {"http": ":80", "https": ":443"}.get(scheme)
+    if usual is None or not _HOST.fullmatch(netloc):
+        return False
+    return netloc.removesuffix(usual) == host.removesuffix(usual)
 
 
 async def anonymous_or_token(request: Request[Any, Any, Any]) -> None:

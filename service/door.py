@@ -14,6 +14,11 @@ from service.problems import MEDIA_TYPE, Refusal
 ARRIVED = "arrived"
 """The member of the scope's state that says when a request had arrived, by the monotonic clock."""
 
+_ONCE = frozenset(
+    b"host authorization content-type content-length transfer-encoding content-encoding idempotency-key origin".split()
+)
+"""Headers of which a proxy may read the first and we the last, or the other way round."""
+
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -59,12 +64,25 @@ class Door:
                 message["headers"] = [*headers, *_ALWAYS, *(pair for pair in _UNLESS_SET if pair[0] not in names)]
             await send(message)
 
-        if sentence := self._access.objection(scope):
+        if name := _doubled(scope):
+            refusal = Refusal(400, f"The header {name.title()} is there twice, and which one counts is not known")
+            await _refuse(refusal)(scope, receive, send_safely)
+        elif sentence := self._access.objection(scope):
             refused = Refusal(403, sentence)
             tell_refusal(scope, refused, "not looked at")
             await _refuse(refused)(scope, receive, send_safely)
         else:
             await self._inside(scope, receive_whole, send_safely)
+
+
+def _doubled(scope: Scope) -> str | None:
+    seen = set()
+    for name, _ in scope["headers"]:
+        if name in _ONCE:
+            if name in seen:
+                return name.decode()
+            seen.add(name)
+    return None
 
 
 def _refuse(refusal: Refusal) -> ASGIResponse:

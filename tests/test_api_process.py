@@ -115,6 +115,7 @@ class TestTheStart:
         [
             ({"HOST": "0.0.0.0"}, "PGQUEUE_API_TOKENS is not set"),
             ({"HOST": "0.0.0.0", "PGQUEUE_OPEN": "on"}, "PGQUEUE_OPEN is for development on loopback only"),
+            ({"PGQUEUE_OPEN": "on", "PGQUEUE_CORS_ORIGINS": "*"}, "PGQUEUE_OPEN and PGQUEUE_CORS_ORIGINS=*"),
             ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
             ({"PGQUEUE_APP": "no.such:app"}, "PGQUEUE_APP=no.such:app cannot be loaded"),
             ({"PGQUEUE_APP": "service.app"}, "PGQUEUE_APP=service.app cannot be loaded"),

@@ -154,6 +154,13 @@ class TestTheStart:
         create_app(settings.with_(host=host, api_tokens=("t",)))
         create_app(settings.with_(host=host, allow_anonymous=True))
 
+    @pytest.mark.parametrize("origins", [("*",), ("https://app.example", "*"), ("null",)])
+    def test_is_refused_when_any_page_could_do_everything(self, settings: Settings, origins: tuple[str, ...]) -> None:
+        with pytest.raises(SettingsError, match="PGQUEUE_CORS_ORIGINS"):
+            create_app(settings.with_(open=True, cors_origins=origins))
+        create_app(settings.with_(open=True, cors_origins=("https://app.example",)))
+        create_app(settings.with_(api_tokens=("t",), cors_origins=origins))
+
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
     def test_loopback_is_ourselves(self, settings: Settings, host: str) -> None:
         create_app(settings.with_(host=host))
@@ -179,18 +186,30 @@ class TestWhollyOpen:
 class TestPagesOfOtherSites:
     """Where something is open, a browser on this machine must not be the way in."""
 
-    @pytest.mark.parametrize("host", ["evil.example", "evil.example:3333", "127.0.0.1.evil.example", "192.0.2.1", "[::", ""])
+    @pytest.mark.parametrize("host", [
+        "evil.example", "evil.example:3333", "evil.example.", "127.0.0.1.evil.example", "192.0.2.1", "[::", "[::1", "::1",
+        "x@localhost", "localhost@evil.example", "localhost/x", "localhost#x", "localhost?x", "localhost,evil.example",
+        "localhost evil.example", "localhost:x", "localhost:1:2", "[::1]x", "[::1%25lo]", "[::ffff:192.0.2.1]", "[::2]:3333",
+        "localhost.evil.example", "evillocalhost", "0.0.0.0", "127.1", "2130706433", "0x7f.1", "",
+    ])  # fmt: skip
     async def test_a_name_that_they_point_at_us(self, settings: Settings, host: str) -> None:
         for changes in ({}, {"open": True}, {"open": True, "allow_anonymous": True}):
             async with open_api(settings, **changes) as api:
                 assert (await api.post(SIGNIN, json=SIGN_IN, headers={"Host": host})).status_code in (400, 403)
 
-    @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:3333", "127.0.0.1:80", "[::1]:3333", "127.1.2.3"])
+    @pytest.mark.parametrize(
+        "host", ["localhost", "localhost.", "a.localhost", "LOCALHOST:3333", "127.0.0.1:80", "[::1]:3333", "[::1]", "127.1.2.3"]
+    )
     async def test_our_own_names(self, settings: Settings, host: str) -> None:
         async with open_api(settings) as api:
             assert (await api.post(SIGNIN, json=SIGN_IN, headers={"Host": host})).status_code == 202
 
-    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8080", "http://[", "file://"])
+    @pytest.mark.parametrize("origin", [
+        "https://evil.example", "null", "http://127.0.0.1:8080", "http://127.0.0.1", "https://127.0.0.1", "http://[", "file://",
+        "http://127.0.0.1:3333.evil.example", "http://127.0.0.1:3333@evil.example", "http://x@127.0.0.1:3333",
+        "http://127.0.0.1:3333/x", "ftp://127.0.0.1:3333", "127.0.0.1:3333", "//127.0.0.1:3333", "http://127.0.0.1.:3333",
+        "http://localhost:3333", "http://[::1]:3333", "http://127.0.0.1:3333 https://evil.example",
+    ])  # fmt: skip
     async def test_their_origin(self, settings: Settings, origin: str) -> None:
         async with open_api(settings) as api:
             problem(await api.post(SIGNIN, json=SIGN_IN, headers={"Origin": origin}), 403)
@@ -199,6 +218,25 @@ class TestPagesOfOtherSites:
         async with open_api(settings, cors_origins=("https://App.example",)) as api:
             for origin in ("http://127.0.0.1:3333", "https://app.example"):
                 assert (await api.post(SIGNIN, json=SIGN_IN, headers={"Origin": origin})).status_code == 202
+
+    @pytest.mark.parametrize(
+        ("origin", "host"),
+        [
+            ("http://localhost", "localhost"),
+            ("http://localhost", "localhost:80"),
+            ("http://localhost:80", "localhost"),
+            ("https://localhost", "localhost:443"),
+            ("HTTP://LOCALHOST:3333", "localhost:3333"),
+            ("http://[::1]:3333", "[::1]:3333"),
+            ("http://[::1]", "[::1]:80"),
+            ("http://localhost.:3333", "localhost.:3333"),
+        ],
+    )
+    async def test_an_origin_and_a_host_that_are_the_same(self, settings: Settings, origin: str, host: str) -> None:
+        for changes in ({}, {"open": True}):
+            async with open_api(settings, **changes) as api:
+                headers = {"Origin": origin, "Host": host}
+                assert (await api.post(SIGNIN, json=SIGN_IN, headers=headers)).status_code == 202
 
     async def test_open_to_the_world_any_host_will_do_but_not_any_origin(self, settings: Settings) -> None:
         async with open_api(settings, host="0.0.0.0", allow_anonymous=True) as api:
@@ -212,6 +250,28 @@ class TestPagesOfOtherSites:
     async def test_with_tokens_it_does_not_matter(self, both: httpx.AsyncClient) -> None:
         headers = API | {"Host": "jobs.example", "Origin": "https://other.example"}
         assert (await both.post(SIGNIN, json=SIGN_IN, headers=headers)).status_code == 202
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "Content-Type", "Content-Length", "Idempotency-Key", "Origin"])
+async def test_a_header_that_is_there_twice_is_refused(settings: Settings, name: str) -> None:
+    fine = {
+        "Host": "127.0.0.1:3333",
+        "Authorization": f"Bearer {ADMIN_TOKEN}",
+        "Content-Type": "application/json",
+        "Content-Length": "2",
+        "Idempotency-Key": "k",
+        "Origin": "http://127.0.0.1:3333",
+    }
+    for changes in ({}, {"open": True}, {"api_tokens": (API_TOKEN,)}):
+        async with open_api(settings, **changes) as api:
+            for method, path in (("POST", SIGNIN), ("POST", "/api/jobs"), ("GET", "/api/admin/queues"), ("GET", "/healthz")):
+                headers = [(key, value) for key, value in fine.items() if key != name] + [
+                    (name, fine[name]),
+                    (name.lower(), "x"),
+                ]
+                for twice in (headers, [*headers[:-1], headers[-2]], headers[::-1]):
+                    refused = await api.request(method, path, content=b"{}", headers=twice)
+                    assert f"The header {name} is there twice" in problem(refused, 400)["error"]
 
 
 class TestCors:

@@ -11,9 +11,13 @@ from pgqueue.settings import Settings
 from service.mail.dates import in_words
 from service.mail.message import Mail, message_id
 from service.mail.text import has_control, paragraphs
+from service.mail.unlinked import unlinked, unlinked_name
 
 LOCALES = ("mn", "en")
 LONGEST_BRAND = 200
+LONGEST_NAME = 80
+LONGEST_USER_AGENT = 200
+"""Characters that a mail shows of what a caller wrote."""
 
 
 def template_problems(settings: Settings) -> list[str]:
@@ -64,17 +68,18 @@ class Renderer:
         moment: datetime,
         locale: str | None = None,
     ) -> Mail:
-        """Tells somebody of a sign-in at `moment`, an aware datetime. Raises InvalidAddress, a ValueError."""
+        """Tells somebody of a sign-in at `moment`, an aware datetime. Of what a caller wrote nothing is shown as a link.
+        Raises InvalidAddress, a ValueError."""
         locale = self.locale(locale)
         # One file a language: signin.mn.j2 sets the sentences, signin.txt.j2 and signin.html.j2 put them in their places.
         sentences = self._templates.get_template(f"signin.{locale}.j2").make_module(
             {
                 "brand": self._brand,
-                "name": name,
+                "name": unlinked_name(name, LONGEST_NAME),
                 "email": email,
-                "provider": provider,
-                "ip_address": ip_address,
-                "user_agent": user_agent,
+                "provider": unlinked(provider, LONGEST_NAME),
+                "ip_address": unlinked(ip_address, LONGEST_NAME),
+                "user_agent": unlinked(user_agent, LONGEST_USER_AGENT),
                 "moment": in_words(moment, self._zone, locale),
             }
         )
