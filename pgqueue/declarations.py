@@ -101,9 +101,13 @@ class Declared:
         holder = types.SimpleNamespace(__annotations__={parameter.name: written})
         try:
             # Of the one parameter alone: the others' names may be there for the type checker only.
-            return get_type_hints(holder, globalns=getattr(function, "__globals__", {}), localns=_closure(function))[parameter.name]
+            return get_type_hints(holder, globalns=getattr(function, "__globals__", {}), localns=_closure(function))[
+                parameter.name
+            ]
         except Exception as error:  # noqa: BLE001 - an annotation is a piece of a program
-            self.refuse(f"the annotation {written!r} cannot be resolved ({headline(error)}): import it outside of TYPE_CHECKING")
+            self.refuse(
+                f"the annotation {written!r} cannot be resolved ({headline(error)}): import it outside of TYPE_CHECKING"
+            )
 
     def user_from(self, name: object, payload_type: Any) -> None:
         self.name("user_from", name)
@@ -115,7 +119,9 @@ class Declared:
             return
         if name in members:
             self.refuse(f"user_from is the name in JSON: write user_from={members[str(name)]!r}")
-        self.refuse(f"user_from={name!r} is no member of the payload, which has {', '.join(sorted(members.values())) or 'none'}")
+        self.refuse(
+            f"user_from={name!r} is no member of the payload, which has {', '.join(sorted(members.values())) or 'none'}"
+        )
 
 
 def _closure(function: Any) -> dict[str, Any]:

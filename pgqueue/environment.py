@@ -4,10 +4,11 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from pgqueue.durations import duration
+from pgqueue.durations import duration, spoken
 
 
 def text(value: str) -> str:
@@ -68,6 +69,17 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
 
 
+def networks(value: str) -> tuple[str, ...]:
+    """From "10.0.0.0/8, ::1": addresses and networks."""
+    found = words(value)
+    for one in found:
+        try:
+            ip_network(one)
+        except ValueError:
+            raise ValueError(f'not an address or a network: {one!r} (write "127.0.0.1,10.0.0.0/8")') from None
+    return found
+
+
 def parse_queues(value: str) -> dict[str, int]:
     """From "default:50,mail:4": how many jobs of each queue a worker runs at once."""
     queues: dict[str, int] = {}
@@ -90,6 +102,24 @@ def limit(value: str) -> tuple[int, timedelta]:
     if not slash or not count.strip().isdigit() or int(count) < 1 or duration(per) <= timedelta():
         raise ValueError(f'not a limit: {value!r} (write "10/1h": ten in any hour)')
     return int(count), duration(per)
+
+
+def written(value: Any) -> str:
+    """A setting's value as it could stand in the environment."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "on" if value else "off"
+        case timedelta():
+            return spoken(value)
+        case dict():
+            return ",".join(f"{key}:{count}" for key, count in value.items())
+        case (int(count), timedelta() as window):
+            return f"{count}/{spoken(window)}"
+        case tuple():
+            return ",".join(value)
+    return str(value)
 
 
 def setting(

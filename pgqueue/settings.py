@@ -9,7 +9,21 @@ from typing import Any, Literal
 
 from pgqueue.conninfo import foreign_parameters, libpq_string, passwords_of, schema_of
 from pgqueue.durations import spoken
-from pgqueue.environment import choice, encryption, flag, limit, lookup, number, parse_queues, setting, span, text, words
+from pgqueue.environment import (
+    choice,
+    encryption,
+    flag,
+    limit,
+    lookup,
+    networks,
+    number,
+    parse_queues,
+    setting,
+    span,
+    text,
+    words,
+    written,
+)  # fmt: skip
 from pgqueue.errors import SettingsError
 from pgqueue.secrecy import learn
 from pgqueue.strange_names import strange_names
@@ -84,6 +98,13 @@ class Settings:
     )
     open: bool = setting("PGQUEUE_OPEN", flag, "off", "every route without a token, on loopback only: for development")
     cors_origins: tuple[str, ...] = setting("PGQUEUE_CORS_ORIGINS", words, "", "origins whose pages may call the API")
+
+    address_limit: tuple[int, timedelta] = setting(
+        "PGQUEUE_ADDRESS_LIMIT", limit, "600/1h", "sign-ins that one network address may post without a token"
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        "PGQUEUE_TRUSTED_PROXIES", networks, "", "networks of proxies whose X-Forwarded-For is believed"
+    )
 
     # Jobs
     signin_limit: tuple[int, timedelta] = setting("PGQUEUE_SIGNIN_LIMIT", limit, "10/1h", "sign-in mails per user")
@@ -273,23 +294,6 @@ def shown(settings: Settings) -> list[tuple[str, str, str]]:
         if field.metadata["secret"]:
             text = "" if not value else "(set)" if not isinstance(value, tuple) else f"({len(value)} set)"
         else:
-            text = _written(value)
+            text = written(value)
         rows.append((field.metadata["name"], text, field.metadata["doc"]))
     return rows
-
-
-def _written(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "on" if value else "off"
-        case timedelta():
-            return spoken(value)
-        case dict():
-            return ",".join(f"{key}:{count}" for key, count in value.items())
-        case (int(count), timedelta() as window):
-            return f"{count}/{spoken(window)}"
-        case tuple():
-            return ",".join(value)
-    return str(value)

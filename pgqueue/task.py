@@ -17,6 +17,7 @@ from pgqueue.settings import Settings
 
 P = TypeVar("P")
 
+
 class Limit(msgspec.Struct, frozen=True):
     """At most `count` jobs of a type for one user in any rolling window `per`."""
 

@@ -25,9 +25,7 @@ _SECRET = re.compile(
     r"(?i)(pass(?:word|wd|phrase)|pwd|secret|token|(?:api|access|private)[-_]?key)"
     rf"({_IS})(?:({_QUOTE})(?:(?!\3)(?:\\.|[^\n]))++|[^\s'\",;&]+)"
 )
-_SECRETS = re.compile(
-    rf"(?i)(tokens{_IS})(?:\([^)]{{1,65536}}+\)?|\[[^\]]{{1,65536}}+\]?|[^\s;&]+?(?=,?(?:[\s;&]|$)))"
-)
+_SECRETS = re.compile(rf"(?i)(tokens{_IS})(?:\([^)]{{1,65536}}+\)?|\[[^\]]{{1,65536}}+\]?|[^\s;&]+?(?=,?(?:[\s;&]|$)))")
 _BEARER = re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[=:]\s*['\"]?basic)(?:\s+|%20)[^\s'\",;&]+")
 HALF = 4_096
 """Characters left out where a text is cut, when no space or line end comes sooner."""

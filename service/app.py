@@ -14,6 +14,7 @@ from pgqueue.pool import open_pool
 from pgqueue.registry import declarations
 from pgqueue.settings import Settings
 from pgqueue.task import load_tasks
+from service.addresses import Addresses
 from service.auth import Access, admin_token
 from service.catalog import Catalog
 from service.controllers.admin import Admin
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> Litestar:
     client = Client(pool, doorbell=settings.doorbell, timeout=longest(settings))
     patience = Patience()
     presence = Presence(pool, declared, patience, settings.request_timeout.total_seconds())
-    desk = Desk(client, Catalog(tasks, declared, settings), access, presence, patience, settings)
+    desk = Desk(client, Catalog(tasks, declared, settings), access, Addresses(settings), presence, patience, settings)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -11,6 +11,7 @@ from pgqueue.errors import SchemaError, Unavailable, UnknownType
 from pgqueue.job import AnyJob, JobView, Status, Ticket
 from pgqueue.reasons import reason
 from pgqueue.settings import Settings
+from service.addresses import Addresses
 from service.answers import Accepted
 from service.auth import Access, Level
 from service.catalog import Catalog
@@ -32,11 +33,19 @@ class Desk:
     """What the handlers work with. Built once per application."""
 
     def __init__(
-        self, client: Client, catalog: Catalog, access: Access, presence: Presence, patience: Patience, settings: Settings
+        self,
+        client: Client,
+        catalog: Catalog,
+        access: Access,
+        addresses: Addresses,
+        presence: Presence,
+        patience: Patience,
+        settings: Settings,
     ) -> None:
         self.client = client
         self.catalog = catalog
         self.access = access
+        self._addresses = addresses
         self._presence = presence
         self._patience = patience
         # The answer has to be out when the time is over.
@@ -46,6 +55,11 @@ class Desk:
     def deadline(self, request: Request[Any, Any, Any]) -> float:
         """When the request's PGQUEUE_REQUEST_TIMEOUT is over, by the monotonic clock."""
         return float(request.scope["state"][ARRIVED]) + self._soon
+
+    def admit(self, request: Request[Any, Any, Any], user_id: str) -> None:
+        """Counts a sign-in that comes without a token against its network address. Raises RateLimited."""
+        if self.access.anonymous and not self.access.wholly_open and (address := self._addresses.of(request.scope)):
+            self._addresses.count(address, user_id, self._presence.processes)
 
     async def offer(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
         """Stores a job before the request's time is over. TimeoutError: it may be stored or not; the same id tells."""

@@ -36,6 +36,8 @@ class Presence:
         self.problem: str | None = "The database has not answered yet"
         self.unusable = False
         self.admin_types = frozenset(one.job_type for one in declared if one.admin)
+        self.processes = 1
+        """API processes that are alive, this one among them."""
         self._pool = pool
         self._declared = declared
         self._patience = patience
@@ -95,10 +97,12 @@ class Presence:
             await self._learn(connection)
 
     async def _learn(self, connection: AsyncConnection[Any]) -> None:
-        # What other processes declare as admin's is admin's here too, whether this one has the task or not.
+        # How many there are. And what other processes declare as admin's is admin's here too, whether this one has the task or not.
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(load("list_admin_types"))
             self.admin_types = frozenset(name for (name,) in await cursor.fetchall())
+            await cursor.execute(load("count_apis"))
+            ((self.processes,),) = await cursor.fetchall()
 
     def _say(self, problem: str | None, *, unusable: bool) -> None:
         if problem != self.problem and problem is None:

@@ -44,7 +44,9 @@ def running(*command: str, closed: str, **options: Any) -> Iterator[subprocess.P
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-async def test_a_worker_without_streams_works_and_ends(closed: str, database_url: str, connection: AsyncConnection[Any]) -> None:
+async def test_a_worker_without_streams_works_and_ends(
+    closed: str, database_url: str, connection: AsyncConnection[Any]
+) -> None:
     env = environment("worker", database_url, PGQUEUE_MODULES="tests.tasks")
     with running(sys.executable, "-m", "pgqueue.worker", closed=closed, env=env) as process:
 
@@ -139,6 +141,10 @@ def test_what_is_suggested_for_a_shell_is_one_word_of_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "it's\t$(id)", "\x1b[2J\\n'", "a\u202eb\u0085c\U000e0001", "--all\n"])
 def test_bash_reads_it_as_the_text(text: str) -> None:
-    command = ["bash", "-c", f"printf %s {shell_argument(text)}" if not text.startswith("-") else f"printf %s {shell_word(text)}"]
+    command = [
+        "bash",
+        "-c",
+        f"printf %s {shell_argument(text)}" if not text.startswith("-") else f"printf %s {shell_word(text)}",
+    ]
     done = subprocess.run(command, capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}, check=True)
     assert done.stdout.decode() == text

@@ -237,7 +237,7 @@ class TestSlowness:
 
 
 class TestCrowds:
-    async def test_a_thousand_that_send_nothing_keep_nobody_out(self, database_url: str, parser: dict[str, str]) -> None:
+    async def test_a_thousand_that_send_nothing_keep_no_others_out(self, database_url: str, parser: dict[str, str]) -> None:
         with room_for_files(3000):
             async with an_api(database_url, parser) as api, calling(api, 1100):
                 assert [await asked(api, GET) for _ in range(20)] == [200] * 20
@@ -329,7 +329,7 @@ class TestAWorkersHealthPort:
         writer.close()
         return answer
 
-    async def test_a_crowd_that_sends_nothing_keeps_nobody_out(self) -> None:
+    async def test_a_crowd_that_sends_nothing_keeps_no_others_out(self) -> None:
         async with health_server(0, lambda: True) as port:
             assert port
             crowd = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(3 * MOST)]

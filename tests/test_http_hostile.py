@@ -82,7 +82,7 @@ async def test_json_of_the_wrong_shape(api: httpx.AsyncClient, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", POSTS[1:])
-async def test_members_that_nobody_knows(api: httpx.AsyncClient, connection: Connection, path: str) -> None:
+async def test_members_that_are_not_known(api: httpx.AsyncClient, connection: Connection, path: str) -> None:
     fine = {"/api/jobs": JOB, "/api/jobs/bulk": {"jobs": [JOB]}, "/api/admin/send-email": EMAIL}.get(path, {})
     for name in ("colour", "Payload_", "uniqueKey", "", "\u202e", "__proto__"):
         error = problem(await api.post(path, json=fine | {name: None}), 400)["error"]

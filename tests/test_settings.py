@@ -209,7 +209,9 @@ def test_service_links_of_kubernetes_stop_nothing_and_are_told() -> None:
     assert [said.split()[0] for said in settings.warnings] == ["PGQUEUE_HEALTH_PORT", "PORT", "SMTP_PORT"]
 
 
-PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x4FF, exclude_categories=["Cs", "Cc"]), min_size=5, max_size=20)
+PASSWORDS = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x4FF, exclude_categories=["Cs", "Cc"]), min_size=5, max_size=20
+)
 
 
 @given(PASSWORDS.filter(lambda password: not set(password) & set("@/%")))

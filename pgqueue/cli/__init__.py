@@ -46,9 +46,7 @@ class LazyGroup(click.Group):
         assert isinstance(found, click.Command)  # noqa: S101 - for the type checker: COMMANDS names nothing else
         return found
 
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             context.fail(f"there is no command {name[:100]!r}{did_you_mean(name, COMMANDS)}")

@@ -117,7 +117,9 @@ def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
             if os.getpid() != process:
                 os._exit(1)  # a child of a handler, which came back by another way
             if loop.is_closed():
-                log.error("the event loop was closed (%s); leases run out by themselves", error, extra={"event": "worker.failed"})
+                log.error(
+                    "the event loop was closed (%s); leases run out by themselves", error, extra={"event": "worker.failed"}
+                )
                 return 1
             if not main.done():
                 log.error("a handler stopped the event loop (%s); it goes on", name_of(error), extra={"event": "loop.stopped"})
@@ -128,7 +130,9 @@ async def _keep_signals(stop: Stop) -> None:
     while True:
         await asyncio.sleep(SIGNALS)
         if stop.keep():
-            log.warning("a handler took SIGTERM or SIGINT away from the worker; it has them again", extra={"event": "signals.kept"})
+            log.warning(
+                "a handler took SIGTERM or SIGINT away from the worker; it has them again", extra={"event": "signals.kept"}
+            )
 
 
 async def _run(one: Worker, stop: Stop) -> int:

@@ -92,7 +92,9 @@ class Worker:
             background = [own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()]
             # What the acker had in hand when it failed would be lost to it: it is not started again.
             loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
-            loops += [own_task(Loop(one.__class__.__name__, one.run, self.stopping).run()) for one in (self.claimer, self.sweeper)]
+            loops += [
+                own_task(Loop(one.__class__.__name__, one.run, self.stopping).run()) for one in (self.claimer, self.sweeper)
+            ]
             self._loops = [*background, *loops]
             self.watchdog.start()
             self.leases.start()

@@ -40,6 +40,7 @@ class Jobs(Controller):
         desk: Desk = request.app.state.desk
         wanted = shaped(await read_json(request), SignInRequest)
         job = desk.catalog.sign_in(wanted, chosen_id(request, wanted.job_id))
+        desk.admit(request, job.payload["userId"])
         return accepted(await desk.offer(job, request), "Sign-in notification job enqueued")
 
     @post(

@@ -1,6 +1,6 @@
 """What callers wrote, as a mail may show it: nothing in it is a link, an address or a telephone number.
 
-Where sign-ins are taken without a token, anybody's text gets into a mail that bears our name, and mail programs turn whatever looks
+Where sign-ins are taken without a token, a stranger's text gets into a mail that bears our name, and mail programs turn what looks
 like a domain into a link. Names are left as they are written: "J.R. Smith", "Б.Болд", "St.John".
 """
 
