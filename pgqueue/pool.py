@@ -59,7 +59,7 @@ class Pool(AsyncConnectionPool[Lent]):
         self.limit = limit
         self.trouble: Exception | None = None
         """Why no connection can be made now."""
-        self._pooled = pooled
+        self.pooled = pooled
         self._waiting_calls = 0
         self._wanted = asyncio.Event()
         self._ending = False
@@ -158,12 +158,12 @@ class Pool(AsyncConnectionPool[Lent]):
 
     async def _made(self, conninfo: str) -> Lent:
         made = await Lent.connect(
-            conninfo, autocommit=True, prepare_threshold=None if self._pooled else 5, client_encoding="UTF8"
+            conninfo, autocommit=True, prepare_threshold=None if self.pooled else 5, client_encoding="UTF8"
         )
         try:
             made.patience = min(self.limit, CONFIGURE)
-            await settle(made, self._pooled, {"statement_timeout": f"{int(self.limit * 1000)}ms"})
-            if self._pooled:
+            await settle(made, self.pooled, {"statement_timeout": f"{int(self.limit * 1000)}ms"})
+            if self.pooled:
                 await _by_transaction(made)
         except BaseException:
             await made.close()

@@ -15,6 +15,7 @@ from pgqueue.database import AWAY, LOST, Pace, Parameters, load, survived
 from pgqueue.errors import SchemaError
 from pgqueue.migrations import check_schema
 from pgqueue.pool import Pool, forsaken_on_a_standby
+from pgqueue.pooler import check_pooler
 from pgqueue.reasons import reason
 from pgqueue.registry import Run, entry, process_name, publish, register, retire
 from pgqueue.task import Declaration
@@ -89,6 +90,8 @@ class Presence:
 
     async def _speak(self) -> None:
         async with self._pool.connection() as connection, forsaken_on_a_standby(connection):
+            if not self._published:
+                await check_pooler(connection, self._pool.pooled)
             await check_schema(connection)
             if not self._published:
                 await publish(connection, self._declared)

@@ -29,7 +29,7 @@ def pgbouncer() -> str:
 class Pooler:
     """A PgBouncer whose clients keep their URL whatever happens to it."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str, home: Path, mode: str = "transaction") -> None:
         parts, port = urlsplit(url), _free_port()
         self.url = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
         self._home = home
@@ -46,7 +46,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {home}/users.txt
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = 4
 max_client_conn = 200
 logfile = {home}/log
@@ -82,10 +82,10 @@ logfile = {home}/log
 
 
 @asynccontextmanager
-async def a_pooler(url: str, folder: Path) -> AsyncIterator[Pooler]:
+async def a_pooler(url: str, folder: Path, mode: str = "transaction") -> AsyncIterator[Pooler]:
     """The same database through a pool of four server connections."""
     pgbouncer()
-    pooler = Pooler(url, folder / "pgbouncer")
+    pooler = Pooler(url, folder / "pgbouncer", mode)
     try:
         await pooler.start()
         yield pooler
@@ -94,9 +94,9 @@ async def a_pooler(url: str, folder: Path) -> AsyncIterator[Pooler]:
 
 
 @asynccontextmanager
-async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
+async def pooled(url: str, folder: Path, mode: str = "transaction") -> AsyncIterator[str]:
     """The URL of the same."""
-    async with a_pooler(url, folder) as pooler:
+    async with a_pooler(url, folder, mode) as pooler:
         yield pooler.url
 
 

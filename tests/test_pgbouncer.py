@@ -10,11 +10,15 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue.client import Client
+from pgqueue.errors import SchemaError
 from pgqueue.job import Job, NewJob
 from pgqueue.migrations import migrate
+from pgqueue.pooler import check_pooler
 from pgqueue.retention import prune
+from pgqueue.session import connected
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
+from tests.commands import cli_for
 from tests.factories import a_job, sql, the_job
 from tests.pooler import pooled
 from tests.scene import published, until, working
@@ -72,12 +76,14 @@ async def test_a_direct_url_brings_the_doorbell_back(connection: Connection, set
         await until(lambda: worker.doorbell.working)
 
 
-async def test_a_pooler_that_nobody_told_of_is_noticed(
-    connection: Connection, through: Settings, caplog: pytest.LogCaptureFixture
+async def test_a_doorbell_behind_a_pooler_is_noticed(
+    connection: Connection, settings: Settings, through: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """LISTEN succeeds and nothing ever arrives: the trial ring tells."""
     await published(connection, through, handler)
-    async with working(through.with_(pgbouncer=False, statement_timeout=timedelta(seconds=5)), handler) as worker:
+    # Only the doorbell goes through it, and nobody said so.
+    mine = settings.with_(direct_url=through.database_url, statement_timeout=timedelta(seconds=5))
+    async with working(mine, handler) as worker:
         await until(lambda: "a ring did not arrive" in caplog.text or worker.doorbell.working, 30)
         assert not worker.doorbell.working
 
@@ -101,3 +107,48 @@ async def _attempts(connection: Connection, job_id: str, count: int) -> bool:
 
 async def _past(connection: Connection, moment: Any) -> bool:
     return bool((await the_job(connection, "orphan"))["lease_until"] > moment)
+
+
+class TestAPoolerThatNobodySpokeOf:
+    """PGQUEUE_PGBOUNCER is off, and a pooler stands in between all the same."""
+
+    async def test_in_transaction_mode_it_is_named_at_the_start(self, connection: Connection, through: Settings) -> None:
+        forgotten = through.with_(pgbouncer=False)
+        await published(connection, through, handler)
+        for _ in range(3):
+            with pytest.raises(SchemaError, match="Set PGQUEUE_PGBOUNCER=on"):
+                async with working(forgotten, handler):
+                    raise AssertionError("it has started")
+
+    async def test_although_others_use_it_meanwhile(self, connection: Connection, through: Settings) -> None:
+        async with await psycopg.AsyncConnection.connect(through.conninfo, autocommit=True, prepare_threshold=None) as busy:
+            going = asyncio.create_task(_ask_on(busy))
+            try:
+                async with await connected(through.conninfo, pooled=True) as one:
+                    with pytest.raises(SchemaError):
+                        await check_pooler(one, False)
+            finally:
+                going.cancel()
+                await asyncio.wait([going])
+
+    async def test_in_session_mode_it_does_no_harm(self, connection: Connection, settings: Settings, tmp_path: Path) -> None:
+        await published(connection, settings, handler)
+        async with pooled(str(settings.database_url), tmp_path, mode="session") as url:
+            plain = settings.with_(database_url=url)
+            async with await connected(plain.conninfo) as one:
+                assert one.info.backend_pid != (await (await one.execute("SELECT pg_backend_pid()")).fetchone())[0]
+                await check_pooler(one, False)
+
+    async def test_without_one_a_statement_is_all_it_costs(self, settings: Settings) -> None:
+        async with await connected(settings.conninfo) as one:
+            await check_pooler(one, False)
+
+    async def test_the_command_line_names_it(self, through: Settings) -> None:
+        result = await cli_for(str(through.database_url))("job", "j", PGQUEUE_PGBOUNCER=None)
+        assert result.exit_code == 1
+        assert "PGQUEUE_PGBOUNCER=on" in result.stderr
+
+
+async def _ask_on(connection: Connection) -> None:
+    while True:
+        await connection.execute("SELECT 1")

@@ -16,6 +16,7 @@ from pgqueue.client import Client
 from pgqueue.durations import duration
 from pgqueue.errors import JobNotFound, ModuleError, QueueError, SettingsError, TaskError, Unavailable
 from pgqueue.migrations import check_schema
+from pgqueue.pooler import check_pooler
 from pgqueue.reasons import reason
 from pgqueue.session import connected
 from pgqueue.settings import Settings, settings_from
@@ -78,6 +79,7 @@ def with_client(action: Callable[[Client, Settings], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         # One connection before the pool, which would try for half a minute and not say why.
         async with await connected(settings.conninfo, settings.pgbouncer) as connection:
+            await check_pooler(connection, settings.pgbouncer)
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # a producer may not look
                 await check_schema(connection)
         async with Client.open(settings.with_(pool_size=1), timeout=settings.statement_timeout) as client:

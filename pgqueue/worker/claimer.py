@@ -15,7 +15,7 @@ from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.hand import Hand, Held
 from pgqueue.worker.lanes import Lanes, Room
 from pgqueue.worker.refusals import Trouble, divisible, words
-from pgqueue.worker.rows import answer_from, claim_from
+from pgqueue.worker.rows import PAYLOAD, Row, answer_from, claim_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -24,6 +24,12 @@ MOST = 500
 
 LONGEST_SEARCH = 30.0
 """Seconds after which claims are tried again although the search for a row in their way has not ended."""
+
+FIRST = 50
+"""Jobs in the first claim, which knows nothing of their payloads yet."""
+
+LOAD = 8_000_000
+"""Characters of payloads that one claim should bring: after one of large jobs the next takes fewer."""
 
 LINGER = 0.005
 """Seconds that a claim waits for more slots to come free, while there is more to be had than slots."""
@@ -55,6 +61,8 @@ class Claimer:
         """Claims nothing for now: nothing was due at the last look, or there is no room."""
         self.stopping = False
         self._flowing = False
+        self._most = FIRST
+        """Jobs that the next claim may take."""
         self.quiet = asyncio.Lock()
         """Held by a sweep from its statement until what it claimed is in hand: what is not in hand then was never heard of."""
         self.trouble = Trouble("no claims")
@@ -219,11 +227,11 @@ class Claimer:
 
     @property
     def _roomy(self) -> bool:
-        return any(self.hand.free(queue) >= MOST for queue in self.hand.slots)
+        return any(self.hand.free(queue) >= self._most for queue in self.hand.slots)
 
     async def _claim(self) -> tuple[list[Held], bool, float | None]:
         """One claim: what it took, in hand and yet to be started; whether there may be more at once, and when."""
-        with self.hand.reserved(MOST) as reserved:
+        with self.hand.reserved(self._most) as reserved:
             free = {queue: count for queue, count in reserved.items() if count > 0}
             if not free:
                 return [], True, None
@@ -239,9 +247,18 @@ class Claimer:
             self.lanes.rewind([rooms[number].lanes[position] for number, position in taken])
             again = True
         self.breaker.heard(answer.trouble)
+        self._weigh(answer.jobs)
         queues = [rooms[number].queue for number, _ in lanes]
         held = [self.hand.take(claim_from(row, queues[row[2] - 1]), sent_at) for row in answer.jobs]
         return held, again, answer.next_due
+
+    def _weigh(self, jobs: Sequence[Row]) -> None:
+        """The next claim brings about as much as fits, at most twice as many jobs as this one might have."""
+        most = min(MOST, self._most * 2)
+        if jobs:
+            load = sum(len(row[PAYLOAD]) for row in jobs)
+            most = min(most, max(1, LOAD * len(jobs) // max(load, 1)))
+        self._most = most
 
     def _parameters(self, rooms: Sequence[Room]) -> dict[str, Any]:
         lanes = [(number, lane) for number, room in enumerate(rooms, 1) for lane in room.lanes]

@@ -11,6 +11,9 @@ from pgqueue.job import Claim
 
 Row = tuple[Any, ...]
 
+PAYLOAD = 8
+"""The column of a job's payload, and in the row of the clock what else there is to know."""
+
 _NTH = 10
 _nth = itemgetter(_NTH)
 
@@ -45,7 +48,7 @@ def answer_from(rows: Sequence[Row]) -> Answer:
         else:
             clock = row
     jobs.sort(key=_nth)
-    said = msgspec.json.decode(clock[8])
+    said = msgspec.json.decode(clock[PAYLOAD])
     next_due = None if clock[_NTH] is None else clock[_NTH] / 1_000_000
     return Answer(jobs, lanes, clock[-1], next_due, said["paused"], said["trouble"])
 

@@ -15,6 +15,7 @@ from pgqueue.error_text import headline
 from pgqueue.job import Outcome, Status
 from pgqueue.migrations import check_schema
 from pgqueue.policy import Released, verdict
+from pgqueue.pooler import check_pooler
 from pgqueue.registry import declarations, entry, process_name, publish, register, retire
 from pgqueue.session import connected
 from pgqueue.settings import Settings
@@ -142,6 +143,7 @@ class Worker:
 
     async def _prepare(self) -> None:
         async with await connected(self.settings.conninfo, self.settings.pgbouncer) as connection:
+            await check_pooler(connection, self.settings.pgbouncer)
             await check_schema(connection)
             await publish(connection, self.declared)
 

@@ -70,7 +70,7 @@ class Hands:
         """What it was told to have lost."""
         self.slot = slot
         self.worker = Worker(for_worker(stage.settings), {task.job_type: task for task in tasks}, {})
-        self.worker.name = name
+        self.worker.name = self.worker.hand.worker = name
         stage.lend(self.worker, slot)
         self.worker._build({})
         self.worker.claimer.start = self.worker.sweeper.start = self._start
