@@ -41,9 +41,11 @@ STALE = (
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.InvalidSqlStatementName,
     psycopg.errors.DuplicatePreparedStatement,
+    psycopg.errors.DatatypeMismatch,
 )
 """What a prepared statement raises that no longer fits: a column has another type by now, or a pooler or `DISCARD ALL` has thrown
-the statement away. Nothing was done; on a new connection it is prepared anew."""
+the statement away. DatatypeMismatch: the same of a plan that a function of ours keeps in its session. Nothing was done; on a new
+connection it is prepared anew."""
 
 
 AWAY = (psycopg.Error, OSError, TimeoutError)

@@ -55,7 +55,8 @@ class Refusal(NamedTuple):
 
 
 def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> list[Refusal]:
-    """What was answered with no 2xx, although the call had time left when a connection could be made."""
+    """What was answered with no 2xx, although the call had time left when a connection could be made,
+    or at once, as if there were no use in waiting."""
 
     def left(answer: Answer) -> float:
         end = answer.sent + timedelta(seconds=PATIENCE)
@@ -67,7 +68,7 @@ def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> 
         for one in answers
         if not 200 <= one.code < 300
     ]
-    return [one for one in refused if one.code != 503 or one.left > MARGIN]
+    return [one for one in refused if one.code != 503 or one.left > MARGIN or one.took < PATIENCE / 2]
 
 
 class Callers:
