@@ -55,6 +55,11 @@ def usable(connection: Any) -> AsyncConnection[Any]:
     return connection
 
 
+def _marked(error: Exception, lost: bool) -> Exception:
+    error.sent_before = lost  # type: ignore[attr-defined]  # for sent_before() alone
+    return error
+
+
 class Caller:
     """Runs the statements of sql/ for a client. No call waits longer than `timeout` (s)."""
 
@@ -77,22 +82,22 @@ class Caller:
 
     async def _repeat(self, statement: str, values: Parameters, folder: str = "queries") -> tuple[list[dict[str, Any]], bool]:
         """Runs it in a transaction of its own; again after a lost connection, while there is time, and after a deadlock. The
-        second value says that it may have been carried out twice."""
+        second value says that it may have been carried out twice; of what it raises, `sent_before` does."""
         deadline = time.monotonic() + self._timeout
         lost, undone, pause = False, 0, 0.0
         while True:
             try:
                 async with self._lent(deadline) as connection:
                     return await self._execute(connection, statement, values, folder), lost
-            except (*REPEATABLE, *STALE):
+            except (*REPEATABLE, *STALE) as error:
                 # STALE: each connection of the pool may have it; none comes back after this.
                 undone += 1
                 if undone == 20:
-                    raise
+                    raise _marked(error, lost)
                 await asyncio.sleep(0)
             except LOST as error:
                 if isinstance(error, PoolTimeout | PoolClosed) or survived(error) or time.monotonic() + pause >= deadline:
-                    raise
+                    raise _marked(error, lost)
                 lost = True
                 await self._distrust()
                 await asyncio.sleep(pause)

@@ -37,6 +37,11 @@ def survived(error: BaseException) -> bool:
     return state is not None and not state.startswith(("08", "57P", "25006"))
 
 
+def sent_before(error: BaseException) -> bool:
+    """Whether the reply to an earlier try of the same statement was lost: it may have been carried out then."""
+    return bool(getattr(error, "sent_before", False))
+
+
 STALE = (
     psycopg.errors.FeatureNotSupported,
     psycopg.errors.InvalidSqlStatementName,

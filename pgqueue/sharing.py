@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pgqueue.answers import bulk_rows
-from pgqueue.database import LOST, Parameters, survived
+from pgqueue.database import LOST, Parameters, sent_before, survived
 from pgqueue.offers import document
 
 MOST = 100
@@ -96,7 +96,7 @@ class SharedCommits:
         except Exception as error:  # noqa: BLE001 - whatever it is, each is answered
             if not isinstance(error, LOST) or survived(error):
                 # One of them cannot be, or not now, and only that one is to hear of it.
-                await self._each(group)
+                await self._each(group, sent_before(error))
                 return
             for _, answered in group:
                 if not answered.done():
@@ -106,10 +106,10 @@ class SharedCommits:
                 if not answered.done():
                     answered.set_result((row, repeated))
 
-    async def _each(self, group: list[Waiting]) -> None:
-        await asyncio.gather(*(self._alone(values, answered) for values, answered in group))
+    async def _each(self, group: list[Waiting], before: bool) -> None:
+        await asyncio.gather(*(self._alone(values, answered, before) for values, answered in group))
 
-    async def _alone(self, values: Parameters, answered: asyncio.Future[tuple[Row, bool]]) -> None:
+    async def _alone(self, values: Parameters, answered: asyncio.Future[tuple[Row, bool]], before: bool = False) -> None:
         try:
             rows, repeated = await self._one(values)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
@@ -117,7 +117,7 @@ class SharedCommits:
                 answered.set_exception(error)
         else:
             if not answered.done():
-                answered.set_result((rows[0], repeated))
+                answered.set_result((rows[0], repeated or before))
 
 
 def _fitting(waiting: list[Waiting]) -> int:

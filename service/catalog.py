@@ -43,7 +43,7 @@ class Catalog:
     def sign_in(self, posted: SignInRequest, job_id: str | None) -> AnyJob:
         """A sign-in that was posted. Refusal 400."""
         sent, filled = self._checked(signin.JOB_TYPE, msgspec.to_builtins(posted))
-        return NewJob(signin.JOB_TYPE, sent, job_id or _sign_in_id(sent["userId"]), filled=filled, fresh_id=job_id is None)
+        return NewJob(signin.JOB_TYPE, sent, job_id or _sign_in_id(sent["userId"]), filled=filled, fresh_id=not job_id)
 
     def email(self, posted: EmailRequest, job_id: str | None) -> AnyJob:
         """An administrator's mail. Refusal 400."""
@@ -53,7 +53,8 @@ class Catalog:
     def job(self, request: EnqueueRequest, job_id: str | None) -> AnyJob:
         """A job of any type. Refusal 400."""
         payload, filled = self._checked(request.type, request.payload)
-        if request.type == signin.JOB_TYPE and not job_id:
+        fresh = request.type == signin.JOB_TYPE and not job_id
+        if fresh:
             job_id = _sign_in_id(payload["userId"])
         try:
             return NewJob(
@@ -67,6 +68,7 @@ class Catalog:
                 delay=_delay(request),
                 max_attempts=request.max_attempts,
                 filled=filled,
+                fresh_id=fresh,
             )
         except ValueError as error:
             raise Refusal(400, str(error)) from None

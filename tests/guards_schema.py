@@ -36,6 +36,24 @@ SCHEMA = [
         {"(queue, priority, run_after, id) WHERE processed_at IS NULL": "(queue, priority, run_after, id)"},
         "test_fence::test_the_claim_index_has_only_live_rows",
     ),
+    schema(
+        "0001_job_logs",
+        "equal-payload",
+        {"IF said ~ $re$": "IF false AND said ~ $re$"},
+        "test_duplicates::test_equal_is_what_is_equal_as_jsonb[1-1.0]",
+    ),
+    schema(
+        "0001_job_logs",
+        "string-in-payload",
+        {'("(?:[^"\\\\]|\\\\.)*")|(?:[.]0+': "(x^)|(?:[.]0+"},
+        'test_duplicates::test_equal_is_what_is_equal_as_jsonb["1.0"-"1"]',
+    ),
+    schema(
+        "0001_job_logs",
+        "bare-insert",
+        {"trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT": "trigger LANGUAGE plpgsql SECURITY DEFINER"},
+        "test_foreign_settings::test_a_bare_insert_works_under_any_search_path[elsewhere]",
+    ),
     # A row cannot lie
     schema(
         "0001_job_logs",

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 
 from tests.commands import clean_environment, cli_for, process
 from tests.factories import a_job, a_type, sql, value
@@ -64,6 +65,18 @@ class TestExitCodes:
         assert result.exit_code == 3
         assert "cannot reach the database" in result.stderr
         assert "verysecret" not in result.output
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [({"password": "verysecret"}, "the password was refused"), ({"dbname": "nosuch"}, "there is no such database")],
+    )
+    async def test_the_reason_is_said_in_words(self, database_url: str, wrong: dict[str, str], words: str) -> None:
+        url = make_conninfo(database_url, **wrong)
+        for command in ("stats", "status", "migrate", "prune"):
+            result = await cli_for(url)(command)
+            assert result.exit_code == 3
+            assert f"cannot reach the database: {words}. Is DATABASE_URL right" in result.stderr
+            assert "verysecret" not in result.output
 
     async def test_they_are_those_of_the_process(self, database_url: str) -> None:
         for expected, url, command in (

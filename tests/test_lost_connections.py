@@ -19,9 +19,10 @@ from pgqueue.errors import Unavailable
 from pgqueue.job import DeadFilter, Job, NewJob
 from pgqueue.migrations import migrate
 from pgqueue.pool import Pool, open_pool
+from pgqueue.retention import prune
 from pgqueue.settings import Settings
 from pgqueue.task import task
-from tests.api import SIGN_IN, SIGNIN, open_api
+from tests.api import ADMIN, SIGN_IN, SIGNIN, open_api
 from tests.chaos.faults.proxy import a_proxy
 from tests.factories import sql, the_job, value
 from tests.pooler import pooled
@@ -137,6 +138,41 @@ async def test_connections_that_went_silent_are_replaced_together(settings: Sett
             client.pool.distrust()
             async with asyncio.timeout(4):
                 assert (await client.enqueue("test.job", {})).created
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (SIGNIN, SIGN_IN),
+        ("/api/jobs", {"type": "user.signin.notification", "payload": SIGN_IN}),
+        ("/api/admin/send-email", {"to": "a@example.com", "subject": "s", "body": "b"}),
+        ("/api/jobs/bulk", {"jobs": [{"type": "user.signin.notification", "payload": SIGN_IN}]}),
+    ],
+    ids=["sign-in", "job", "email", "bulk"],
+)
+@pytest.mark.parametrize("removed", [False, True], ids=["row", "tombstone"])
+async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no_duplicate_of_itself(
+    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, removed: bool
+) -> None:
+    lost: list[str] = []
+    execute = Client._execute
+
+    async def losing(self: Client, one: Any, statement: str, *rest: Any) -> Any:
+        rows = await execute(self, one, statement, *rest)
+        if statement.startswith("enqueue_") and not lost:
+            lost.append(statement)
+            await sql(connection, "UPDATE job_logs SET status = 'completed', processed_at = now() - interval '40 d'")
+            if removed:
+                assert (await prune(connection, settings)).jobs == 1
+            raise psycopg.OperationalError("the connection is lost")
+        return rows
+
+    async with open_api(settings) as api:
+        monkeypatch.setattr(Client, "_execute", losing)
+        answer = await api.post(path, json=body, headers=ADMIN)
+    assert lost
+    assert answer.status_code == 202, answer.text
+    assert not [one for one in answer.json().get("results", ()) if "error" in one]
 
 
 class TestAServerOfItsOwn:

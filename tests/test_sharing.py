@@ -164,6 +164,28 @@ async def test_a_lost_connection_is_made_good_for_the_whole_group(client: Client
     assert await value(connection, "SELECT count(*) FROM job_logs") == 10
 
 
+async def test_a_group_that_was_stored_and_is_then_refused_knows_its_own_jobs(client: Client, connection: Connection) -> None:
+    """Its reply was lost, and the second try met a lock: each then goes alone, and is no duplicate of itself."""
+    execute = client._execute
+    tries: list[str] = []
+
+    async def losing(one: Any, statement: str, *rest: Any) -> Any:
+        if statement != "enqueue_group":
+            return await execute(one, statement, *rest)
+        tries.append(statement)
+        if len(tries) > 1:
+            raise psycopg.errors.LockNotAvailable("another transaction holds it")
+        await execute(one, statement, *rest)
+        await sql(connection, "UPDATE job_logs SET status = 'completed', processed_at = now()")
+        raise psycopg.OperationalError("the connection is lost")
+
+    client._execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
+    tickets = await asyncio.gather(*(client.enqueue("test.job", {"n": n}) for n in range(10)))
+    assert len(tries) > 1
+    assert all(ticket.created for ticket in tickets)
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 10
+
+
 async def test_jobs_given_at_once_start_in_the_order_in_which_they_were_given(client: Client, connection: Connection) -> None:
     from pgqueue.job import NewJob
 
