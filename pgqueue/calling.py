@@ -55,9 +55,8 @@ def usable(connection: Any) -> AsyncConnection[Any]:
     return connection
 
 
-def _marked(error: Exception, lost: bool) -> Exception:
+def _mark(error: Exception, lost: bool) -> None:
     error.sent_before = lost  # type: ignore[attr-defined]  # for sent_before() alone
-    return error
 
 
 class Caller:
@@ -93,11 +92,13 @@ class Caller:
                 # STALE: each connection of the pool may have it; none comes back after this.
                 undone += 1
                 if undone == 20:
-                    raise _marked(error, lost)
+                    _mark(error, lost)
+                    raise
                 await asyncio.sleep(0)
             except LOST as error:
                 if isinstance(error, PoolTimeout | PoolClosed) or survived(error) or time.monotonic() + pause >= deadline:
-                    raise _marked(error, lost)
+                    _mark(error, lost)
+                    raise
                 lost = True
                 await self._distrust()
                 await asyncio.sleep(pause)
