@@ -103,6 +103,8 @@ class Hands:
     async def sweep(self, *, resting: bool) -> None:
         self.started = []
         self.worker.claimer.resting = resting
+        # Now and then a sweep looks at whole lanes, and past now; the oracle is told of resting ones alone.
+        self.worker.sweeper._ahead = False
         assert await self.worker.sweeper._turn()
 
     async def forget_replies(self) -> None:
