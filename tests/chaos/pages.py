@@ -3,8 +3,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tests.chaos.site import Site
@@ -13,21 +13,32 @@ from tests.processes import ROOT, env
 
 ADMIN = "/api/admin"
 
+T = TypeVar("T")
+
 
 async def unreadable(callers: Callers, job_ids: Iterable[str]) -> list[str]:
     """Pages that were not answered with 200 and JSON: each job's, the dead-letter queue from its first
     to its last, and what else an operator looks at."""
     paths = [f"/api/jobs/{quote(job_id, safe='')}" for job_id in job_ids]
     paths += [f"{ADMIN}/dlq/errors", f"{ADMIN}/jobs/stats", f"{ADMIN}/workers", f"{ADMIN}/queues"]
-    bad = [path for path in paths if await page(callers, path) is None]
+    bad = []
+    for some in batched(paths, 10):
+        found = await asyncio.gather(*(page(callers, path) for path in some))
+        bad += [path for path, answer in zip(some, found, strict=True) if answer is None]
     cursor: Any = ""
     while cursor is not None:
         path = f"{ADMIN}/dlq?limit=100" + (f"&cursor={quote(cursor, safe='')}" if cursor else "")
-        found = await page(callers, path)
-        if found is None:
+        listed = await page(callers, path)
+        if listed is None:
             return [*bad, path]
-        cursor = found["nextCursor"]
+        cursor = listed["nextCursor"]
     return bad
+
+
+def batched(all_of_them: Sequence[T], number: int) -> Iterator[Sequence[T]]:
+    """So many at a time, in their order."""
+    for first in range(0, len(all_of_them), number):
+        yield all_of_them[first : first + number]
 
 
 async def page(callers: Callers, path: str) -> Any:

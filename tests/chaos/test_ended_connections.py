@@ -148,7 +148,7 @@ CALLS = ("post", "read", "ready", "client", "burst")
 
 FAULTS = ("sessions", "restart", "crash", "another")
 
-AT_REST = [("sessions", "post"), ("sessions", "ready"), ("sessions", "client"), ("another", "burst")]
+AT_REST = [("sessions", "post"), ("sessions", "client"), ("another", "burst")]
 AT_WORK = ("sessions", "crash")
 
 

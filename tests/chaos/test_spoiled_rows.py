@@ -1,6 +1,7 @@
 """R19: rows that an operator or an application spoiled, past all functions, or a disk."""
 
 import asyncio
+import json
 import secrets
 
 import psycopg
@@ -64,12 +65,13 @@ async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> No
         bad = await unreadable(api.callers, spoiled)
         listed = await command(site, "dlq", "list", "--json", "--limit", "1000")
         exported = await command(site, "dlq", "export", "--output", str(site.folder / "dead"))
+        ledger = site.ledger()
         archive = {"PGQUEUE_KEEP_COMPLETED": "1h", "PGQUEUE_KEEP_DLQ": "1h"}
         pruned = await command(site, "prune", "--archive", str(site.folder / "archive"), **archive)
         assert fleet.fallen() == []
         await fleet.stop_all()
         assert await api.stop() == 0
-    ledger = site.ledger()
+    left = {job for (job,) in site.rows("SELECT job_id FROM job_logs")}
     counts = count(
         ledger,
         what="columns of waiting, abandoned, dead and completed jobs set to what they should not be, and damaged pages",
@@ -79,12 +81,19 @@ async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> No
         refused_by_a_rule=len(names) - len(spoiled),
         slowest_of_the_others=ledger.p100("p"),
         pages_that_cannot_be_read=len(bad),
+        removed_into_the_archive=len(ledger.statuses.keys() - left),
     )
     record(counts)
     assert not bad, bad
     assert heard, "the sweeps went on"
     assert [done[0] for done in (listed, exported, pruned)] == [0, 0, 0], (listed[2], exported[2], pruned[2])
+    assert ledger.statuses.keys() - left == _archived(site)
     assert {ledger.statuses[job] for job in ledger.accepted if job.startswith("p")} == {"completed"}
+
+
+def _archived(site: Site) -> set[str]:
+    lines = "".join(file.read_text() for file in (site.folder / "archive").iterdir()).splitlines()
+    return {json.loads(line)["job_id"] for line in lines}
 
 
 def _spoil(site: Site, name: str) -> bool:

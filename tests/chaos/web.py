@@ -24,7 +24,7 @@ from tests.scene import until
 PATIENCE = 2.0
 """Seconds that an enqueue may wait for a connection (PGQUEUE_REQUEST_TIMEOUT)."""
 
-MARGIN = 1.0
+MARGIN = 1.5
 """Seconds in which a connection that has become possible can be made and used, on a busy machine."""
 
 
