@@ -51,7 +51,11 @@ SCHEMA = [
     schema(
         "0001_job_logs",
         "bare-insert",
-        {"trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT": "trigger LANGUAGE plpgsql SECURITY DEFINER"},
+        {
+            "job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT": (
+                "job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+            )
+        },
         "test_foreign_settings::test_a_bare_insert_works_under_any_search_path[elsewhere]",
     ),
     # A row cannot lie

@@ -8,9 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pgqueue.durations import duration
+from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings, settings_from
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +39,8 @@ def test_the_example_environment_shows_the_defaults() -> None:
 
 
 def test_the_example_environment_is_valid() -> None:
-    settings_from({name: text.strip('"') for name, text in example().items()})
+    # A secret without a value is refused: these lines are there to be filled in.
+    settings_from({name: text.strip('"') for name, text in example().items() if text.strip('"')})
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -56,7 +59,13 @@ def environment() -> dict[str, str]:
     given: dict[str, str] = {}
     for manifest in manifests():
         given |= manifest.get("data", {}) | manifest.get("stringData", {})
-    return given
+    return {name: text.replace("REPLACE-ME", f"3f9c{name.lower()}7d21") for name, text in given.items()}
+
+
+def test_a_manifest_whose_secrets_were_not_filled_in_starts_nothing() -> None:
+    secrets = next(one["stringData"] for one in manifests() if one["kind"] == "Secret")
+    with pytest.raises(SettingsError, match="PGQUEUE_ADMIN_TOKENS: its token is a placeholder"):
+        settings_from(secrets)
 
 
 def test_the_manifests_set_what_is_a_setting_and_together_are_valid() -> None:

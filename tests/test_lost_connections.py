@@ -279,7 +279,7 @@ async def test_a_lock_that_is_not_let_go_is_waited_for_no_longer_than_that(setti
                     await client.enqueue("test.job", {}, job_id="taken", connection=mine)
 
 
-async def test_a_pooler_that_is_restarted_refuses_no_call(settings: Settings, connection: Connection, tmp_path: Path) -> None:
+async def test_a_pooler_whose_connections_ended_refuses_no_call(settings: Settings, connection: Connection, tmp_path: Path) -> None:
     async with pooled(str(settings.database_url), tmp_path) as url:
         through = settings.with_(
             database_url=url, pgbouncer=True, request_timeout=timedelta(seconds=10), enqueue_timeout=timedelta(seconds=10)
