@@ -113,6 +113,11 @@ def _read(url: str) -> dict[str, Any]:
     hosts = str(given.get("host", ""))
     if not hosts.startswith(("/", "@")) and any(one in hosts for one in "@?# "):
         raise ValueError(f"its host is not the name of one: {_ENCODE}")
-    if url.startswith(_SCHEMES) and "@" in _split(url)[0][_after_user(url) :]:
+    base, pairs = _split(url)
+    if url.startswith(_SCHEMES) and "@" in base[_after_user(url) :]:
         raise ValueError(f"an @ stands after the password's end: {_ENCODE}")
+    known = _libpq_keywords()
+    if any("=" not in pair or ("@" in pair and _key(pair) not in known) for pair in pairs):
+        # The name of an unknown parameter is shown to people, and this may be the end of a password.
+        raise ValueError(f"what follows the ? is not a list of parameters: {_ENCODE}")
     return given

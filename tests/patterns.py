@@ -150,14 +150,16 @@ def parsers() -> dict[str, Callable[[str], Any]]:
     from pgqueue.environment import limit, parse_queues, words
     from pgqueue.printable import safe, safe_json
     from pgqueue.telemetry import clean, mask
-    from service.auth import _hostname, _netloc
+    from service.auth import _hostname, _same
     from service.jobs.members import moment
+    from service.long_body import LongBody
     from service.mail.message import Sender, valid_address
     from service.mail.text import paragraphs, shown
     from service.mail.transports.endings import quoted
     from service.mail.transports.sendgrid import _point_in_time
     from service.requests import path_id
-    from service.strict import Items, decode
+    from service.schemas import BulkRequest
+    from service.strict import decode
 
     return {
         "mask": mask,
@@ -171,7 +173,7 @@ def parsers() -> dict[str, Callable[[str], Any]]:
         "words": words,
         "libpq_string": lambda text: libpq_string(f"postgresql://{text}", False),
         "host header": _hostname,
-        "origin header": _netloc,
+        "origin header": lambda text: _same(text, "localhost:3333"),
         "moment": moment,
         "valid_address": valid_address,
         "the domain of an address": lambda text: valid_address(f"a@{text}"),
@@ -183,7 +185,7 @@ def parsers() -> dict[str, Callable[[str], Any]]:
         "path_id": path_id,
         "JSON": lambda text: decode(text.encode()),
         "a JSON text": lambda text: decode(b'"' + text.encode() + b'"'),
-        "bulk items": lambda text: (items := Items.of(f'{{"jobs":[{text}]}}'.encode(), "jobs")) and items.some(1),
+        "bulk items": lambda text: list(LongBody(f'{{"jobs":[{text}]}}'.encode(), BulkRequest, "jobs").items()),
     }
 
 

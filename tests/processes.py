@@ -42,7 +42,7 @@ def log_lines(ledger: Path) -> list[dict[str, Any]]:
 def env(url: str, ledger: Path, more: Mapping[str, str]) -> dict[str, str]:
     mine = {
         "DATABASE_URL": url_of("queue_worker", url),
-        "PGQUEUE_TEST_LEDGER": str(ledger),
+        "TEST_LEDGER": str(ledger),
         "PGQUEUE_MODULES": "tests.tasks",
         "PGQUEUE_LEASE": "1s",
         "PGQUEUE_IDLE_INTERVAL": "100ms",

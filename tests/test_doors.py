@@ -230,14 +230,15 @@ class TestLimits:
         assert await places(connection) == 2
 
     async def test_a_day_is_24_hours_in_every_time_zone_of_the_callers(self, connection: Connection, shop: Connection) -> None:
-        """A zone of one's own making moves its clock by 20 hours, yesterday."""
+        """A zone of one's own making moves its clock by 20 hours, twelve hours ago."""
         await rows_of(connection, "UPDATE job_types SET limit_window = '1 day' WHERE limit_count IS NOT NULL")
         for name in ("a", "b"):
             await a_job(connection, job_id=name, job_type="doors.limited", user_id="u")
         await rows_of(connection, "UPDATE job_logs SET created_at = now() - interval '23 hours'")
-        day = await value(connection, "SELECT extract(doy FROM now() - interval '12 hours')::integer")
-        end = (day + 59) % 365 + 1
-        for shift in (f"AAA0BBB-20,J{day},J{end}", f"AAA-10BBB10,J{day},J{end}"):
+        for zone, east in (("AAA0BBB-20", 0), ("AAA-10BBB10", 10)):
+            then = await value(connection, "SELECT now() AT TIME ZONE 'UTC' + %s * interval '1 h'", [east - 12])
+            day = then.timetuple().tm_yday - 1
+            shift = f"{zone},{day}/{then.hour},{(day + 60) % 365}"
             await rows_of(shop, "SELECT set_config('TimeZone', %s, false)", [shift])
             await rows_of(shop, "SELECT * FROM offer_job('doors.limited', '{\"userId\": \"u\"}', %s)", [f"one {shift}"])
             await rows_of(shop, "SELECT * FROM offer_jobs(%s)", [json.dumps([an_item(f"many {shift}")])])

@@ -1,6 +1,7 @@
 """Whatever is set on the database or on the role: nothing of it changes what the queue does."""
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,12 @@ FOREIGN: dict[str, dict[str, str]] = {
         "temp_tablespaces": "pg_default",
     },
 }
+
+LEVELS = ("database", "role")
+POOLED = ["dates of Germany", "dates of SQL", "texts in ASCII", "isolation", "texts of old"]
+WHOLE = os.environ.get("MATRIX") == "whole"
+"""Each group on database and role, 17 seconds each; else each once: MATRIX=whole python3 dev.py test
+tests/test_foreign_settings.py."""
 
 RUSSIAN = "сервер недоступен"
 
@@ -180,8 +187,15 @@ async def look(empty_database_url: str) -> Any:
         yield one
 
 
-@pytest.mark.parametrize("level", ["database", "role"])
-@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize(
+    ("foreign", "level"),
+    [
+        (foreign, level)
+        for number, foreign in enumerate(FOREIGN)
+        for level in LEVELS
+        if WHOLE or level == LEVELS[number % 2]
+    ],
+)
 async def test_whatever_is_set_nothing_changes(
     settings: Settings, empty_database_url: str, look: Connection, tmp_path: Path, foreign: str, level: str
 ) -> None:
@@ -189,7 +203,7 @@ async def test_whatever_is_set_nothing_changes(
     await everything(settings.with_(database_url=empty_database_url), look, tmp_path)
 
 
-@pytest.mark.parametrize("foreign", ["dates of Germany", "dates of SQL", "texts in ASCII", "isolation", "texts of old"])
+@pytest.mark.parametrize("foreign", POOLED if WHOLE else POOLED[::2])
 async def test_behind_a_pooler_where_nothing_can_be_set_neither(
     settings: Settings, empty_database_url: str, look: Connection, tmp_path: Path, foreign: str
 ) -> None:

@@ -161,7 +161,8 @@ async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no
         rows = await execute(self, one, statement, *rest)
         if statement.startswith("enqueue_") and not lost:
             lost.append(statement)
-            await sql(connection, "UPDATE job_logs SET status = 'completed', processed_at = now() - interval '40 d'")
+            await sql(connection, """UPDATE job_logs SET status = 'completed', processed_at = now() - interval '40 d',
+                                                 created_at = now() - interval '41 d', id = job_uuid_at(now() - interval '41 d')""")
             if removed:
                 assert (await prune(connection, settings)).jobs == 1
             raise psycopg.OperationalError("the connection is lost")

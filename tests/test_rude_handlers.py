@@ -200,7 +200,7 @@ async def test_sigterm_while_it_starts_ends_it(
         if not can_unshare():
             pytest.skip("no name space of process ids can be made here")
         command = ["unshare", "--pid", "--fork", "--kill-child", *command]
-    more = {"PGQUEUE_MODULES": "tests.tasks.late", "PGQUEUE_TEST_SLEEPS": sleeps}
+    more = {"PGQUEUE_MODULES": "tests.tasks.late", "TEST_SLEEPS": sleeps}
     worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=env(database_url, ledger, more))
     try:
         await until(lambda: words(ledger) == ["sleeps"])

@@ -35,7 +35,7 @@ async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_
         stale_refused=fleet.refused(),
         deadlocks_that_were_repeated=site.server.log.read_text().count("deadlock detected"),
         did=dict(agitators.figures),
-        outcomes_that_could_not_be_stored=len(fleet.said("ack.refused")),
+        outcomes_that_could_not_be_stored=sum(line["jobId"] == "bad" for line in fleet.said("job.dlq")),
     )
     record(counts)
     assert counts.figures["did"].get("unhandled", 0) == 0

@@ -120,5 +120,5 @@ def _forged(log: Path) -> list[str]:
     """Lines that are not one object of ours, or that hold what moves a reader's cursor."""
     text = log.read_text()
     assert not [one for one in FORGED if one in text], log
-    ours = ('{"timestamp"', "pgqueue: PGQUEUE_TEST_LEDGER is no setting")
+    ours = ('{"timestamp"', "pgqueue: TEST_LEDGER is no setting")
     return [line for line in text.split("\n") if line and not line.startswith(ours)]

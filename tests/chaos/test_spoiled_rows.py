@@ -1,7 +1,7 @@
 """R19: rows that an operator or an application spoiled, past all functions, or a disk."""
 
 import asyncio
-import json
+import re
 import secrets
 
 import psycopg
@@ -93,7 +93,8 @@ async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> No
 
 def _archived(site: Site) -> set[str]:
     lines = "".join(file.read_text() for file in (site.folder / "archive").iterdir()).splitlines()
-    return {json.loads(line)["job_id"] for line in lines}
+    # Not by a parser: what no program can read whole is what some of these rows hold.
+    return {re.findall(r'"job_id": ?"([^"]*)"', line)[0] for line in lines}
 
 
 def _spoil(site: Site, name: str) -> bool:

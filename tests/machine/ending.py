@@ -163,7 +163,7 @@ class Ending(Claiming):
         one = {"ids": [id], "leases": [lease], "worker": worker}
         for statement, values in stale_writes(id, lease, worker):
             assert self.stage.statement(statement, one | values) == [], statement
-        told = self.stage.statement("extend_leases", one | {"lease": LEASE, "alive": True, "ages": [0.0]})
+        told = self.stage.statement("extend_leases", one | {"lease": LEASE, "alive": True, "ages": [1e6]})
         assert [answer["what"] for answer in told] == ["lost"]
         confirmed = self.stage.statement("confirm_acks", one)
         went_through = row is not None and row.lease == lease

@@ -228,6 +228,7 @@ class Stage:
             lane.cursor = (lane.cursor[0] - by, lane.cursor[1])
         for held in (held for hands in crew for held in hands.attempts):
             held.started_at -= by.total_seconds()
+            held.claimed_at -= by.total_seconds()
 
     def expire(self, job_id: str) -> None:
         self.eye.execute("UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = %s", [job_id])

@@ -1,4 +1,4 @@
-"""Tasks for workers in processes of their own. They write what they do into a file, one word a line (PGQUEUE_TEST_LEDGER)."""
+"""Tasks for workers in processes of their own. They write what they do into a file, one word a line (TEST_LEDGER)."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pgqueue import Job, task
 
 
 def note(word: str) -> None:
-    descriptor = os.open(os.environ["PGQUEUE_TEST_LEDGER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(os.environ["TEST_LEDGER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.write(descriptor, f"{word}\n".encode())
     os.close(descriptor)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pgqueue import Job, task
 from tests.tasks import note
 
-if os.environ["PGQUEUE_TEST_SLEEPS"] == "import":
+if os.environ["TEST_SLEEPS"] == "import":
     note("sleeps")
     time.sleep(60)
 
@@ -18,7 +18,7 @@ if os.environ["PGQUEUE_TEST_SLEEPS"] == "import":
 @asynccontextmanager
 async def lifespan(settings: Any) -> AsyncIterator[None]:
     note("sleeps")
-    if os.environ["PGQUEUE_TEST_SLEEPS"] == "lifespan":
+    if os.environ["TEST_SLEEPS"] == "lifespan":
         await asyncio.sleep(60)
     else:
         time.sleep(60)  # noqa: ASYNC251 - the event loop is what it blocks
