@@ -113,7 +113,12 @@ class Operating(Sweeping):
         forgotten = [job_id for job_id, ended_at in graves if ended_at < now - settings.keep_ids]
         for job_id in forgotten:
             del oracle.graves[job_id]
-        given_up = [row for row in oracle.rows.values() if row.running and row.forgotten(now)]
+        living = {id for (id,) in self.stage.living()}
+        given_up = [
+            row
+            for row in oracle.rows.values()
+            if row.running and row.forgotten(now) and not (row.expired(now) and row.locked_by in living)
+        ]
         for row in given_up:
             if row.expired(now) and row.attempt_count < row.max_attempts:
                 oracle.give_up_lease(row)

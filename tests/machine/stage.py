@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
 from pgqueue.client import Client
 from pgqueue.database import Link, load
@@ -39,7 +39,8 @@ UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
 """Time goes on by so much: everything that has happened, and all that is to come, is earlier by that."""
 
 MOVED_BESIDE = """
-WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s)
+WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s),
+     beats AS (UPDATE job_workers SET seen_at = seen_at - %(by)s)
 UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s, probe_at = probe_at - %(by)s,
                             changed_at = changed_at - %(by)s"""
 
@@ -229,6 +230,11 @@ class Stage:
         for held in (held for hands in crew for held in hands.attempts):
             held.started_at -= by.total_seconds()
             held.claimed_at -= by.total_seconds()
+
+    def living(self) -> Sequence[Any]:
+        """Workers that were seen within a minute: their sweeps see to what they left."""
+        with self.eye.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute("SELECT id FROM job_workers WHERE seen_at > now() - interval '1 min'").fetchall()
 
     def expire(self, job_id: str) -> None:
         self.eye.execute("UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = %s", [job_id])
