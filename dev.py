@@ -282,7 +282,8 @@ def main(arguments: list[str]) -> int:
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    become(str(PYTHON), "-m", "pytest", *pytest_arguments(rest, cores))
+    # Tests wait for processes more than they compute: two for each core.
+    become(str(PYTHON), "-m", "pytest", *pytest_arguments(rest, 2 * cores if cores > 1 else 1))
     return 0
 
 

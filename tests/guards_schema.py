@@ -48,16 +48,6 @@ SCHEMA = [
         {'("(?:[^"\\\\]|\\\\.)*")|(?:[.]0+': "(x^)|(?:[.]0+"},
         'test_duplicates::test_equal_is_what_is_equal_as_jsonb[", 1.0,"-", 1,"]',
     ),
-    schema(
-        "0001_job_logs",
-        "bare-insert",
-        {
-            "job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT": (
-                "job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-            )
-        },
-        "test_foreign_settings::test_a_bare_insert_works_under_any_search_path[elsewhere]",
-    ),
     # A row cannot lie
     schema(
         "0001_job_logs",
