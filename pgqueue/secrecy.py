@@ -17,6 +17,13 @@ REMOVED = "***"
 
 _LETTER = r"[^\W\d_]"
 
+_LABEL = re.compile(
+    r"(?i)(?:pass(?:word|wd|phrase)|pwd|secret|tokens?|(?:api|access|private)[-_]?key|bearer|basic|authorization)"
+)
+_LABELS = r"(?:\\{0,15}+['\"]|%2[27])?\s*(?:[=:]|%3[AD])|(?:\s+|%20)[^\s]"
+"""What follows a label, and the secret after it. A password that is the word "password" must not be taken out of
+`password=hunter2`: the patterns that hide what follows would not know it again."""
+
 _known: dict[str, re.Pattern[str]] = {}
 """Spelling -> what finds it, the longest first: one secret may hold another. Of the process, and not
 handed in, for logs and stored texts are masked where no settings are. Replaced as a whole, never
@@ -67,4 +74,6 @@ def _finder(spelling: str, *, word: bool) -> re.Pattern[str]:
     # A password that is a word, "postgres" for one, is hidden where it stands alone, and not in the middle of another word.
     alone = len(spelling) < 8 or (word and spelling.isalpha())
     found = re.escape(spelling)
+    if _LABEL.fullmatch(spelling):
+        return re.compile(rf"(?<!{_LETTER}){found}(?!{_LETTER}|{_LABELS})")
     return re.compile(rf"(?<!{_LETTER}){found}(?!{_LETTER})" if alone else found + "={0,2}")

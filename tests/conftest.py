@@ -26,6 +26,7 @@ from psycopg.conninfo import make_conninfo
 from pytest_postgresql.factories import postgresql_noproc
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from pgqueue import secrecy
 from pgqueue.binaries import bindir, bindirs, version_of
 from pgqueue.embedded import EmbeddedServer
 from pgqueue.migrations import migrate
@@ -83,6 +84,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             await test(*args, **kwargs)
 
     item.obj = bounded
+
+
+@pytest.fixture(autouse=True)
+def secrets_are_forgotten() -> Iterator[None]:
+    """What one test made the process keep secret is a word like another in the next: the secrets are the process's."""
+    known = secrecy._known
+    yield
+    secrecy._known = known
 
 
 @pytest.fixture(scope="session")

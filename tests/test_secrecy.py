@@ -258,3 +258,12 @@ async def test_a_mail_server_that_repeats_the_password_tells_it_to_nobody(
     logged = "".join(formatter.format(one) for one in caplog.records for formatter in (JsonFormatter(), HumanFormatter()))
     for kept in (*map(str, row.values()), logged):
         assert [one for one in spelled.values() if one.rstrip("=") in kept or one in kept] == []
+
+
+@pytest.mark.parametrize("label", ["password", "Password", "token", "secret", "api_key", "passwd", "Bearer", "tokens"])
+def test_a_secret_that_is_a_label_does_not_blind_the_patterns_to_what_follows_it(label: str) -> None:
+    secrecy.learn([label])
+    for text in (f"{label}=hunter2", f"x {label}: hunter2", f'{{"{label}": "hunter2"}}', f"{label}%3Dhunter2"):
+        assert label == "Bearer" or "hunter2" not in mask(text), text
+    assert "hunter2" not in mask("Authorization: Bearer hunter2")
+    assert label not in mask(f"refused {label}, for ana")
