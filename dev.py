@@ -12,7 +12,7 @@
   python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
-The first call makes .venv and installs into it, later ones only when pyproject.toml or constraints.txt have changed.
+The first call makes .venv and installs into it, later ones only when a pyproject.toml or constraints.txt have changed.
 """
 
 import contextlib
@@ -35,9 +35,15 @@ def too_old(version: "tuple[int, ...]") -> bool:  # quoted: Python 3.6 must get 
 
 
 if too_old(sys.version_info[:2]):
-    sys.exit("pgqueue needs Python 3.11 or newer, and this is {}.{}: try python3.13 dev.py".format(*sys.version_info))
+    sys.exit(
+        "pgqueue needs Python 3.11 or newer, and this is {}.{}: try python3.13 dev.py".format(
+            *sys.version_info
+        )
+    )
 
 ROOT = Path(__file__).resolve().parent
+MADE_FROM = ("pyproject.toml", "service/pyproject.toml", "constraints.txt")
+PRODUCTS = ("-c", "constraints.txt", "-e", ".[dev]", "-e", "./service[fast,demo]")
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "pgqueue-installed"
@@ -53,7 +59,7 @@ class Trouble(Exception):
 
 def wanted_stamp(root: Path) -> str:
     """What an installation is made from: a change asks for another. The folder too, an editable installation points at it."""
-    sources = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    sources = [(root / name).read_bytes() for name in MADE_FROM]
     return hashlib.sha256(b"\0".join([os.fsencode(root), *sources])).hexdigest()
 
 
@@ -71,7 +77,9 @@ def usable(venv: Path) -> bool:
         "sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix or not os.path.isdir(packages))"
     )
     try:
-        done = subprocess.run([str(venv / "bin" / "python"), "-c", code], capture_output=True, check=False)
+        done = subprocess.run(
+            [str(venv / "bin" / "python"), "-c", code], capture_output=True, check=False
+        )
     except OSError:
         return False
     return done.returncode == 0 and not (venv / UNFINISHED.name).exists()
@@ -97,7 +105,9 @@ def say(text: str) -> None:
 def quietly(*command: str) -> None:
     """Runs a command whose output is of interest only when it fails."""
     nothing, together = subprocess.DEVNULL, subprocess.STDOUT
-    done = subprocess.run(command, cwd=ROOT, stdin=nothing, stdout=subprocess.PIPE, stderr=together, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=nothing, stdout=subprocess.PIPE, stderr=together, check=False
+    )
     if done.returncode != 0:
         raise Trouble(f"{' '.join(command)}\n{done.stdout.decode(errors='replace').strip()}")
 
@@ -116,7 +126,7 @@ def fresh_venv(*make: str) -> None:
 
 def install_with_uv(uv: str) -> None:
     fresh_venv(uv, "venv", "--quiet", "--python", sys.executable)
-    quietly(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-c", "constraints.txt", "-e", ".[dev]")
+    quietly(uv, "pip", "install", "--quiet", "--python", str(PYTHON), *PRODUCTS)
 
 
 def install_with_pip() -> None:
@@ -128,9 +138,11 @@ def install_with_pip() -> None:
     except Trouble as trouble:
         if "ensurepip" not in str(trouble):
             raise
-        advice = "this Python makes no virtual environments: apt install python3-venv, or install uv"
+        advice = (
+            "this Python makes no virtual environments: apt install python3-venv, or install uv"
+        )
         raise Trouble(f"{trouble}\n{advice}") from None
-    quietly(*pip, "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "-e", ".[dev]")
+    quietly(*pip, "install", "--quiet", "--disable-pip-version-check", *PRODUCTS)
 
 
 def install() -> None:
@@ -175,7 +187,9 @@ def ensure_installed() -> None:
     if is_current(STAMP, wanted) and usable(VENV):
         return
     if not os.access(ROOT, os.W_OK):
-        raise Trouble(f"{ROOT} is not yours to write in and has no .venv that you can use: work in a copy of your own")
+        raise Trouble(
+            f"{ROOT} is not yours to write in and has no .venv that you can use: work in a copy of your own"
+        )
     with one_at_a_time():
         if not (is_current(STAMP, wanted) and usable(VENV)):
             install()
@@ -207,10 +221,22 @@ def check() -> int:
 def audit(arguments: "list[str]") -> int:
     """0: nothing is known that a newer version mends. 1: something is. UNKNOWN: it could not be found out, for want of network."""
     # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers that there are none.
-    command = [str(PYTHON), "-m", "pip_audit", "-r", "constraints.txt", "--no-deps", "--disable-pip", "-s", "osv"]
+    command = [
+        str(PYTHON),
+        "-m",
+        "pip_audit",
+        "-r",
+        "constraints.txt",
+        "--no-deps",
+        "--disable-pip",
+        "-s",
+        "osv",
+    ]
     command += ["-f", "json", "--desc", "off", "--progress-spinner", "off", *arguments]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
         found = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
         say("THE AUDIT WAS NOT DONE: no answer within five minutes")
@@ -229,7 +255,9 @@ def audit(arguments: "list[str]") -> int:
     skipped = [one["name"] for one in found if "skip_reason" in one]
     if skipped:
         say(f"not audited: {', '.join(skipped)}")
-    say(f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be mended by an update")
+    say(
+        f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be mended by an update"
+    )
     return 1 if mended else 0 if len(skipped) < len(found) else UNKNOWN
 
 
@@ -237,8 +265,19 @@ def remake_constraints() -> int:
     uv = shutil.which("uv")
     if not uv:
         raise Trouble("constraints.txt is made with uv, which is not on PATH")
-    command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--all-extras", "--no-header"]
-    command += ["--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "pyproject.toml"]
+    command = [
+        uv,
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--all-extras",
+        "--no-header",
+    ]
+    command += ["--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+    command += ["--no-emit-package", "pgqueue-jobs", "pyproject.toml", "service/pyproject.toml"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:
         text = f"# The versions that the tests ran with. Made by: python3 dev.py constraints\n{done.stdout}"
@@ -271,17 +310,19 @@ def main(arguments: list[str]) -> int:
         become(str(VENV / "bin" / "pgqueue"), *rest)
     os.chdir(ROOT)
     if verb == "demo":
-        become(str(PYTHON), "-m", "service.demo", *rest)
+        become(str(PYTHON), "-m", "pgqueue_service.demo", *rest)
     if verb == "chaos":
         become(str(PYTHON), "-m", "tests.chaos", *rest)
     if verb == "mutants":
-        become(str(PYTHON), "-m", "tests.mutants", *rest)
+        become(str(PYTHON), "-m", "tests.guards.mutants", *rest)
     if verb == "bench":
         install_bench()
         become(str(PYTHON), "-m", "benchmarks", *rest)
     if verb == "up":
         become(str(VENV / "bin" / "pgqueue"), "dev", *rest)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     # Tests wait for processes more than they compute: two for each core.
     become(str(PYTHON), "-m", "pytest", *pytest_arguments(rest, 2 * cores if cores > 1 else 1))
     return 0

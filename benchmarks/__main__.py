@@ -33,13 +33,33 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python3 dev.py bench", description="Measures what pgqueue promises in figures.")
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}; p: p1 to p10; none: all")
-    parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not what it is worth")
-    parser.add_argument("--rounds", type=int, help="how often every side is measured (3; with --quick 1)")
-    parser.add_argument("--postgres", type=int, metavar="MAJOR", help="the version of the server (the embedded one)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (benchmarks/results/TIME)")
-    parser.add_argument("--within", type=Path, metavar="DIR", help="where the server keeps its data while it runs (TMPDIR)")
+    parser = argparse.ArgumentParser(
+        prog="python3 dev.py bench", description="Measures what pgqueue promises in figures."
+    )
+    parser.add_argument(
+        "figures",
+        nargs="*",
+        metavar="FIGURE",
+        help=f"of {', '.join(FIGURES)}; p: p1 to p10; none: all",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: whether it works, not what it is worth"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="how often every side is measured (3; with --quick 1)"
+    )
+    parser.add_argument(
+        "--postgres", type=int, metavar="MAJOR", help="the version of the server (the embedded one)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the report goes (benchmarks/results/TIME)"
+    )
+    parser.add_argument(
+        "--within",
+        type=Path,
+        metavar="DIR",
+        help="where the server keeps its data while it runs (TMPDIR)",
+    )
     chosen = parser.parse_args(given)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
     if "p" in chosen.figures:

@@ -4,16 +4,16 @@ from typing import Any
 from uuid import uuid4
 
 from litestar import Litestar
+from pgqueue_service.app import create_app as create_real_app
 
 from pgqueue.job import AnyJob, Status, Ticket
 from pgqueue.settings import Settings
-from service.app import create_app as create_real_app
 
 
 def create_app(settings: Settings) -> Litestar:
     """For PGQUEUE_APP."""
     app = create_real_app(settings)
-    app.state.desk.client.offer = taken
+    app.state.gateway.client.offer = taken
     return app
 
 

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.jobs import fill, span
 from benchmarks.loop import BATCH, first_claim
 from benchmarks.server import Postgres, environment
-from pgqueue.database import Link, load
+from pgqueue.database.worker_connection import WorkerConnection, load
 from pgqueue.settings import Settings
 from pgqueue.worker.lanes import PRIORITIES
 
@@ -68,11 +68,18 @@ def written(value: Any) -> str:
 
 async def session(url: str) -> str:
     """What the claims' link sets for its connection, as PGOPTIONS; the acks' differs in sorting alone, and sorts nothing."""
-    link = Link(Settings(database_url=url).conninfo, Settings(database_url=url), name="bench", sorting=False)
+    link = WorkerConnection(
+        Settings(database_url=url).conninfo, Settings(database_url=url), name="bench", sorting=False
+    )
     try:
         connection = await link.connect()
-        cursor = await connection.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
-        return " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in await cursor.fetchall())
+        cursor = await connection.execute(
+            "SELECT name, setting FROM pg_settings WHERE source = 'session'"
+        )
+        return " ".join(
+            f"-c {name}={value.replace(' ', chr(92) + ' ')}"
+            for name, value in await cursor.fetchall()
+        )
     finally:
         await link.close()
 
@@ -81,7 +88,10 @@ async def bare(postgres: Postgres, jobs: int, clients: int) -> dict[str, Any]:
     """One pgbench run over `jobs` rows: jobs per second, from the table and as pgbench says."""
     batches = jobs // (BATCH * clients)
     count = batches * BATCH * clients
-    async with postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         await fill(connection, count)
         cpu = postgres.cpu_seconds()
         said = await _pgbench(postgres, url, clients, batches)
@@ -99,12 +109,22 @@ async def bare(postgres: Postgres, jobs: int, clients: int) -> dict[str, Any]:
 
 async def _pgbench(postgres: Postgres, url: str, clients: int, transactions: int) -> str:
     where = conninfo_to_dict(url)
-    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
-    libpq = {name: str(where[key]) for name, key in names.items()} | {"PGOPTIONS": await session(url)}
+    names = {
+        "PGHOST": "host",
+        "PGPORT": "port",
+        "PGUSER": "user",
+        "PGPASSWORD": "password",
+        "PGDATABASE": "dbname",
+    }
+    libpq = {name: str(where[key]) for name, key in names.items()} | {
+        "PGOPTIONS": await session(url)
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "claim_ack.sql"
         file.write_text(script())
-        given = [f"--define={name}={written(value)}" for name, value in first_claim(url, BATCH).items()]
+        given = [
+            f"--define={name}={written(value)}" for name, value in first_claim(url, BATCH).items()
+        ]
         process = await asyncio.create_subprocess_exec(
             str(postgres.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}",
             f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}", f"--file={file}", *given,

@@ -27,7 +27,11 @@ def sign_in(number: int) -> bytes:
             "jobId": f"sign-in-{number:08}",
         }
     ).encode()
-    head = ["POST /api/jobs/signin-notification HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    head = [
+        "POST /api/jobs/signin-notification HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+    ]
     return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 

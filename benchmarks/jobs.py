@@ -40,8 +40,16 @@ async def fill(
 ) -> None:
     """Jobs that have been due for a while, or are not yet ("-1 day"), or are `done`. `settle` leaves the table as one is that has
     stood for a while."""
-    values = {"job_type": job_type, "first": first, "last": first + count - 1, "since": since, "done": done}
-    await connection.execute(FILL, values | {"payload": Jsonb(PAYLOAD if payload is None else payload)})
+    values = {
+        "job_type": job_type,
+        "first": first,
+        "last": first + count - 1,
+        "since": since,
+        "done": done,
+    }
+    await connection.execute(
+        FILL, values | {"payload": Jsonb(PAYLOAD if payload is None else payload)}
+    )
     if settle:
         await settled(connection)
 

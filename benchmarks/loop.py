@@ -12,17 +12,19 @@ from psycopg.rows import TupleRow
 
 from benchmarks import tasks
 from benchmarks.jobs import fill
-from pgqueue.database import Link, Parameters
-from pgqueue.job import Outcome, Status
+from pgqueue.attempt import Outcome
+from pgqueue.database.adapters import Parameters
+from pgqueue.database.worker_connection import WorkerConnection
+from pgqueue.job import Status
 from pgqueue.settings import Settings
-from pgqueue.worker.hand import Held
+from pgqueue.worker.inflight import Held
 from pgqueue.worker.worker import Worker
 
 BATCH = 500
 DONE = Outcome(Status.COMPLETED)
 
 
-class TimedLink(Link):
+class TimedLink(WorkerConnection):
     """A connection of the engine that writes down how long each statement took, in seconds."""
 
     times: list[float]
@@ -38,7 +40,9 @@ class Loop:
     """With `cursor` off every claim begins at the lane's start, as in a queue that has none. Jobs that it stores are numbered from
     `first`."""
 
-    def __init__(self, url: str, *, cursor: bool = True, batch: int = BATCH, first: int = 500_000_000) -> None:
+    def __init__(
+        self, url: str, *, cursor: bool = True, batch: int = BATCH, first: int = 500_000_000
+    ) -> None:
         self.settings = Settings(database_url=url, queues={"default": batch})
         self.batch = batch
         self.cursor = cursor
@@ -50,7 +54,7 @@ class Loop:
         worker._build({})
         self.claimer = worker.claimer
         self._acker = worker.acker
-        self._hand = worker.hand
+        self._inflight = worker.inflight
         self._next = first
 
     def _link(self, name: str, sorting: bool = True) -> TimedLink:
@@ -75,9 +79,9 @@ class Loop:
         taken = await self.claim()
         for held in taken:
             self._acker.put(held, DONE)
-        while self._hand.held:
-            self._hand.changed.clear()
-            await self._hand.changed.wait()
+        while self._inflight.held:
+            self._inflight.changed.clear()
+            await self._inflight.changed.wait()
         self.counts.append(len(taken))
         return len(taken)
 
@@ -93,7 +97,9 @@ class Loop:
 
     def rate(self, since: int = 0) -> float:
         """Jobs per second of claims and acks alone, from a turn on."""
-        return sum(self.counts[since:]) / (sum(self.claims.times[since:]) + sum(self.acks.times[since:]))
+        return sum(self.counts[since:]) / (
+            sum(self.claims.times[since:]) + sum(self.acks.times[since:])
+        )
 
 
 def first_claim(url: str, batch: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks.run import Figure, Run, Sample, Verdict, median, ratio, spread
 from benchmarks.server import environment
 from benchmarks.tasks import noop
 from benchmarks.workers import ROOT
-from pgqueue.registry import declarations, publish
+from pgqueue.database.job_types import declarations, publish
 from pgqueue.settings import Settings
 
 BARE = {"client-one": "psycopg-one", "client-20": "psycopg-20", "client-bulk": "copy-bulk"}
@@ -33,7 +33,10 @@ SAID = {
 
 async def produce(run: Run, way: str, jobs: int) -> Sample:
     """One producer process on a fresh database."""
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         settings = Settings(database_url=url)
         await publish(connection, declarations([noop], settings))
         server = run.postgres.cpu_seconds()
@@ -63,7 +66,9 @@ async def measure(run: Run, wanted: set[str]) -> None:
     figure = Figure("P4", "Enqueue")
     for kind, jobs in sizes.items():
         ways = [way for way in SAID if f"-{kind}" in way]
-        samples = await run.take_turns("P4", {way: partial(produce, run, way, jobs) for way in ways})
+        samples = await run.take_turns(
+            "P4", {way: partial(produce, run, way, jobs) for way in ways}
+        )
         figure.samples |= samples
         bare = next(name for name in ways if name == BARE[f"client-{kind}"])
         figure.rows += [_row(name, jobs, samples[name], samples[bare]) for name in ways]
@@ -96,4 +101,6 @@ def _row(way: str, jobs: int, samples: list[Sample], base: list[Sample]) -> dict
 def _verdict(figure: Figure, way: str, wanted: str, least: float) -> Verdict:
     part = ratio(figure.samples[way], figure.samples[BARE[way]])
     met = part > least if least == 1.0 else part >= least
-    return Verdict(SAID[way], wanted, f"{part:.2f} ({median(figure.samples[way]):,.0f} jobs/s)", met)
+    return Verdict(
+        SAID[way], wanted, f"{part:.2f} ({median(figure.samples[way]):,.0f} jobs/s)", met
+    )

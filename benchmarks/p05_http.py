@@ -21,7 +21,10 @@ from benchmarks.server import environment
 from benchmarks.workers import ROOT
 
 CONNECTIONS = 32
-APPS = {"with the database": "service.app:create_app", "without": "benchmarks.answering:create_app"}
+APPS = {
+    "with the database": "pgqueue_service.app:create_app",
+    "without": "benchmarks.answering:create_app",
+}
 
 
 @asynccontextmanager
@@ -50,7 +53,10 @@ async def an_api(url: str, app: str) -> AsyncIterator[tuple[asyncio.subprocess.P
 
 async def called(run: Run, requests: int, app: str) -> Sample:
     """One round of calls."""
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         async with an_api(url, app) as (api, port):
             callers = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "benchmarks.callers", str(port), str(CONNECTIONS), str(requests),
@@ -69,11 +75,17 @@ async def called(run: Run, requests: int, app: str) -> Sample:
 
 async def measure(run: Run, wanted: set[str]) -> None:
     requests = run.size(20_000, 4_000)
-    samples = await run.take_turns("P5", {side: partial(called, run, requests, app) for side, app in APPS.items()})
-    figure = Figure("P5", f"HTTP enqueue, {CONNECTIONS} connections, {requests:,} sign-ins", samples=samples)
+    samples = await run.take_turns(
+        "P5", {side: partial(called, run, requests, app) for side, app in APPS.items()}
+    )
+    figure = Figure(
+        "P5", f"HTTP enqueue, {CONNECTIONS} connections, {requests:,} sign-ins", samples=samples
+    )
     part = ratio(samples["with the database"], samples["without"])
     value = f"{part:.2f} ({median(samples['with the database']):,.0f} requests/s)"
-    figure.verdicts.append(Verdict("with the database against without", "at least 0.7", value, part >= 0.7))
+    figure.verdicts.append(
+        Verdict("with the database against without", "at least 0.7", value, part >= 0.7)
+    )
     figure.rows = [
         {
             "side": side,

@@ -34,7 +34,12 @@ class Sink:
 @asynccontextmanager
 async def a_sink() -> AsyncIterator[Sink]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.sink", cwd=ROOT, env=environment(""), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "benchmarks.sink",
+        cwd=ROOT,
+        env=environment(""),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     sink = Sink(int(await process.stdout.readline()))
@@ -47,12 +52,15 @@ async def a_sink() -> AsyncIterator[Sink]:
 
 
 async def mailed(run: Run, mails: int, connections: int) -> Sample:
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         await fill(connection, mails, job_type="user.signin.notification", payload=SIGN_IN)
         await workers.hold(connection)
         async with a_sink() as sink:
             settings = {
-                "PGQUEUE_MODULES": "service.jobs",
+                "PGQUEUE_MODULES": "pgqueue_service.notifications",
                 "MAIL_TRANSPORT": "smtp",
                 "SMTP_HOST": "127.0.0.1",
                 "SMTP_PORT": str(sink.port),
@@ -77,13 +85,24 @@ async def mailed(run: Run, mails: int, connections: int) -> Sample:
 
 async def measure(run: Run, wanted: set[str]) -> None:
     mails = run.size(20_000, 3_000)
-    samples = await run.take_turns("P6", {f"{count} connections": partial(mailed, run, mails, count) for count in CONNECTIONS})
-    figure = Figure("P6", f"{mails:,} stored sign-ins to delivered mail over SMTP, one worker process", samples=samples)
+    samples = await run.take_turns(
+        "P6", {f"{count} connections": partial(mailed, run, mails, count) for count in CONNECTIONS}
+    )
+    figure = Figure(
+        "P6",
+        f"{mails:,} stored sign-ins to delivered mail over SMTP, one worker process",
+        samples=samples,
+    )
     for count, taken in zip(CONNECTIONS, samples.values(), strict=True):
         rate, used = median(taken), max(sample["connections"] for sample in taken)
         which = f"SMTP_CONNECTIONS={count}"
         figure.verdicts += [
-            Verdict(f"mails delivered, {which}", f"at least {LEAST:,} a second", f"{rate:,.0f}/s", rate >= LEAST),
+            Verdict(
+                f"mails delivered, {which}",
+                f"at least {LEAST:,} a second",
+                f"{rate:,.0f}/s",
+                rate >= LEAST,
+            ),
             Verdict(f"connections, {which}", "reused", str(used), used <= count),
         ]
         figure.rows.append(

@@ -16,8 +16,8 @@ from benchmarks import workers
 from benchmarks.jobs import one
 from benchmarks.run import Figure, Run, Sample, Verdict, median
 from benchmarks.tasks import noop
-from pgqueue import Client
-from pgqueue.registry import declarations, publish
+from pgqueue import AsyncClient
+from pgqueue.database.job_types import declarations, publish
 from pgqueue.settings import Settings
 
 SIGN_IN = {
@@ -52,16 +52,20 @@ async def counted(run: Run, connection: AsyncConnection[Any]) -> dict[str, float
              FROM pg_stat_database d, pg_stat_user_tables t WHERE d.datname = current_database() AND t.relname = 'job_logs'"""
     )
     row = (await cursor.fetchall())[0]
-    return dict(zip(("wal", "commits", "updates", "hot"), row, strict=True)) | {"cpu": run.postgres.cpu_seconds()}
+    return dict(zip(("wal", "commits", "updates", "hot"), row, strict=True)) | {
+        "cpu": run.postgres.cpu_seconds()
+    }
 
 
-async def enqueued(client: Client, jobs: int) -> None:
+async def enqueued(client: AsyncClient, jobs: int) -> None:
     numbers = iter(range(1, jobs + 1))
 
     async def produce() -> None:
         for number in numbers:
             user = f"user-{number:06}"
-            await client.enqueue(noop, SIGN_IN | {"userId": user}, job_id=f"job-{number:09}", user_id=user)
+            await client.enqueue(
+                noop, SIGN_IN | {"userId": user}, job_id=f"job-{number:09}", user_id=user
+            )
 
     await asyncio.gather(*(produce() for _ in range(10)))
 
@@ -72,7 +76,7 @@ async def costs(run: Run, jobs: int, concurrency: int) -> Sample:
         exact(run),
         run.postgres.database() as url,
         await AsyncConnection.connect(url, autocommit=True) as connection,
-        Client.open(url, doorbell=False) as client,
+        AsyncClient.open(url, doorbell=False) as client,
     ):
         await publish(connection, declarations([noop], Settings(database_url=url)))
         await workers.hold(connection)
@@ -84,7 +88,10 @@ async def costs(run: Run, jobs: int, concurrency: int) -> Sample:
             await workers.drain(connection, crew, f"job-{jobs:09}")
             looks = crew.looks
         done = await counted(run, connection)
-        if await one(connection, "SELECT count(*) FROM job_logs WHERE status = 'completed'") != jobs:
+        if (
+            await one(connection, "SELECT count(*) FROM job_logs WHERE status = 'completed'")
+            != jobs
+        ):
             raise RuntimeError("not every job was completed")
     return {
         "jobs": jobs,
@@ -102,17 +109,33 @@ async def costs(run: Run, jobs: int, concurrency: int) -> Sample:
 async def measure(run: Run, wanted: set[str]) -> None:
     many, few = run.size(20_000, 5_000), run.size(5_000, 1_000)
     samples = await run.take_turns(
-        "P7", {"in groups": partial(costs, run, many, workers.CONCURRENCY), "one at a time": partial(costs, run, few, 1)}
+        "P7",
+        {
+            "in groups": partial(costs, run, many, workers.CONCURRENCY),
+            "one at a time": partial(costs, run, few, 1),
+        },
     )
     figure = Figure("P7", "What a job costs the server", samples=samples)
     for side, taken in samples.items():
         figure.rows.append(
-            {"side": side} | {name: f"{median(taken, name):,.5g}" for name in taken[0] if name not in ("round", "took")}
+            {"side": side}
+            | {
+                name: f"{median(taken, name):,.5g}"
+                for name in taken[0]
+                if name not in ("round", "took")
+            }
         )
         wal, hot = median(taken, "wal"), median(taken, "hot")
         figure.verdicts += [
-            Verdict(f"WAL a job, {side}", f"at most {MOST_WAL:,} bytes", f"{wal:,.0f}", wal <= MOST_WAL),
-            Verdict(f"heap-only claims, {side}", f"at least {LEAST_HOT:.0%}", f"{hot:.1%}", hot >= LEAST_HOT),
+            Verdict(
+                f"WAL a job, {side}", f"at most {MOST_WAL:,} bytes", f"{wal:,.0f}", wal <= MOST_WAL
+            ),
+            Verdict(
+                f"heap-only claims, {side}",
+                f"at least {LEAST_HOT:.0%}",
+                f"{hot:.1%}",
+                hot >= LEAST_HOT,
+            ),
         ]
     figure.notes += [
         f"In groups: concurrency {workers.CONCURRENCY}. One at a time: concurrency 1, so that every job has a claim and an ack of "

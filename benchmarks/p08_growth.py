@@ -15,7 +15,7 @@ from benchmarks import workers
 from benchmarks.jobs import fill, one, settled
 from benchmarks.loop import BATCH, Loop, first_claim
 from benchmarks.run import Figure, Measure, Run, Sample, Verdict, median, percentile, ratio, spread
-from pgqueue.database import load
+from pgqueue.database.worker_connection import load
 
 SMALL = 1_000
 WARM = 10
@@ -57,7 +57,9 @@ async def rows_read(url: str) -> int:
         cursor = await connection.execute(text, first_claim(url, BATCH))
         plan = (await cursor.fetchall())[0][0]
     await link.close()
-    return sum(_read(node) for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "job_logs")
+    return sum(
+        _read(node) for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "job_logs"
+    )
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -67,7 +69,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _read(node: dict[str, Any]) -> int:
-    scanned = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) if "Scan" in node["Node Type"] else 0
+    scanned = (
+        node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        if "Scan" in node["Node Type"]
+        else 0
+    )
     return int(scanned * node["Actual Loops"])
 
 
@@ -105,7 +111,12 @@ async def measure(run: Run, wanted: set[str]) -> None:
             figure.samples[f"rows read, {name}"] = [{"rows": read}]
             most = f"at most {2 * BATCH + 10:,}"
             figure.verdicts.append(
-                Verdict(f"rows read by a claim of {BATCH}, {name}", most, f"{read:,}", read <= 2 * BATCH + 10)
+                Verdict(
+                    f"rows read by a claim of {BATCH}, {name}",
+                    most,
+                    f"{read:,}",
+                    read <= 2 * BATCH + 10,
+                )
             )
         # Whether a row was stored before or after the last checkpoint must not count for how fast it is claimed.
         await run.postgres.change(full_page_writes="off")
@@ -118,15 +129,21 @@ async def measure(run: Run, wanted: set[str]) -> None:
 async def _make(url: str, ready: int, later: int = 0, finished: int = 0) -> None:
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         if finished:
-            await fill(connection, finished, first=200_000_000, since="2 h", done=True, settle=False)
+            await fill(
+                connection, finished, first=200_000_000, since="2 h", done=True, settle=False
+            )
         if later:
             await fill(connection, later, first=300_000_000, since="-1 d", settle=False)
         await fill(connection, ready)
 
 
-async def _steady(run: Run, figure: Figure, urls: dict[str, str], numbers: Callable[[], int]) -> None:
+async def _steady(
+    run: Run, figure: Figure, urls: dict[str, str], numbers: Callable[[], int]
+) -> None:
     turns = run.size(300, 60)
-    sides: dict[str, Measure] = {name: partial(steady, url, turns, numbers) for name, url in urls.items()}
+    sides: dict[str, Measure] = {
+        name: partial(steady, url, turns, numbers) for name, url in urls.items()
+    }
     samples = await run.take_turns("P8", sides)
     small = next(iter(samples.values()))
     figure.samples |= samples
@@ -144,7 +161,9 @@ async def _steady(run: Run, figure: Figure, urls: dict[str, str], numbers: Calla
         )
         if taken is not small:
             wanted = f"at least 0.9 of {SMALL:,} ready"
-            figure.verdicts.append(Verdict(f"claim p99, {name}", wanted, f"{p99:.2f} (its inverse)", p99 >= 0.9))
+            figure.verdicts.append(
+                Verdict(f"claim p99, {name}", wanted, f"{p99:.2f} (its inverse)", p99 >= 0.9)
+            )
     figure.notes.append(
         f"The rate is that of claims and acks of {BATCH} in turn, one connection each, {turns} turns, with "
         "full_page_writes off; storing new jobs in between is outside of it. The drains are a worker process's, all settings on."
@@ -152,17 +171,25 @@ async def _steady(run: Run, figure: Figure, urls: dict[str, str], numbers: Calla
 
 
 async def _drains(
-    run: Run, figure: Figure, urls: dict[str, str], sizes: dict[str, dict[str, int]], numbers: Callable[[], int]
+    run: Run,
+    figure: Figure,
+    urls: dict[str, str],
+    sizes: dict[str, dict[str, int]],
+    numbers: Callable[[], int],
 ) -> None:
     jobs = run.size(50_000, 10_000)
-    samples = await run.take_turns("P8 drain", {name: partial(drained, url, jobs, numbers) for name, url in urls.items()})
+    samples = await run.take_turns(
+        "P8 drain", {name: partial(drained, url, jobs, numbers) for name, url in urls.items()}
+    )
     figure.samples |= {f"drain, {name}": taken for name, taken in samples.items()}
     small = next(iter(samples.values()))
     points = []
     for name, taken in samples.items():
         part = ratio(taken, small)
         if taken is not small:
-            figure.verdicts.append(Verdict(f"a worker's drain, {name}", "at least 0.9", f"{part:.2f}", part >= 0.9))
+            figure.verdicts.append(
+                Verdict(f"a worker's drain, {name}", "at least 0.9", f"{part:.2f}", part >= 0.9)
+            )
         side = f"a worker takes {jobs:,}: {name} + {jobs:,}"
         figure.rows.append(
             {

@@ -37,21 +37,31 @@ async def snapshot(url: str, held: bool) -> AsyncIterator[None]:
 
 async def drained(run: Run, jobs: int, held: bool) -> Sample:
     """One worker process: its rate over all, and over the last quarter."""
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         await fill(connection, jobs)
         await workers.hold(connection)
         async with workers.crew(url, 1) as crew, snapshot(url, held):
             await workers.drain(connection, crew, f"job-{jobs:09}", whole=False)
             await workers.finished(connection, 60)
         last = await one(connection, LAST_QUARTER)
-        return {"jobs": jobs, "per_second": jobs / await span(connection, jobs), "last_quarter": last}
+        return {
+            "jobs": jobs,
+            "per_second": jobs / await span(connection, jobs),
+            "last_quarter": last,
+        }
 
 
 async def pumped(run: Run, jobs: int, held: bool, cursor: bool) -> Sample:
     """Jobs stored, claimed and acked in turn, a batch at a time: what claims take as more and more has been done."""
     step = max(jobs // 20, 1)
     points: list[dict[str, float]] = []
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         await fill(connection, 1_000)
         async with Loop(url, cursor=cursor) as loop:
             for _ in range(4):
@@ -64,19 +74,34 @@ async def pumped(run: Run, jobs: int, held: bool, cursor: bool) -> Sample:
                         begin += await loop.turn(refill=True)
                     done, counted, begin = done + begin, begin, 0
                     claims = 1e6 * sum(loop.claims.times[first:]) / counted
-                    points.append({"done": done, "claim_us": claims, "per_second": loop.rate(first)})
-    return {"claim_us": points[-1]["claim_us"], "per_second": points[-1]["per_second"], "points": points}
+                    points.append(
+                        {"done": done, "claim_us": claims, "per_second": loop.rate(first)}
+                    )
+    return {
+        "claim_us": points[-1]["claim_us"],
+        "per_second": points[-1]["per_second"],
+        "points": points,
+    }
 
 
 async def measure(run: Run, wanted: set[str]) -> None:
     jobs = run.size(200_000, 40_000)
     samples = await run.take_turns(
-        "P9", {"free": partial(drained, run, jobs, False), "snapshot held": partial(drained, run, jobs, True)}
+        "P9",
+        {
+            "free": partial(drained, run, jobs, False),
+            "snapshot held": partial(drained, run, jobs, True),
+        },
     )
     figure = Figure("P9", f"A snapshot held open while {jobs:,} jobs go through", samples=samples)
     part = ratio(samples["snapshot held"], samples["free"], "last_quarter")
     figure.verdicts.append(
-        Verdict("a worker's rate over the last quarter", "at least 0.95 of the rate without", f"{part:.2f}", part >= 0.95)
+        Verdict(
+            "a worker's rate over the last quarter",
+            "at least 0.95 of the rate without",
+            f"{part:.2f}",
+            part >= 0.95,
+        )
     )
     for name, taken in samples.items():
         figure.rows.append(
@@ -115,6 +140,11 @@ async def _pump(run: Run, figure: Figure, jobs: int) -> None:
         figure.curves.append(_curve(f"held_{key}", title, unit, key, samples))
 
 
-def _curve(name: str, title: str, unit: str, key: str, samples: dict[str, list[Sample]]) -> dict[str, Any]:
-    lines = {side: [[point["done"], point[key]] for point in taken[0]["points"]] for side, taken in samples.items()}
+def _curve(
+    name: str, title: str, unit: str, key: str, samples: dict[str, list[Sample]]
+) -> dict[str, Any]:
+    lines = {
+        side: [[point["done"], point[key]] for point in taken[0]["points"]]
+        for side, taken in samples.items()
+    }
     return {"name": name, "title": title, "x": "jobs done", "y": unit, "lines": lines}

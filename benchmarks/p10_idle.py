@@ -21,10 +21,15 @@ async def asked(run: Run, seconds: float, doorbell: bool) -> Sample:
     """Statements per minute of a worker that has nothing to do: each is a transaction of its own. Autovacuum is off meanwhile."""
     await run.postgres.change(autovacuum="off")
     try:
-        async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+        async with (
+            run.postgres.database() as url,
+            await AsyncConnection.connect(url, autocommit=True) as connection,
+        ):
             bell = {"PGQUEUE_DOORBELL": "on" if doorbell else "off"}
             async with workers.crew(url, 1, bell, asleep=doorbell):
-                await asyncio.sleep(12)  # a session tells its counts when it ends a statement ten seconds after the last time
+                await asyncio.sleep(
+                    12
+                )  # a session tells its counts when it ends a statement ten seconds after the last time
                 before = await one(connection, COMMITS)
                 await asyncio.sleep(seconds)
                 after = await one(connection, COMMITS)
@@ -36,7 +41,10 @@ async def asked(run: Run, seconds: float, doorbell: bool) -> Sample:
 async def grown(run: Run, jobs: int) -> Sample:
     """Resident memory of a worker after `jobs` jobs, and after three times as many."""
     sizes: list[int] = []
-    async with run.postgres.database() as url, await AsyncConnection.connect(url, autocommit=True) as connection:
+    async with (
+        run.postgres.database() as url,
+        await AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         await workers.hold(connection)
         async with workers.crew(url, 1) as crew:
             for turn in range(3):
@@ -45,13 +53,20 @@ async def grown(run: Run, jobs: int) -> Sample:
                 await fill(connection, jobs, first=first)
                 await workers.drain(connection, crew, f"job-{first + jobs - 1:09}")
                 sizes.append(memory_bytes(crew.processes[0].pid))
-    return {f"after_{turn * jobs}": size for turn, size in enumerate(sizes, 1)} | {"growth": sizes[-1] / sizes[0] - 1}
+    return {f"after_{turn * jobs}": size for turn, size in enumerate(sizes, 1)} | {
+        "growth": sizes[-1] / sizes[0] - 1
+    }
 
 
 async def measure(run: Run, wanted: set[str]) -> None:
     seconds, jobs = run.size(60, 20), run.size(100_000, 20_000)
     samples = await run.take_turns(
-        "P10", {"doorbell": partial(asked, run, seconds, True), "polling": partial(asked, run, seconds, False)}, rounds=1
+        "P10",
+        {
+            "doorbell": partial(asked, run, seconds, True),
+            "polling": partial(asked, run, seconds, False),
+        },
+        rounds=1,
     )
     samples |= await run.take_turns("P10", {"memory": partial(grown, run, jobs)}, rounds=1)
     figure = Figure("P10", "An idle worker, and one that has done much", samples=samples)
@@ -67,9 +82,15 @@ async def measure(run: Run, wanted: set[str]) -> None:
     ]
     figure.rows = [
         {"what": "statements a minute, doorbell", "value": f"{rate:.0f}"},
-        {"what": "statements a minute, polling alone", "value": f"{median(samples['polling'], 'per_minute'):.0f}"},
+        {
+            "what": "statements a minute, polling alone",
+            "value": f"{median(samples['polling'], 'per_minute'):.0f}",
+        },
         *(
-            {"what": f"resident memory {name.replace('_', ' ')} jobs", "value": f"{value / MEGABYTE:.1f} MB"}
+            {
+                "what": f"resident memory {name.replace('_', ' ')} jobs",
+                "value": f"{value / MEGABYTE:.1f} MB",
+            }
             for name, value in samples["memory"][0].items()
             if name.startswith("after")
         ),

@@ -24,7 +24,9 @@ def _draw(curve: dict[str, Any], path: Path) -> None:
 
     drawing, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
     for name, points in curve["lines"].items():
-        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=name)
+        axes.plot(
+            [x for x, _ in points], [y for _, y in points], marker="o", markersize=4, label=name
+        )
     places = sorted({x for points in curve["lines"].values() for x, _ in points})
     if curve.get("log"):
         axes.set_xscale("log")

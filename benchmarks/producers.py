@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarks.jobs import PAYLOAD
 from benchmarks.tasks import noop
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from pgqueue.client import MOST_AT_ONCE
 
 AT_ONCE = 20
@@ -41,9 +41,11 @@ async def client_enqueues(jobs: int, at_once: int = 1) -> float:
 
     async def produce() -> None:
         for number in numbers:
-            await client.enqueue(noop, PAYLOAD, job_id=f"job-{number:09}", user_id=f"user-{number % 2000}")
+            await client.enqueue(
+                noop, PAYLOAD, job_id=f"job-{number:09}", user_id=f"user-{number % 2000}"
+            )
 
-    async with Client.open(URL) as client:
+    async with AsyncClient.open(URL) as client:
         await client.enqueue(noop, PAYLOAD, job_id="warm")
         began = time.perf_counter()
         await asyncio.gather(*(produce() for _ in range(at_once)))
@@ -79,8 +81,11 @@ async def psycopg_inserts_synchronously(jobs: int) -> float:
 
 
 async def client_in_bulk(jobs: int) -> float:
-    given = [NewJob(noop, PAYLOAD, job_id=f"job-{number:09}", user_id=f"user-{number % 2000}") for number in range(jobs)]
-    async with Client.open(URL) as client:
+    given = [
+        NewJob(noop, PAYLOAD, job_id=f"job-{number:09}", user_id=f"user-{number % 2000}")
+        for number in range(jobs)
+    ]
+    async with AsyncClient.open(URL) as client:
         await client.enqueue_many([NewJob(noop, PAYLOAD, job_id="warm")])
         began = time.perf_counter()
         for start in range(0, jobs, MOST_AT_ONCE):
@@ -90,7 +95,10 @@ async def client_in_bulk(jobs: int) -> float:
 
 async def psycopg_copies(jobs: int) -> float:
     rows = [(*values(number), "default", 5, 5) for number in range(jobs)]
-    async with await AsyncConnection.connect(URL, autocommit=True) as connection, connection.cursor() as cursor:
+    async with (
+        await AsyncConnection.connect(URL, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
         began = time.perf_counter()
         for start in range(0, jobs, MOST_AT_ONCE):
             async with cursor.copy(COPY) as copy:

@@ -12,13 +12,18 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         return []
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    return lines + ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return lines + [
+        "| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows
+    ]
 
 
 def section(figure: Figure, drawn: bool) -> list[str]:
     lines = [f"## {figure.key}. {figure.title}", ""]
     lines += [*table(figure.rows), ""] if figure.rows else []
-    lines += [f"- {verdict.what}: {verdict.value}; wanted: {verdict.wanted}" for verdict in figure.verdicts]
+    lines += [
+        f"- {verdict.what}: {verdict.value}; wanted: {verdict.wanted}"
+        for verdict in figure.verdicts
+    ]
     lines += [f"- {note}" for note in figure.notes]
     if drawn and figure.curves:
         lines += ["", *(f"![{curve['title']}]({curve['name']}.png)" for curve in figure.curves)]
@@ -28,7 +33,13 @@ def section(figure: Figure, drawn: bool) -> list[str]:
 def report(run: Run, drawn: bool) -> str:
     """The whole of it; `drawn` says whether the curves lie beside it."""
     verdicts = [
-        {"figure": figure.key, "what": one.what, "wanted": one.wanted, "value": one.value, "": MARK[one.met]}
+        {
+            "figure": figure.key,
+            "what": one.what,
+            "wanted": one.wanted,
+            "value": one.value,
+            "": MARK[one.met],
+        }
         for figure in run.figures
         for one in figure.verdicts
     ]

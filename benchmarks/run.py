@@ -58,7 +58,9 @@ class Run:
     def say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", file=sys.stderr, flush=True)
 
-    async def take_turns(self, key: str, sides: Mapping[str, Measure], rounds: int | None = None) -> dict[str, list[Sample]]:
+    async def take_turns(
+        self, key: str, sides: Mapping[str, Measure], rounds: int | None = None
+    ) -> dict[str, list[Sample]]:
         """Every side once in a round, each round beginning with another one: what the machine does besides meets all alike."""
         samples: dict[str, list[Sample]] = {name: [] for name in sides}
         names = list(sides)
@@ -67,7 +69,9 @@ class Run:
             for name in names[first:] + names[:first]:
                 began = time.monotonic()
                 sample = dict(await sides[name]())
-                samples[name].append(sample | {"round": turn + 1, "took": round(time.monotonic() - began, 3)})
+                samples[name].append(
+                    sample | {"round": turn + 1, "took": round(time.monotonic() - began, 3)}
+                )
                 self.say(f"{key} round {turn + 1}: {name}: {brief(sample)}")
         return samples
 
@@ -75,7 +79,9 @@ class Run:
         self.figures.append(figure)
         for verdict in figure.verdicts:
             mark = {True: "met", False: "MISSED", None: "-"}[verdict.met]
-            self.say(f"{figure.key} {verdict.what}: {verdict.value} (wanted: {verdict.wanted}) {mark}")
+            self.say(
+                f"{figure.key} {verdict.what}: {verdict.value} (wanted: {verdict.wanted}) {mark}"
+            )
         self.save()
 
     def save(self) -> None:
@@ -99,7 +105,9 @@ def machine() -> dict[str, Any]:
     cpu = memory = ""
     if Path("/proc/cpuinfo").exists():
         names = [
-            line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
         ]
         cpu = f"{len(names)} x {names[0]}" if names else ""
         memory = Path("/proc/meminfo").read_text().splitlines()[0].partition(":")[2].strip()
@@ -116,7 +124,11 @@ def median(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> fl
     return statistics.median(float(sample[name]) for sample in samples)
 
 
-def ratio(samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], name: str = "per_second") -> float:
+def ratio(
+    samples: Sequence[Mapping[str, Any]],
+    base: Sequence[Mapping[str, Any]],
+    name: str = "per_second",
+) -> float:
     """The median of the rounds' own ratios: within a round both sides had the same machine, over a run they may not."""
     pairs = zip(sorted(samples, key=_round), sorted(base, key=_round), strict=True)
     return statistics.median(float(sample[name]) / float(other[name]) for sample, other in pairs)
@@ -139,4 +151,6 @@ def spread(samples: Sequence[Mapping[str, Any]], name: str = "per_second") -> st
 
 
 def brief(sample: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:,.5g}" for name, value in sample.items() if isinstance(value, int | float))
+    return ", ".join(
+        f"{name} {value:,.5g}" for name, value in sample.items() if isinstance(value, int | float)
+    )

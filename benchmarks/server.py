@@ -11,9 +11,9 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from benchmarks.processes import cpu_seconds
-from pgqueue.binaries import ServerUnavailable, bindirs
-from pgqueue.embedded import EmbeddedServer
-from pgqueue.migrations import migrate
+from pgqueue.database.migrations import migrate
+from pgqueue.embedded.binaries import ServerUnavailable, bindirs
+from pgqueue.embedded.server import EmbeddedServer
 
 SETTINGS: dict[str, object] = {
     "fsync": "on",
@@ -41,8 +41,12 @@ class Postgres:
     def __init__(self, major: int | None = None, within: Path | None = None) -> None:
         found = bindirs()
         if major is not None and major not in found:
-            raise ServerUnavailable(f"Postgres {major} is not installed here; there is: {', '.join(map(str, sorted(found)))}")
-        self.server = EmbeddedServer(SETTINGS, binaries=found[major] if major else None, within=within)
+            raise ServerUnavailable(
+                f"Postgres {major} is not installed here; there is: {', '.join(map(str, sorted(found)))}"
+            )
+        self.server = EmbeddedServer(
+            SETTINGS, binaries=found[major] if major else None, within=within
+        )
         self.version = ""
         self.settings: dict[str, str] = {}
 
@@ -53,7 +57,8 @@ class Postgres:
             cursor = await connection.execute("SELECT version()")
             self.version = (await cursor.fetchall())[0][0]
             cursor = await connection.execute(
-                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) ORDER BY name", [list(SHOWN)]
+                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) ORDER BY name",
+                [list(SHOWN)],
             )
             self.settings = dict(await cursor.fetchall())
         await migrate(self.server.url("pgqueue_template"))
@@ -95,7 +100,9 @@ class Postgres:
             await connection.execute("SELECT pg_reload_conf()")
         async with self.admin() as connection:
             for name, value in settings.items():
-                while (await (await connection.execute(f"SHOW {name}")).fetchall())[0][0] != str(value):
+                while (await (await connection.execute(f"SHOW {name}")).fetchall())[0][0] != str(
+                    value
+                ):
                     await asyncio.sleep(0.02)
 
 

@@ -42,7 +42,12 @@ class Crew:
 
 @asynccontextmanager
 async def crew(
-    url: str, count: int, settings: Mapping[str, str] = NONE, *, concurrency: int = CONCURRENCY, asleep: bool = True
+    url: str,
+    count: int,
+    settings: Mapping[str, str] = NONE,
+    *,
+    concurrency: int = CONCURRENCY,
+    asleep: bool = True,
 ) -> AsyncIterator[Crew]:
     """`count` worker processes that have registered (and sleep, for the doorbell). They are told to stop at the end, and ended if
     they do not."""
@@ -75,7 +80,13 @@ async def _end(workers: Crew) -> None:
             await process.wait()
 
 
-async def _until(connection: AsyncConnection[Any], text: LiteralString, parameters: Any, seconds: float, workers: Crew) -> None:
+async def _until(
+    connection: AsyncConnection[Any],
+    text: LiteralString,
+    parameters: Any,
+    seconds: float,
+    workers: Crew,
+) -> None:
     deadline = time.monotonic() + seconds
     while True:
         workers.looks += 1
@@ -88,10 +99,10 @@ async def _until(connection: AsyncConnection[Any], text: LiteralString, paramete
         await asyncio.sleep(0.01)
 
 
-async def finished(connection: AsyncConnection[Any], patience: float) -> None:
+async def finished(connection: AsyncConnection[Any], deadlines: float) -> None:
     """Until no job is left that has not ended."""
     text = "SELECT NOT EXISTS (SELECT FROM job_logs WHERE processed_at IS NULL)"
-    await _until(connection, text, None, patience, Crew(""))
+    await _until(connection, text, None, deadlines, Crew(""))
 
 
 async def hold(connection: AsyncConnection[Any]) -> None:
@@ -100,7 +111,12 @@ async def hold(connection: AsyncConnection[Any]) -> None:
 
 
 async def drain(
-    connection: AsyncConnection[Any], workers: Crew, last: str, *, whole: bool = True, patience: float = 600
+    connection: AsyncConnection[Any],
+    workers: Crew,
+    last: str,
+    *,
+    whole: bool = True,
+    deadlines: float = 600,
 ) -> float:
     """Lets the workers loose and returns when nothing is left: seconds as seen from outside. `last` is the job that comes last;
     asking for that one costs the server nothing. With `whole` off that is all that is waited for."""
@@ -109,7 +125,13 @@ async def drain(
     await connection.execute("SELECT ring_doorbell(ARRAY['default'], 1000)")
     workers.looks += 2
     text = "SELECT processed_at IS NOT NULL FROM job_logs WHERE job_id = %s"
-    await _until(connection, text, [last], patience, workers)
+    await _until(connection, text, [last], deadlines, workers)
     if whole:
-        await _until(connection, "SELECT NOT EXISTS (SELECT FROM job_logs WHERE processed_at IS NULL)", None, patience, workers)
+        await _until(
+            connection,
+            "SELECT NOT EXISTS (SELECT FROM job_logs WHERE processed_at IS NULL)",
+            None,
+            deadlines,
+            workers,
+        )
     return time.monotonic() - began

@@ -1,17 +1,18 @@
 """pgqueue: a job queue on Postgres alone. One table is the queue, the log and the rate limiter."""
 
 # isort: off
-import pgqueue.start  # noqa: F401 - before all others: it says where those are looked for
+import pgqueue.import_path  # noqa: F401 - before all others: it says where those are looked for
 
 # isort: on
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    __version__ = version("pgqueue")
+    __version__ = version("pgqueue-jobs")
 except PackageNotFoundError:
     __version__ = "0"
 
-from pgqueue.client import Client
+from pgqueue.attempt import Job
+from pgqueue.client import AsyncClient
 from pgqueue.errors import (
     DependencyDown,
     Discard,
@@ -24,12 +25,12 @@ from pgqueue.errors import (
     Snooze,
     Unavailable,
 )
-from pgqueue.job import Job, JobView, NewJob, Status, Ticket
+from pgqueue.job import JobView, NewJob, Status, Ticket
 from pgqueue.task import Backoff, Limit, Task, task
 
 __all__ = [
+    "AsyncClient",
     "Backoff",
-    "Client",
     "DependencyDown",
     "Discard",
     "DuplicatePayload",

@@ -10,17 +10,24 @@ from uuid import UUID
 import msgspec
 from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.answers import bulk_rows, in_our_words, ticket_from, view_from
-from pgqueue.calling import NOTHING, Caller, Connection
-from pgqueue.database import Parameters
+from pgqueue.database.adapters import Parameters
+from pgqueue.database.pool import open_pool
 from pgqueue.durations import Duration, duration
+from pgqueue.enqueue.caller import NOTHING, Caller, Connection
+from pgqueue.enqueue.doorbell import Doorbell
+from pgqueue.enqueue.encoding import (
+    bulk_parameters,
+    filter_parameters,
+    json_text,
+    parameters,
+    queue_of,
+    with_id,
+)
+from pgqueue.enqueue.group_commit import GroupCommit
+from pgqueue.enqueue.results import bulk_rows, in_our_words, ticket_from, view_from
 from pgqueue.errors import InvalidJob, JobNotFound, WrongState
 from pgqueue.job import AnyJob, DeadFilter, JobView, NewJob, Replayed, Ticket
-from pgqueue.offers import bulk_parameters, filter_parameters, json_text, parameters, queue_of, with_id
-from pgqueue.pool import open_pool
-from pgqueue.ringer import Ringer
 from pgqueue.settings import Settings
-from pgqueue.sharing import SharedCommits
 from pgqueue.task import Task
 
 P = TypeVar("P")
@@ -33,7 +40,7 @@ EVERYTHING = DeadFilter()
 
 
 class Options(TypedDict, total=False):
-    """What else `Client.enqueue` takes; here for type checkers, there with what it means."""
+    """What else `AsyncClient.enqueue` takes; here for type checkers, there with what it means."""
 
     job_id: str | None
     user_id: str | None
@@ -46,19 +53,25 @@ class Options(TypedDict, total=False):
     connection: Connection | None
 
 
-class Client(Caller):
-    """Enqueues jobs and looks after them. Build it with `Client.open`, or from an open pool in autocommit. Never migrates: on a
+class AsyncClient(Caller):
+    """Enqueues jobs and looks after them. Build it with `AsyncClient.open`, or from an open pool in autocommit. Never migrates: on a
     database without our schema every verb raises SchemaError. No verb waits longer than `timeout` (5 s): then it raises
     Unavailable, which says why."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True, timeout: Duration = 5.0) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True, timeout: Duration = 5.0
+    ) -> None:
         super().__init__(pool, duration(timeout).total_seconds())
-        self._ringer = Ringer(pool) if doorbell else None
-        self._shared = SharedCommits(self._enqueue, lambda values: self._repeat("enqueue_group", values))
+        self._doorbell = Doorbell(pool) if doorbell else None
+        self._shared = GroupCommit(
+            self._enqueue, lambda values: self._repeat("enqueue_group", values)
+        )
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database: "str | Settings | AsyncConnectionPool[Any]", **options: Any) -> AsyncIterator["Client"]:
+    async def open(
+        cls, database: "str | Settings | AsyncConnectionPool[Any]", **options: Any
+    ) -> AsyncIterator["AsyncClient"]:
         """A client for a database URL, for Settings, or for a pool that is open already (which stays open). Options: `timeout`
         (PGQUEUE_ENQUEUE_TIMEOUT), and `doorbell` (PGQUEUE_DOORBELL)."""
         if isinstance(database, AsyncConnectionPool):
@@ -71,7 +84,12 @@ class Client(Caller):
         settings = Settings(database_url=database) if isinstance(database, str) else database
         timeout = duration(options.pop("timeout", settings.enqueue_timeout))
         async with open_pool(settings, timeout=timeout.total_seconds()) as pool:
-            client = cls(pool, doorbell=options.pop("doorbell", settings.doorbell), timeout=timeout, **options)
+            client = cls(
+                pool,
+                doorbell=options.pop("doorbell", settings.doorbell),
+                timeout=timeout,
+                **options,
+            )
             try:
                 yield client
             finally:
@@ -80,8 +98,8 @@ class Client(Caller):
     async def close(self) -> None:
         """Lets arrive what is under way, and stops ringing. The pool is its owner's."""
         await self._shared.close()
-        if self._ringer is not None:
-            await self._ringer.close()
+        if self._doorbell is not None:
+            await self._doorbell.close()
 
     # Producers
 
@@ -113,7 +131,9 @@ class Client(Caller):
         from the database's now. Raises RateLimited, DuplicatePayload (both leave the caller's transaction usable), UnknownType,
         InvalidJob.
         """
-        job = NewJob(task, payload, job_id, user_id, queue, priority, run_after, delay, max_attempts, filled)
+        job = NewJob(
+            task, payload, job_id, user_id, queue, priority, run_after, delay, max_attempts, filled
+        )
         ticket = await self.offer(job, connection=connection)
         if ticket.error is not None:
             raise ticket.error
@@ -136,10 +156,12 @@ class Client(Caller):
         return ticket
 
     async def _enqueue(self, values: Parameters) -> tuple[list[dict[str, Any]], bool]:
-        asleep = self._ringer is not None and self._ringer.woke_somebody
+        asleep = self._doorbell is not None and self._doorbell.woke_somebody
         return await self._repeat("enqueue_and_ring" if asleep else "enqueue_job", values)
 
-    async def enqueue_many(self, jobs: Sequence[AnyJob], *, connection: Connection | None = None) -> list[Ticket]:
+    async def enqueue_many(
+        self, jobs: Sequence[AnyJob], *, connection: Connection | None = None
+    ) -> list[Ticket]:
         """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries its `error`.
         Raises UnknownType or InvalidJob for the whole, and then nothing is stored."""
         if len(jobs) > MOST_AT_ONCE:
@@ -167,8 +189,8 @@ class Client(Caller):
         self._ring(queue, jobs)
 
     def _ring(self, queue: str | None, jobs: int) -> None:
-        if self._ringer is not None and queue is not None:
-            self._ringer.ring(queue, jobs)
+        if self._doorbell is not None and queue is not None:
+            self._doorbell.ring(queue, jobs)
 
     # Everybody
 
@@ -194,7 +216,12 @@ class Client(Caller):
             self._ring(row["queue"], 1)
 
     async def replay_many(
-        self, which: DeadFilter, *, rate: float = 50.0, limit: int = MOST_AT_ONCE, dry_run: bool = False
+        self,
+        which: DeadFilter,
+        *,
+        rate: float = 50.0,
+        limit: int = MOST_AT_ONCE,
+        dry_run: bool = False,
     ) -> Replayed:
         """Sends dead jobs back, the longest dead first, `rate` of them a second, at most `limit` (10,000) a call."""
         if not rate > 0:
@@ -204,17 +231,25 @@ class Client(Caller):
         if dry_run:
             return Replayed(0, matched, matched, True)
         spacing = timedelta(seconds=1 / rate)
-        rows = await self.run("replay_jobs", filter_parameters(which) | {"limit": most, "spacing": spacing})
+        rows = await self.run(
+            "replay_jobs", filter_parameters(which) | {"limit": most, "spacing": spacing}
+        )
         retried = int(rows[0]["replay_jobs"])
         return Replayed(retried, max(matched, retried), max(matched - retried, 0), False)
 
     async def dead_letters(
-        self, which: DeadFilter = EVERYTHING, *, limit: int = 100, cursor: tuple[datetime, UUID] | None = None
+        self,
+        which: DeadFilter = EVERYTHING,
+        *,
+        limit: int = 100,
+        cursor: tuple[datetime, UUID] | None = None,
     ) -> list[JobView]:
         """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
         dead_at, last = cursor or (None, None)
         rows = await self._run_readable(
-            "list_dead_jobs", filter_parameters(which) | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last}
+            "list_dead_jobs",
+            filter_parameters(which)
+            | {"limit": limit, "cursor_dead_at": dead_at, "cursor_id": last},
         )
         return [view_from(row) for row in rows]
 

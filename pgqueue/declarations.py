@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
+from pgqueue.attempt import Job
 from pgqueue.durations import duration
 from pgqueue.error_text import headline, line_of
 from pgqueue.errors import TaskError
-from pgqueue.job import Job
 from pgqueue.payloads import decoder_of, members_of
 
 CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -61,20 +61,32 @@ class Declared:
         if hasattr(handler, "job_type"):
             self.refuse(f"{_short(handler)} is a task already: one @task for each function")
         if inspect.isclass(handler) or not callable(handler):
-            self.refuse(f"a handler is a function, not {'a class' if inspect.isclass(handler) else _short(handler)}")
+            self.refuse(
+                f"a handler is a function, not {'a class' if inspect.isclass(handler) else _short(handler)}"
+            )
         called = type(handler).__call__  # of an object that can be called; a function has one too
-        if any(map(inspect.isgeneratorfunction, (handler, called))) or any(map(inspect.isasyncgenfunction, (handler, called))):
-            self.refuse("a handler does its work when it is called: nothing runs a generator, take out its `yield`")
+        if any(map(inspect.isgeneratorfunction, (handler, called))) or any(
+            map(inspect.isasyncgenfunction, (handler, called))
+        ):
+            self.refuse(
+                "a handler does its work when it is called: nothing runs a generator, take out its `yield`"
+            )
         try:
             parameters = list(inspect.signature(handler).parameters.values())
         except (TypeError, ValueError) as error:
-            self.refuse(f"the parameters of the handler cannot be read ({error}): write a `def` around it")
+            self.refuse(
+                f"the parameters of the handler cannot be read ({error}): write a `def` around it"
+            )
         named = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
         if len(parameters) != 1 or parameters[0].kind in named:
-            self.refuse(f"a handler takes one argument, the job: write `def handler(job)`, not {_signature(parameters)}")
+            self.refuse(
+                f"a handler takes one argument, the job: write `def handler(job)`, not {_signature(parameters)}"
+            )
         return parameters[0]
 
-    def payload_type(self, handler: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Callable[[Any], Any]]:
+    def payload_type(
+        self, handler: Callable[..., Any], parameter: inspect.Parameter
+    ) -> tuple[Any, Callable[[Any], Any]]:
         """What `job: Job[X]` says, and its decoder."""
         hint = self._hint(handler, parameter)
         origin = get_origin(hint) or hint
@@ -82,14 +94,20 @@ class Declared:
             hint = (*get_args(hint), Any)[0]
         elif hint not in (Any, object) and not isinstance(hint, TypeVar):
             said = getattr(hint, "__qualname__", str(hint))
-            self.refuse(f"the argument of the handler is a Job: write `{parameter.name}: Job[{said}]`")
+            self.refuse(
+                f"the argument of the handler is a Job: write `{parameter.name}: Job[{said}]`"
+            )
         if hint is object or isinstance(hint, TypeVar):
             hint = Any
         try:
             return hint, decoder_of(hint)
-        except Exception as error:  # noqa: BLE001 - msgspec and foreign types raise what they like
-            wanted = "a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin or Any"
-            self.refuse(f"its payload type {getattr(hint, '__qualname__', hint)} cannot be used ({error}): write {wanted}")
+        except Exception as error:
+            wanted = (
+                "a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin or Any"
+            )
+            self.refuse(
+                f"its payload type {getattr(hint, '__qualname__', hint)} cannot be used ({error}): write {wanted}"
+            )
 
     def _hint(self, handler: Callable[..., Any], parameter: inspect.Parameter) -> Any:
         written = parameter.annotation
@@ -101,10 +119,10 @@ class Declared:
         holder = types.SimpleNamespace(__annotations__={parameter.name: written})
         try:
             # Of the one parameter alone: the others' names may be there for the type checker only.
-            return get_type_hints(holder, globalns=getattr(function, "__globals__", {}), localns=_closure(function))[
-                parameter.name
-            ]
-        except Exception as error:  # noqa: BLE001 - an annotation is a piece of a program
+            return get_type_hints(
+                holder, globalns=getattr(function, "__globals__", {}), localns=_closure(function)
+            )[parameter.name]
+        except Exception as error:
             self.refuse(
                 f"the annotation {written!r} cannot be resolved ({headline(error)}): import it outside of TYPE_CHECKING"
             )
@@ -146,7 +164,7 @@ def place_of(handler: object) -> str:
 def _short(value: object) -> str:
     try:
         said = repr(value)
-    except Exception:  # noqa: BLE001 - a foreign __repr__
+    except Exception:
         said = f"a {type(value).__name__}"
     return said if len(said) <= 80 else f"{said[:79]}…"
 

@@ -18,7 +18,9 @@ def duration(value: Duration) -> timedelta:
         stripped = value.strip()
         match = _WRITTEN.fullmatch(stripped) if len(stripped) <= _LONGEST_TEXT else None
         if not match:
-            raise ValueError(f'not a duration: {value[:_LONGEST_TEXT]!r} (write "30s", "10m", "1h", "7d" or seconds)')
+            raise ValueError(
+                f'not a duration: {value[:_LONGEST_TEXT]!r} (write "30s", "10m", "1h", "7d" or seconds)'
+            )
         value = float(match[1]) * _UNITS[match[2]]
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
         raise ValueError(f"not a duration: {value!r}")

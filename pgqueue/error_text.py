@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from pgqueue.telemetry import HALF, cut
+from pgqueue.masking import HALF, cut
 
 UNREADABLE = "(its text cannot be read)"
 
@@ -27,7 +27,10 @@ def _own(kind: type, name: str) -> Any:
 
 _name = _own(type, "__name__")
 _cause, _context = _own(BaseException, "__cause__"), _own(BaseException, "__context__")
-_suppressed, _trace = _own(BaseException, "__suppress_context__"), _own(BaseException, "__traceback__")
+_suppressed, _trace = (
+    _own(BaseException, "__suppress_context__"),
+    _own(BaseException, "__traceback__"),
+)
 _members = _own(BaseExceptionGroup, "exceptions")
 
 
@@ -35,7 +38,7 @@ def text_of(value: object, most: int = LONGEST) -> str:
     """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised instead."""
     try:
         return cut(str.__getitem__(str(value), slice(most + HALF)), most)
-    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise KeyboardInterrupt, too
+    except BaseException:
         return UNREADABLE
 
 
@@ -66,7 +69,7 @@ def stack_of(error: BaseException) -> str:
     """A traceback as Python prints it, with the newest of a chain and the first of a group."""
     try:
         return "".join(_chain(error, 0))
-    except BaseException:  # noqa: BLE001 - whatever else foreign classes have in store
+    except BaseException:
         return f"{name_of(error)}: the traceback cannot be read\n"
 
 
@@ -102,14 +105,14 @@ def _links(error: BaseException) -> Iterator[tuple[BaseException, str]]:
 def _frames(trace: TracebackType | None) -> Iterator[str]:
     try:
         yield from traceback.StackSummary.extract(traceback.walk_tb(trace), limit=-FRAMES).format()
-    except BaseException:  # noqa: BLE001 - source lines come from the loaders of foreign modules
+    except BaseException:
         yield "  (the frames cannot be read)\n"
 
 
 def _notes(error: BaseException) -> Iterator[str]:
     try:
         notes = list(getattr(error, "__notes__", ()))[:NOTES]
-    except BaseException:  # noqa: BLE001 - anything may have been put there
+    except BaseException:
         return
     for note in notes:
         yield f"{text_of(note, 1000)}\n"
@@ -122,4 +125,6 @@ def _group(group: BaseException, depth: int) -> Iterator[str]:
     members = _members(group)
     for number, member in enumerate(members[:MEMBERS], 1):
         yield f"  ---- {number} of {len(members)} ----\n"
-        yield "".join(f"  {line}" for line in "".join(_chain(member, depth + 1)).splitlines(keepends=True))
+        yield "".join(
+            f"  {line}" for line in "".join(_chain(member, depth + 1)).splitlines(keepends=True)
+        )

@@ -21,7 +21,9 @@ class RateLimited(QueueError):
     """The user has used up the limit of this job type. `retry_after` says when one place comes free."""
 
     def __init__(self, job_type: str, retry_after: timedelta) -> None:
-        super().__init__(f"Too many jobs of type {job_type} for this user: try again in {retry_after.total_seconds():.0f} s")
+        super().__init__(
+            f"Too many jobs of type {job_type} for this user: try again in {retry_after.total_seconds():.0f} s"
+        )
         self.job_type = job_type
         self.retry_after = retry_after
 
@@ -155,7 +157,9 @@ class DependencyDown(Ending):
 
     after: timedelta | None = None
 
-    def __init__(self, dependency: str, message: str | None = None, *, after: Duration | None = None) -> None:
+    def __init__(
+        self, dependency: str, message: str | None = None, *, after: Duration | None = None
+    ) -> None:
         super().__init__(message or f"{dependency} is down")
         self.dependency = dependency
         self.after = None if after is None else duration(after)

@@ -29,7 +29,9 @@ class LineHandler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         with contextlib.suppress(OSError, ValueError):
-            self.stream.write(f"a line of {safe(record.name)} could not be logged ({type(error).__name__})\n")
+            self.stream.write(
+                f"a line of {safe(record.name)} could not be logged ({type(error).__name__})\n"
+            )
 
 
 class PatientHandler(LineHandler):
@@ -52,7 +54,7 @@ class PatientHandler(LineHandler):
             line = f"{self.format(record)}\n".encode(errors="replace")
         except RecursionError:
             raise
-        except Exception:  # noqa: BLE001 - as every handler of the standard library
+        except Exception:
             self.handleError(record)
             return
         with self._turn:

@@ -26,7 +26,9 @@ def fitted(payload: Any, kind: Any) -> Any:
     """The payload, when it is one of the type or what JSON would give. Raises msgspec.ValidationError, TypeError, ValueError."""
     if isinstance(kind, type) and type(payload) is kind:
         return payload
-    return msgspec.convert(msgspec.to_builtins(payload, enc_hook=to_plain), kind, dec_hook=_into_foreign)
+    return msgspec.convert(
+        msgspec.to_builtins(payload, enc_hook=to_plain), kind, dec_hook=_into_foreign
+    )
 
 
 def to_plain(value: Any) -> Any:
@@ -49,7 +51,9 @@ def members_of(kind: Any) -> dict[str, str] | None:
                 found |= {field.name: field.encode_name for field in one.fields}
             case types.CustomType(cls=kind) if _is_model(kind):
                 fields = kind.model_fields.items()  # type: ignore[attr-defined]  # _is_model has looked
-                found |= {name: field.serialization_alias or field.alias or name for name, field in fields}
+                found |= {
+                    name: field.serialization_alias or field.alias or name for name, field in fields
+                }
             case types.NoneType():
                 continue
             case _:

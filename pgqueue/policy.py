@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
+from pgqueue.attempt import Claim, Job, Outcome
 from pgqueue.declarations import CONTROL
 from pgqueue.durations import duration
 from pgqueue.error_text import cause_of, headline, name_of, stack_of, text_of
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry, Snooze
-from pgqueue.job import Claim, Job, Outcome, Status
+from pgqueue.job import Status
+from pgqueue.masking import clean
 from pgqueue.task import Backoff
-from pgqueue.telemetry import clean
 
 DEPENDENCY_DELAY = timedelta(seconds=30)
 """How long a job waits that calls something down which its type does not depend on: no breaker holds it back."""
@@ -44,11 +45,21 @@ def backoff_delay(backoff: Backoff, attempt: int, jitter: float | None = None) -
     """The wait after failed attempt `attempt` (from 1): base * 2^(attempt-1), never shorter, plus `jitter` (0 to 1, random when
     None) tenths of that, at most the cap."""
     share = random.random() if jitter is None else jitter
-    seconds = duration(backoff.base).total_seconds() * 2.0 ** min(attempt - 1, 60) * (1 + 0.1 * share)
+    seconds = (
+        duration(backoff.base).total_seconds() * 2.0 ** min(attempt - 1, 60) * (1 + 0.1 * share)
+    )
     return min(timedelta(seconds=min(seconds, 1e9)), duration(backoff.cap))
 
 
-_OUR_OWN_FAULT = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError)
+_OUR_OWN_FAULT = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    NameError,
+    AssertionError,
+    ArithmeticError,
+)
 
 
 def blames_dependency(error: BaseException) -> bool:
@@ -72,7 +83,7 @@ def verdict(
         if isinstance(ending, Outcome):
             return ending
         return _failed(claim, error, backoff, jitter, depends_on, advice=ending)
-    except BaseException:  # noqa: BLE001 - a foreign class may fail at anything that is asked of it
+    except BaseException:
         said = f"{name_of(error)}: the error cannot be read"
         return _after(claim, backoff, jitter, error=_text(said), certain=False)
 
@@ -89,7 +100,11 @@ def _asked_for(error: BaseException) -> Outcome | str | None:
             except (AttributeError, ValueError):
                 return f"{name_of(error)} is a Snooze without a delay: call super().__init__(delay) in its __init__"
             reason = getattr(error, "reason", None)
-            return Outcome(Status.ENQUEUED, delay=delay, error=None if reason is None else _text(text_of(reason)))
+            return Outcome(
+                Status.ENQUEUED,
+                delay=delay,
+                error=None if reason is None else _text(text_of(reason)),
+            )
         case DependencyDown():
             name = getattr(error, "dependency", None)
             if not isinstance(name, str) or not name:
@@ -107,7 +122,11 @@ def _asked_for(error: BaseException) -> Outcome | str | None:
                 aside=aside,
             )
         case Discard():
-            return Outcome(Status.DLQ, error=_text(text_of(error) or "discarded"), answered=bool(error.answered))
+            return Outcome(
+                Status.DLQ,
+                error=_text(text_of(error) or "discarded"),
+                answered=bool(error.answered),
+            )
         case Undecodable():
             return Outcome(Status.DLQ, error=_text(f"The payload cannot be read: {text_of(error)}"))
     return None
@@ -135,10 +154,13 @@ def _failed(
         jitter,
         error=_text(f"{said} ({advice})" if advice else said),
         stack_trace=stack,
-        dependency=depends_on if blames_dependency(error) and not (answered or isinstance(error, Snooze)) else None,
+        dependency=depends_on
+        if blames_dependency(error) and not (answered or isinstance(error, Snooze))
+        else None,
         answered=answered,
         retry_after=after,
-        certain=isinstance(error, Ending) and not (isinstance(error, Retry) and bool(error.uncertain)),
+        certain=isinstance(error, Ending)
+        and not (isinstance(error, Retry) and bool(error.uncertain)),
     )
 
 
@@ -184,7 +206,9 @@ def written_receipt(job: Job[Any]) -> str | None:
 
 def plain(outcome: Outcome) -> Outcome:
     """The same outcome with an error text that any database takes."""
-    return msgspec.structs.replace(outcome, error="the error could not be stored", stack_trace=None, receipt=None)
+    return msgspec.structs.replace(
+        outcome, error="the error could not be stored", stack_trace=None, receipt=None
+    )
 
 
 def unwritten(outcome: Outcome, refusal: str) -> Outcome:

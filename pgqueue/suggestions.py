@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6, *, prefix: str = "") -> str:
+def did_you_mean(
+    word: str, known: Iterable[str], likeness: float = 0.6, *, prefix: str = ""
+) -> str:
     """`: did you mean X?` for the name that is most like `word`; empty when none is. A prefix that
     all may have is no likeness."""
     by_letters = {one.removeprefix(prefix).casefold(): one for one in known}

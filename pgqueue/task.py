@@ -1,18 +1,16 @@
 """`@task` turns a handler into a Task: the function, the type of its payload, and the policy of its job type."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from pgqueue.attempt import Job
 from pgqueue.declarations import Declared, place_of
 from pgqueue.durations import Duration, duration
 from pgqueue.errors import TaskError
-from pgqueue.job import Job
-from pgqueue.modules import imported
 from pgqueue.settings import Settings
 
 P = TypeVar("P")
@@ -43,7 +41,9 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not timedelta() < duration(self.base) <= duration(self.cap):
-            raise ValueError(f"a backoff has 0 < base <= cap, not base {self.base!r}, cap {self.cap!r}")
+            raise ValueError(
+                f"a backoff has 0 < base <= cap, not base {self.base!r}, cap {self.cap!r}"
+            )
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +104,9 @@ class Task(Generic[P]):
         """The policy with what the settings decide filled in."""
         limit = self.rate_limit(settings) if callable(self.rate_limit) else self.rate_limit
         if not isinstance(limit, Limit | None):
-            problem = f"rate_limit makes a Limit or None from the settings, not {type(limit).__name__}"
+            problem = (
+                f"rate_limit makes a Limit or None from the settings, not {type(limit).__name__}"
+            )
             raise TaskError(f"{place_of(self.handler)}: {self.job_type}: {problem}")
         return Declaration(
             job_type=self.job_type,
@@ -146,7 +148,9 @@ def task(
     frame = inspect.currentframe()
     place = None if frame is None else frame.f_back
     if callable(job_type):
-        raise TaskError(f'{place_of(job_type)}: @task needs the name of the job type: write @task("image.resize")')
+        raise TaskError(
+            f'{place_of(job_type)}: @task needs the name of the job type: write @task("image.resize")'
+        )
 
     def declare(handler: Callable[[Job[P]], Awaitable[Any] | Any]) -> Task[P]:
         declared = Declared(job_type, handler, place)
@@ -178,31 +182,3 @@ def task(
         )
 
     return declare
-
-
-def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:
-    """The tasks that the named modules hold, by job type, and the module of each: of those that hold it, the one that declares it
-    or the nearest package around that, else the first.
-
-    Raises ModuleError when a module cannot be imported, TaskError when it holds no task or a type is declared twice.
-    """
-    tasks: dict[str, Task[Any]] = {}
-    holders: dict[str, list[ModuleType]] = {}
-    for name in modules:
-        module = imported(name)
-        found = [value for value in vars(module).values() if isinstance(value, Task)]
-        if not found:
-            raise TaskError(f"task module {name} holds no task: decorate a function with @task")
-        for one in found:
-            if (other := tasks.setdefault(one.job_type, one)) is not one:
-                places = f"{place_of(other.handler)} and {place_of(one.handler)}"
-                first = holders[one.job_type][0].__name__
-                raise TaskError(f"job type {one.job_type} is declared twice: in {first} and in {name} ({places})")
-            holders.setdefault(one.job_type, []).append(module)
-    return tasks, {job_type: _home(tasks[job_type], where) for job_type, where in holders.items()}
-
-
-def _home(one: Task[Any], holders: Iterable[ModuleType]) -> ModuleType:
-    # A module that merely imports a task must not lend it its own lifespan.
-    origin = f"{getattr(one.handler, '__module__', '')}."
-    return max(holders, key=lambda module: len(module.__name__) if origin.startswith(f"{module.__name__}.") else 0)

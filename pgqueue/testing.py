@@ -20,12 +20,13 @@ from uuid import uuid4
 
 import msgspec
 
-from pgqueue.client import Client
+from pgqueue.attempt import Claim, Job, Outcome
+from pgqueue.client import AsyncClient
+from pgqueue.discovery import load_tasks
 from pgqueue.errors import JobNotFound
-from pgqueue.job import Claim, Job, Outcome
 from pgqueue.settings import Settings, settings_from
-from pgqueue.task import Task, load_tasks
-from pgqueue.worker.hand import Held
+from pgqueue.task import Task
+from pgqueue.worker.inflight import Held
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.worker import Worker
 
@@ -89,12 +90,16 @@ async def run(
 
 
 @asynccontextmanager
-async def working(settings: Settings, *tasks: Task[Any], lifespan: Any = None) -> AsyncIterator[Worker]:
+async def working(
+    settings: Settings, *tasks: Task[Any], lifespan: Any = None
+) -> AsyncIterator[Worker]:
     """A worker beside the test, in the same process, for the length of the block; it is stopped in an orderly way after it."""
     named = {task.job_type: task for task in tasks}
     home = ModuleType("tasks_of_a_test")
     home.lifespan = lifespan  # type: ignore[attr-defined]  # that is how a task module looks
-    queues = settings.queues | {task.queue: 50 for task in tasks if task.queue not in settings.queues}
+    queues = settings.queues | {
+        task.queue: 50 for task in tasks if task.queue not in settings.queues
+    }
     worker = Worker(replace(settings, queues=queues), named, {name: home for name in named})
     running = asyncio.create_task(worker.run())
     ready = asyncio.create_task(worker.ready.wait())
@@ -108,7 +113,7 @@ async def working(settings: Settings, *tasks: Task[Any], lifespan: Any = None) -
         await running
 
 
-async def drain(client: Client, *tasks: Task[Any], timeout: float = 30.0) -> None:
+async def drain(client: AsyncClient, *tasks: Task[Any], timeout: float = 30.0) -> None:
     """Performs what is due of these tasks (those of PGQUEUE_MODULES when none is given) until none of it is due or running; what
     is scheduled for later stays. Raises TimeoutError after `timeout` seconds."""
     settings = replace(
@@ -125,14 +130,18 @@ async def drain(client: Client, *tasks: Task[Any], timeout: float = 30.0) -> Non
                 while left := await _due(client, wanted):
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise TimeoutError(f"after {timeout:g} s there are still {left} jobs due or running") from None
+            raise TimeoutError(
+                f"after {timeout:g} s there are still {left} jobs due or running"
+            ) from None
 
 
-async def _due(client: Client, tasks: tuple[Task[Any], ...]) -> int:
-    return int((await client.run("count_due", {"types": [task.job_type for task in tasks]}))[0]["count"])
+async def _due(client: AsyncClient, tasks: tuple[Task[Any], ...]) -> int:
+    return int(
+        (await client.run("count_due", {"types": [task.job_type for task in tasks]}))[0]["count"]
+    )
 
 
-async def advance(client: Client, job_id: str) -> None:
+async def advance(client: AsyncClient, job_id: str) -> None:
     """The job's next attempt is due now. Raises JobNotFound when no such job waits."""
     if not await client.run("advance_job", {"job_id": job_id}):
         raise JobNotFound(job_id)

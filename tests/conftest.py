@@ -1,10 +1,10 @@
 """The Postgres of the tests: one server per test process and major version, a fresh database for every test.
 
 A test that takes `database_url`, `connection` or `settings` gets a clone of a migrated template (20 ms), removed
-afterwards; end your own processes before. What takes `settings` is a program, with a program's rights (tests/logins.py).
+afterwards; end your own processes before. What takes `settings` is a program, with a program's rights (tests/support/logins.py).
 `@pytest.mark.postgres(15, 18)` runs a test on these versions of the server, and skips those that are not installed; without it a
 test runs on the embedded one. Tests that harm the server take one of their own: `with EmbeddedServer() as server`, and
-`migrate(server.url())`. What is logged is read (tests/logged.py).
+`migrate(server.url())`. What is logged is read (tests/support/logged.py).
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from psycopg.conninfo import make_conninfo
 from pytest_postgresql.factories import postgresql_noproc
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from pgqueue import secrecy
-from pgqueue.binaries import bindir, bindirs, version_of
-from pgqueue.embedded import EmbeddedServer
-from pgqueue.migrations import migrate
+from pgqueue import known_secrets as secrecy
+from pgqueue.database.migrations import migrate
+from pgqueue.embedded.binaries import bindir, bindirs, version_of
+from pgqueue.embedded.server import EmbeddedServer
 from pgqueue.settings import Settings
-from tests.logged import complain, leaks
-from tests.logged import ears as ears
-from tests.logged import what_is_logged_is_read as what_is_logged_is_read
-from tests.logins import OWNED, make_logins, url_of
+from tests.support.logged import complain, leaks
+from tests.support.logged import ears as ears
+from tests.support.logged import what_is_logged_is_read as what_is_logged_is_read
+from tests.support.logins import OWNED, make_logins, url_of
 
 FAST = {
     "fsync": "off",
@@ -58,13 +58,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So a shell starts what it starts in the background; programs that tests start and interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line("markers", "postgres(*majors): run on these major versions of Postgres, where they are installed")
+    config.addinivalue_line(
+        "markers",
+        "postgres(*majors): run on these major versions of Postgres, where they are installed",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("postgres")
     if marker and "postgres_major" in metafunc.fixturenames:
-        metafunc.parametrize("postgres_major", marker.args, ids=[f"pg{major}" for major in marker.args])
+        metafunc.parametrize(
+            "postgres_major", marker.args, ids=[f"pg{major}" for major in marker.args]
+        )
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -75,7 +80,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
         return
     marker = item.get_closest_marker("timeout")
-    seconds = 0.8 * float(marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout"))
+    seconds = 0.8 * float(
+        marker.args[0]
+        if marker
+        else item.config.getoption("timeout") or item.config.getini("timeout")
+    )
     test = item.obj
 
     @functools.wraps(test)
@@ -122,7 +131,9 @@ def a_server(major: int) -> Any:
         if major not in installed:
             pytest.skip(f"Postgres {major} is not installed here")
         name = f"pgqueue-tests-{major}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-        with Server({**FAST, "cluster_name": name}, binaries=installed[major], within=in_memory()) as running:
+        with Server(
+            {**FAST, "cluster_name": name}, binaries=installed[major], within=in_memory()
+        ) as running:
             yield running
             complain(leaks(running.log.read_text(errors="replace"), {running.password}))
 
@@ -132,7 +143,11 @@ def a_server(major: int) -> Any:
 def in_memory() -> Path | None:
     """Where a database is cloned in 20 ms instead of 100 to 300, if there is such a place with room to run programs in."""
     memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < 2 << 30 or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+    if (
+        not memory.is_dir()
+        or shutil.disk_usage(memory).free < 2 << 30
+        or os.statvfs(memory).f_flag & os.ST_NOEXEC
+    ):
         return None
     return memory
 
@@ -159,8 +174,10 @@ def pg_server(request: pytest.FixtureRequest, postgres_major: int) -> Server:
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, pg_server: Server, postgres_major: int) -> Iterator[str]:
-    """A database of this test's own, migrated. The URL is its owner's; the programs have logins of their own (tests/logins.py)."""
+def database_url(
+    request: pytest.FixtureRequest, pg_server: Server, postgres_major: int
+) -> Iterator[str]:
+    """A database of this test's own, migrated. The URL is its owner's; the programs have logins of their own (tests/support/logins.py)."""
     template = request.getfixturevalue(f"template_{postgres_major}").template_dbname
     name = f"{OWNED}{uuid.uuid4().hex[:12]}"
     where: dict[str, Any] = {
@@ -190,7 +207,9 @@ def empty_database_url(pg_server: Server) -> Iterator[str]:
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[AsyncConnection[Any]]:
     """To look from outside, and to set the scene: each statement commits."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as open_connection:
+    async with await psycopg.AsyncConnection.connect(
+        database_url, autocommit=True
+    ) as open_connection:
         yield open_connection
 
 

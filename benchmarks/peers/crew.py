@@ -47,7 +47,9 @@ class Said:
                 self.sent[int(number)] = int(moment)
 
 
-async def _spawn(peer: Peer, url: str, log: Path, *words: str) -> tuple[asyncio.subprocess.Process, Said, asyncio.Task[None]]:
+async def _spawn(
+    peer: Peer, url: str, log: Path, *words: str
+) -> tuple[asyncio.subprocess.Process, Said, asyncio.Task[None]]:
     said = Said()
     settings = {**environment(peer), "BENCH_URL": url}
     with log.open("ab") as errors:
@@ -64,14 +66,14 @@ async def _spawn(peer: Peer, url: str, log: Path, *words: str) -> tuple[asyncio.
     return process, said, asyncio.create_task(listen())
 
 
-async def call(peer: Peer, url: str, log: Path, *words: str, patience: float = 600) -> Said:
+async def call(peer: Peer, url: str, log: Path, *words: str, limit: float = 600) -> Said:
     """Runs one command of the peer's program to its end."""
     process, said, listening = await _spawn(peer, url, log, *words)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(limit):
             await process.wait()
     except TimeoutError:
-        raise Failed(f"{' '.join(words)} took longer than {patience:g} s") from None
+        raise Failed(f"{' '.join(words)} took longer than {limit:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -96,12 +98,12 @@ async def workers(peer: Peer, url: str, log: Path, count: int) -> AsyncIterator[
             await listening
 
 
-async def until(what: str, true: Callable[[], bool], patience: float) -> None:
+async def until(what: str, true: Callable[[], bool], limit: float) -> None:
     """Waits until `true()` says so, looking every few milliseconds."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + limit
     while not true():
         if time.monotonic() > deadline:
-            raise Failed(f"not within {patience:g} s: {what}")
+            raise Failed(f"not within {limit:g} s: {what}")
         await asyncio.sleep(0.005)
 
 

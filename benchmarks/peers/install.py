@@ -24,7 +24,11 @@ def command(peer: Peer) -> list[str]:
     """The program's start of a command line."""
     if peer is OURSELVES:
         return [sys.executable, str(PROGRAMS / peer.program)]
-    interpreter = shutil.which("node") or "node" if peer.is_node else str(CACHE / peer.folder / "bin" / "python")
+    interpreter = (
+        shutil.which("node") or "node"
+        if peer.is_node
+        else str(CACHE / peer.folder / "bin" / "python")
+    )
     return [interpreter, str(PROGRAMS / peer.program)]
 
 
@@ -77,7 +81,9 @@ def _python(peer: Peer) -> str:
     if sys.version_info[:2] >= peer.python:
         return sys.executable
     named = [f"python3.{minor}" for minor in range(19, peer.python[1] - 1, -1)]
-    managed = sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3")), reverse=True)
+    managed = sorted(
+        glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3")), reverse=True
+    )
     for candidate in (*named, *managed):
         code = f"import sys; sys.exit(sys.version_info[:2] < {peer.python})"
         if (path := shutil.which(candidate)) and subprocess.run(
@@ -90,12 +96,14 @@ def _python(peer: Peer) -> str:
 def _version(peer: Peer, folder: Path) -> str:
     name = peer.packages[0].partition("[")[0]
     if peer.is_node:
-        found: str = json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]
-        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        found: str = json.loads((folder / "node_modules" / name / "package.json").read_text())[
+            "version"
+        ]
+        node = subprocess.run(
+            ["node", "--version"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         return f"{found} (Node {node})"
-    code = (
-        "import platform, sys; from importlib.metadata import version as of; print(of(sys.argv[1]), platform.python_version())"
-    )
+    code = "import platform, sys; from importlib.metadata import version as of; print(of(sys.argv[1]), platform.python_version())"
     python = str(folder / "bin" / "python")
     done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, check=True)
     number, runs_on = done.stdout.split()
@@ -103,7 +111,9 @@ def _version(peer: Peer, folder: Path) -> str:
 
 
 def _run(words: list[str], folder: Path) -> None:
-    done = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
         raise NotInstalled(f"could not be installed: {''.join(last)[:200]}")

@@ -47,15 +47,24 @@ async def burn_down(run: Run, peer: Peer, jobs: int, processes: int, held: bool 
         if peer.store == "postgres":
             await _settle(url)
         async with snapshot(url, held), workers(peer, url, log, processes) as crew:
-            await until(f"{jobs} jobs handled", lambda: sum(said.done for said in crew) >= jobs, 900)
+            await until(
+                f"{jobs} jobs handled", lambda: sum(said.done for said in crew) >= jobs, 900
+            )
             while await unfinished(peer, url):
                 pass
             ended = time.monotonic_ns()
         # Our worker says "ready" before its connections are open, and theirs after.
-        said_by = [(said.first,) if peer is OURSELVES else (said.ready, said.first) for said in crew]
+        said_by = [
+            (said.first,) if peer is OURSELVES else (said.ready, said.first) for said in crew
+        ]
         began = min(moment for moments in said_by for moment in moments if moment)
     seconds = (ended - began) / 1e9
-    return {"jobs": jobs, "seconds": seconds, "per_second": jobs / seconds, "bulk_per_second": jobs / bulk.seconds}
+    return {
+        "jobs": jobs,
+        "seconds": seconds,
+        "per_second": jobs / seconds,
+        "bulk_per_second": jobs / bulk.seconds,
+    }
 
 
 async def _settle(url: str) -> None:
@@ -103,7 +112,9 @@ async def measure(run: Run, wanted: set[str]) -> None:
     present = [peer for peer in PEERS if peer.name in versions]
     samples: dict[str, dict[str, list[Sample]]] = {}
     for what, sides in _sides(run, present).items():
-        samples[what] = await run.take_turns(f"peers, {what}", {n: partial(_guarded, absent, n, s) for n, s in sides.items()})
+        samples[what] = await run.take_turns(
+            f"peers, {what}", {n: partial(_guarded, absent, n, s) for n, s in sides.items()}
+        )
     run.add(figure(present, versions, absent, samples))
 
 
@@ -114,10 +125,20 @@ def _sides(run: Run, peers: list[Peer]) -> Mapping[str, dict[str, Measure]]:
     on_postgres = [peer for peer in peers if peer.store == "postgres"]
     return {
         "one process": {peer.name: partial(burn_down, run, peer, jobs(peer), 1) for peer in peers},
-        "two processes": {peer.name: partial(burn_down, run, peer, jobs(peer), 2) for peer in peers},
-        "snapshot held": {peer.name: partial(burn_down, run, peer, jobs(peer), 1, True) for peer in on_postgres},
-        "single enqueue": {peer.name: partial(singly, run, peer, run.size(SINGLE * 3, SINGLE // 2)) for peer in peers},
-        "pick-up": {peer.name: partial(pick_up, run, peer, run.size(WATCHED, WATCHED // 4)) for peer in peers},
+        "two processes": {
+            peer.name: partial(burn_down, run, peer, jobs(peer), 2) for peer in peers
+        },
+        "snapshot held": {
+            peer.name: partial(burn_down, run, peer, jobs(peer), 1, True) for peer in on_postgres
+        },
+        "single enqueue": {
+            peer.name: partial(singly, run, peer, run.size(SINGLE * 3, SINGLE // 2))
+            for peer in peers
+        },
+        "pick-up": {
+            peer.name: partial(pick_up, run, peer, run.size(WATCHED, WATCHED // 4))
+            for peer in peers
+        },
     }
 
 

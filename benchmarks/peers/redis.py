@@ -12,7 +12,12 @@ from pathlib import Path
 
 from benchmarks.peers.install import NotInstalled
 
-SETTINGS = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
+SETTINGS = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+}
 
 
 def program() -> str:
@@ -20,14 +25,21 @@ def program() -> str:
     if not shutil.which("redis-server") and os.geteuid() == 0 and shutil.which("apt-get"):
         # Debian's package starts a server of its own, unless it believes that the system is starting up.
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(["apt-get", "-qq", "-y", "install", "redis-server"], env=quiet, capture_output=True, check=False)
+        subprocess.run(
+            ["apt-get", "-qq", "-y", "install", "redis-server"],
+            env=quiet,
+            capture_output=True,
+            check=False,
+        )
     if found := shutil.which("redis-server"):
         return found
     raise NotInstalled("there is no redis-server: apt install redis-server")
 
 
 def version() -> str:
-    said = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [program(), "--version"], capture_output=True, text=True, check=True
+    ).stdout
     return next((word[2:] for word in said.split() if word.startswith("v=")), said.strip())
 
 

@@ -8,9 +8,13 @@ from benchmarks.run import Figure, Sample, Verdict, median, percentile, ratio
 Samples = dict[str, dict[str, list[Sample]]]
 
 
-def figure(peers: list[Peer], versions: dict[str, str], absent: dict[str, str], samples: Samples) -> Figure:
+def figure(
+    peers: list[Peer], versions: dict[str, str], absent: dict[str, str], samples: Samples
+) -> Figure:
     whole = Figure("Peers", "Other queues on this machine: no-op jobs, payload of 200 bytes")
-    whole.samples = {f"{what}: {name}": taken for what, sides in samples.items() for name, taken in sides.items()}
+    whole.samples = {
+        f"{what}: {name}": taken for what, sides in samples.items() for name, taken in sides.items()
+    }
     whole.rows = [_row(peer, samples) for peer in peers]
     for peer in peers:
         if peer is not OURSELVES and (taken := _good(samples["one process"].get(peer.name, []))):
@@ -19,10 +23,20 @@ def figure(peers: list[Peer], versions: dict[str, str], absent: dict[str, str], 
             if len(ours) == len(taken):
                 part = ratio(ours, taken)
             whole.verdicts.append(
-                Verdict(f"burn-down, one process, against {peer.name}", "faster", f"{part:.2f} times", part > 1)
+                Verdict(
+                    f"burn-down, one process, against {peer.name}",
+                    "faster",
+                    f"{part:.2f} times",
+                    part > 1,
+                )
             )
-    whole.notes = [f"{peer.name} {versions[peer.name]}: {peer.settings}. Keeps: {peer.keeps}." for peer in peers]
-    whole.notes += [f"{name} was not measured, or not in all: {why}" for name, why in absent.items()]
+    whole.notes = [
+        f"{peer.name} {versions[peer.name]}: {peer.settings}. Keeps: {peer.keeps}."
+        for peer in peers
+    ]
+    whole.notes += [
+        f"{name} was not measured, or not in all: {why}" for name, why in absent.items()
+    ]
     whole.notes.append(
         "All on the server above (fsync and synchronous_commit on), but BullMQ on Redis. Each in an environment of its own; jobs "
         "stored by the peer's own bulk enqueue. A burn-down counts from the moment when a worker process says that it is ready "
@@ -47,7 +61,9 @@ def _row(peer: Peer, samples: Samples) -> dict[str, Any]:
         "two processes": f"{median(two):,.0f}" if two else "failed",
         "held snapshot, ratio": f"{median(held) / median(one):.2f}" if held and one else "",
         "bulk enqueue, jobs/s": f"{median(one, 'bulk_per_second'):,.0f}" if one else "failed",
-        "single enqueue": f"{median(found['single enqueue']):,.0f}" if found["single enqueue"] else "failed",
+        "single enqueue": f"{median(found['single enqueue']):,.0f}"
+        if found["single enqueue"]
+        else "failed",
         "pick-up p50 ms": f"{percentile(waits, 50):.1f}" if waits else "failed",
         "p99 ms": f"{percentile(waits, 99):.1f}" if waits else "",
     }

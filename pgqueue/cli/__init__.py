@@ -20,12 +20,12 @@ COMMANDS = {
     "job": ("jobs", "Everything about one job."),
     "cancel": ("jobs", "Cancels a waiting or running job."),
     "dlq": ("dlq", "The dead-letter queue: list, show, retry, delete, export."),
-    "queues": ("seeing", "The queues, and who serves them."),
-    "pause": ("seeing", "Stops claims from a queue."),
-    "resume": ("seeing", "Ends a pause."),
-    "dependencies": ("seeing", "What jobs depend on, and whether it works."),
-    "workers": ("seeing", "The processes that are alive."),
-    "stats": ("seeing", "How many jobs are in each state, and how it goes."),
+    "queues": ("queues", "The queues, and who serves them."),
+    "pause": ("queues", "Stops claims from a queue."),
+    "resume": ("queues", "Ends a pause."),
+    "dependencies": ("queues", "What jobs depend on, and whether it works."),
+    "workers": ("workers", "The processes that are alive."),
+    "stats": ("stats", "How many jobs are in each state, and how it goes."),
     "prune": ("prune", "Removes what is past its time."),
     "check": ("check", "Alert thresholds; exits 1 when one is crossed."),
     "dev": ("dev", "The whole system on this machine, until Ctrl-C."),
@@ -43,10 +43,12 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         found = getattr(import_module(f"pgqueue.cli.{COMMANDS[name][0]}"), name)
-        assert isinstance(found, click.Command)  # noqa: S101 - for the type checker: COMMANDS names nothing else
+        assert isinstance(found, click.Command)
         return found
 
-    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             context.fail(f"there is no command {name[:100]!r}{did_you_mean(name, COMMANDS)}")

@@ -10,32 +10,46 @@ from typing import Any
 import click
 
 from pgqueue import __version__
-from pgqueue.cli.common import WRONG_USAGE, cannot_load, fail, read_settings, say
-from pgqueue.cli.connections import BACKLOG
-from pgqueue.cli.family import Family
-from pgqueue.cli.server import serve
+from pgqueue.cli.http_connections import BACKLOG
+from pgqueue.cli.http_server import serve
+from pgqueue.cli.prefork import Prefork
+from pgqueue.cli.runner import WRONG_USAGE, cannot_load, fail, read_settings, say
 from pgqueue.cli.signals import Stop
 from pgqueue.errors import ModuleError, SettingsError, TaskError
-from pgqueue.modules import imported
+from pgqueue.import_path import working_directory_last
+from pgqueue.imports import imported
+from pgqueue.logs import configure_logging
 from pgqueue.settings import Settings
-from pgqueue.start import working_directory_last
-from pgqueue.telemetry import configure_logging
 
 log = logging.getLogger("pgqueue.api")
 
 
 @click.command()
-@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="How many share the port.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="How many share the port.",
+)
 @click.option("--host", metavar="ADDRESS", help="Address to listen on, instead of HOST.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port, instead of PORT; 0 takes a free one.")
-@click.option("--fd", type=int, hidden=True, help="For the processes of a family: the socket that they share.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port, instead of PORT; 0 takes a free one."
+)
+@click.option(
+    "--fd", type=int, hidden=True, help="For the processes of a family: the socket that they share."
+)
 @click.option("--parent", type=int, hidden=True, help="And the process at whose end they end.")
-def api(processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None) -> None:
+def api(
+    processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None
+) -> None:
     """Serves the HTTP API until SIGTERM or SIGINT; a second signal ends it at once."""
     Stop().install()
     working_directory_last()
     settings = read_settings()
-    settings = settings.with_(host=host or settings.host, port=settings.port if port is None else port)
+    settings = settings.with_(
+        host=host or settings.host, port=settings.port if port is None else port
+    )
     configure_logging(settings.log_level, settings.log_format)
     app = _application(settings)
     if fd is not None:
@@ -68,10 +82,14 @@ def _application(settings: Settings) -> Any:
 
 def _listen(settings: Settings) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        fail(f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}", WRONG_USAGE)
+        fail(
+            f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}", WRONG_USAGE
+        )
 
 
 def _announce(app: Any, settings: Settings, listener: socket.socket, processes: int) -> None:
@@ -94,4 +112,4 @@ def _raise_family(settings: Settings, listener: socket.socket, processes: int) -
     command = [sys.executable, "-P", "-c", "from pgqueue.cli.api import api; api()"]
     command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid())]
     command += ["--host", settings.host, "--port", str(settings.port)]
-    return asyncio.run(Family(command, processes, listener, settings.drain.total_seconds()).run())
+    return asyncio.run(Prefork(command, processes, listener, settings.drain.total_seconds()).run())

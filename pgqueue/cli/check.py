@@ -6,9 +6,9 @@ from typing import Any
 import click
 import msgspec
 
-from pgqueue.cli.common import NOT_SO, json_option, with_client
 from pgqueue.cli.output import print_json, span, table
-from pgqueue.client import Client
+from pgqueue.cli.runner import NOT_SO, json_option, with_client
+from pgqueue.client import AsyncClient
 from pgqueue.settings import Settings
 
 
@@ -34,15 +34,41 @@ ADVICE = {
 
 
 @click.command()
-@click.option("--dead", type=float, default=10, show_default=True, help="More jobs than this in the dead-letter queue.")
 @click.option(
-    "--failures", type=float, default=5, show_default=True, help="More than this part of recent jobs failed, in percent."
+    "--dead",
+    type=float,
+    default=10,
+    show_default=True,
+    help="More jobs than this in the dead-letter queue.",
 )
 @click.option(
-    "--p99", type=float, default=10, show_default=True, help="99 % of recent jobs took longer than this (s), from due to done."
+    "--failures",
+    type=float,
+    default=5,
+    show_default=True,
+    help="More than this part of recent jobs failed, in percent.",
 )
-@click.option("--depth", type=float, default=1000, show_default=True, help="More jobs than this are due and wait.")
-@click.option("--unserved", type=float, default=0, show_default=True, help="More due jobs than this have no live worker.")
+@click.option(
+    "--p99",
+    type=float,
+    default=10,
+    show_default=True,
+    help="99 % of recent jobs took longer than this (s), from due to done.",
+)
+@click.option(
+    "--depth",
+    type=float,
+    default=1000,
+    show_default=True,
+    help="More jobs than this are due and wait.",
+)
+@click.option(
+    "--unserved",
+    type=float,
+    default=0,
+    show_default=True,
+    help="More due jobs than this have no live worker.",
+)
 @click.option(
     "--disagreements",
     type=float,
@@ -54,7 +80,7 @@ ADVICE = {
 def check(as_json: bool, **thresholds: float) -> None:
     """Compares the queue's health with thresholds; exits 1 when one is crossed."""
 
-    async def run(client: Client, _: Settings) -> dict[str, Any]:
+    async def run(client: AsyncClient, _: Settings) -> dict[str, Any]:
         return (await client.report("health"))[0]
 
     checks = judge(with_client(run), thresholds)
@@ -64,7 +90,13 @@ def check(as_json: bool, **thresholds: float) -> None:
     else:
         table(
             [_spoken(one) for one in checks],
-            {"name": "check", "value": "value", "threshold": "above", "state": "state", "advice": "what to do"},
+            {
+                "name": "check",
+                "value": "value",
+                "threshold": "above",
+                "state": "state",
+                "advice": "what to do",
+            },
             "",
             long=("advice",),
         )
@@ -88,7 +120,13 @@ def _spoken(one: Check) -> dict[str, str]:
     def written(value: float | None) -> str:
         if value is None:
             return "-"
-        return span(value) if one.name == "p99" else f"{value:g}%" if one.name == "failures" else f"{value:g}"
+        return (
+            span(value)
+            if one.name == "p99"
+            else f"{value:g}%"
+            if one.name == "failures"
+            else f"{value:g}"
+        )
 
     return {
         "name": one.name,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from pgqueue.cli.common import CANNOT_CONNECT, WRONG_USAGE, fail, read_settings, run_async
-from pgqueue.embedded import EmbeddedServer, ServerUnavailable
-from pgqueue.migrations import migrate
+from pgqueue.cli.runner import CANNOT_CONNECT, WRONG_USAGE, fail, read_settings, run_async
+from pgqueue.database.migrations import migrate
+from pgqueue.embedded.server import EmbeddedServer, ServerUnavailable
 from pgqueue.settings import Settings
 
 PATIENCE = 30.0
@@ -32,7 +32,10 @@ class Stopped(Exception):
 
 @click.command()
 @click.option(
-    "--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep the embedded Postgres's data here."
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep the embedded Postgres's data here.",
 )
 def dev(data: Path | None) -> None:
     """Runs the whole system on this machine: Postgres, migrations, the API and a worker. Ctrl-C stops all of it.
@@ -81,21 +84,25 @@ def _up(settings: Settings, data: Path | None, children: dict[str, Child], stack
     embedded = not settings.database_url
     if embedded:
         server = stack.enter_context(EmbeddedServer(home=data))
-        environment |= {"DATABASE_URL": server.url(), "PGQUEUE_DIRECT_URL": "", "PGQUEUE_PGBOUNCER": "off"}
+        environment |= {
+            "DATABASE_URL": server.url(),
+            "PGQUEUE_DIRECT_URL": "",
+            "PGQUEUE_PGBOUNCER": "off",
+        }
         settings = settings.with_(database_url=server.url(), direct_url=None, pgbouncer=False)
     elif data is not None:
         fail("--data is for the embedded Postgres, and DATABASE_URL is set", WRONG_USAGE)
     run_async(lambda: migrate(settings.direct_conninfo, told=lambda step: click.echo(step)))
-    patience = settings.shutdown_timeout.total_seconds() + settings.drain.total_seconds() + 10
+    deadlines = settings.shutdown_timeout.total_seconds() + settings.drain.total_seconds() + 10
     for kind in ("api", "worker"):
-        children[kind] = stack.enter_context(_child(kind, environment, patience))
+        children[kind] = stack.enter_context(_child(kind, environment, deadlines))
     if _await_api(settings, children):
         _welcome(settings, settings.database_url if embedded else "that of DATABASE_URL")
     return _watch(children)
 
 
 @contextmanager
-def _child(kind: str, environment: dict[str, str], patience: float) -> Iterator[Child]:
+def _child(kind: str, environment: dict[str, str], deadlines: float) -> Iterator[Child]:
     # A process group of its own: Ctrl-C reaches us alone, and a child hears of it once. Two signals would be "at once".
     command = [sys.executable, "-m", "pgqueue.cli", kind]
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
@@ -105,7 +112,7 @@ def _child(kind: str, environment: dict[str, str], patience: float) -> Iterator[
         if child.poll() is None:
             child.terminate()
             try:
-                child.wait(patience)
+                child.wait(deadlines)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

@@ -7,14 +7,23 @@ from typing import IO, Any
 
 import click
 
-from pgqueue.cli.common import WRONG_USAGE, fail, json_option, say, with_client
 from pgqueue.cli.dlq_changes import delete, retry
+from pgqueue.cli.dlq_filters import DlqFilters, filters, pages
 from pgqueue.cli.jobs import show
 from pgqueue.cli.output import as_json as line_of_json
-from pgqueue.cli.output import cell, entries, job_document, masked, on_terminal, print_json, public, table
+from pgqueue.cli.output import (
+    cell,
+    entries,
+    job_document,
+    masked,
+    on_terminal,
+    print_json,
+    public,
+    table,
+)
 from pgqueue.cli.progress import progress
-from pgqueue.cli.which import Which, filters, pages
-from pgqueue.client import Client
+from pgqueue.cli.runner import WRONG_USAGE, fail, json_option, say, with_client
+from pgqueue.client import AsyncClient
 from pgqueue.errors import WrongState
 from pgqueue.job import JobView, Status
 from pgqueue.settings import Settings
@@ -31,19 +40,37 @@ dlq.add_command(delete)
 
 @dlq.command("list")
 @filters
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
-@click.option("--payload", is_flag=True, help="With --json: payloads as they are; else e-mail addresses in them are masked.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option(
+    "--payload",
+    is_flag=True,
+    help="With --json: payloads as they are; else e-mail addresses in them are masked.",
+)
 @json_option
 def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
     """Lists dead jobs, newest first."""
 
-    async def run(client: Client, _: Settings) -> tuple[int, list[JobView]]:
-        chosen = await Which(**which).resolve(client)
-        return await client.count_dead(chosen), [view async for view in pages(client, chosen, limit)]
+    async def run(client: AsyncClient, _: Settings) -> tuple[int, list[JobView]]:
+        chosen = await DlqFilters(**which).resolve(client)
+        return await client.count_dead(chosen), [
+            view async for view in pages(client, chosen, limit)
+        ]
 
     total, views = with_client(run)
     if as_json:
-        print_json({"count": len(views), "total": total, "jobs": [job_document(view, payload=payload) for view in views]})
+        print_json(
+            {
+                "count": len(views),
+                "total": total,
+                "jobs": [job_document(view, payload=payload) for view in views],
+            }
+        )
         return
     rows = [
         {
@@ -58,19 +85,27 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
     if on_terminal():
         entries(rows, "job", ("dead", "type", "tries", "error"), "no dead jobs")
     else:
-        table(rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs")
+        table(
+            rows, {name: name for name in ("job", "type", "dead", "tries", "error")}, "no dead jobs"
+        )
     if total > len(views):
-        say(f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq retry sends them back")
+        say(
+            f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq retry sends them back"
+        )
 
 
 @dlq.command("show")
 @click.argument("job_id", metavar="ID")
-@click.option("--payload", is_flag=True, help="Show the payload as it is; else e-mail addresses in it are masked.")
+@click.option(
+    "--payload",
+    is_flag=True,
+    help="Show the payload as it is; else e-mail addresses in it are masked.",
+)
 @json_option
 def show_(job_id: str, payload: bool, as_json: bool) -> None:
     """Shows one dead job: why, and what happened before."""
 
-    async def run(client: Client, _: Settings) -> JobView:
+    async def run(client: AsyncClient, _: Settings) -> JobView:
         view = await client.get(job_id)
         if view.status is not Status.DLQ:
             raise WrongState(job_id, view.status, f"Job is {view.status}, not dlq")
@@ -84,39 +119,50 @@ def show_(job_id: str, payload: bool, as_json: bool) -> None:
 def errors(as_json: bool) -> None:
     """Groups dead jobs by what they died of, the biggest groups first."""
 
-    async def run(client: Client, _: Settings) -> list[dict[str, Any]]:
+    async def run(client: AsyncClient, _: Settings) -> list[dict[str, Any]]:
         return await client.report("dead_letter_errors")
 
     rows = with_client(run)
     if as_json:
         print_json([public(row) for row in rows])
         return
-    columns = {"count": "jobs", "last": "last", "sample_job_id": "for instance", "fingerprint": "error"}
+    columns = {
+        "count": "jobs",
+        "last": "last",
+        "sample_job_id": "for instance",
+        "fingerprint": "error",
+    }
     table(rows, columns, "no dead jobs", long=("sample_job_id", "fingerprint"))
 
 
 @dlq.command()
 @filters
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, readable by you alone; else stdout."
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A new file, readable by you alone; else stdout.",
 )
 @click.option("--limit", type=click.IntRange(1), default=1_000_000_000, help="At most so many.")
-@click.option("--json", is_flag=True, expose_value=False, help="JSON lines are what it writes anyway.")
+@click.option(
+    "--json", is_flag=True, expose_value=False, help="JSON lines are what it writes anyway."
+)
 def export(output: Path | None, limit: int, **which: Any) -> None:
     """Writes dead jobs as JSON lines, newest first, with their payloads as they are: personal data."""
     if output is None:
-        _ = with_client(lambda client, _: write(client, Which(**which), limit, sys.stdout.buffer))
+        _ = with_client(
+            lambda client, _: write(client, DlqFilters(**which), limit, sys.stdout.buffer)
+        )
         return
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         fail(f"{output}: {error.strerror}: name a file that is not there yet", WRONG_USAGE)
     with os.fdopen(descriptor, "wb") as file:
-        count = with_client(lambda client, _: write(client, Which(**which), limit, file))
+        count = with_client(lambda client, _: write(client, DlqFilters(**which), limit, file))
     say(f"{count} jobs written to {cell(str(output))}")
 
 
-async def write(client: Client, which: Which, limit: int, file: IO[bytes]) -> int:
+async def write(client: AsyncClient, which: DlqFilters, limit: int, file: IO[bytes]) -> int:
     chosen = await which.resolve(client)
     count = 0
     with progress("exporting", min(await client.count_dead(chosen), limit)) as tell:

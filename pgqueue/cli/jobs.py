@@ -10,11 +10,11 @@ import click
 import msgspec
 import psycopg
 
-from pgqueue.cli.common import NOT_SO, fail, json_option, seconds, with_client
+from pgqueue.cli.blockers import waits_for
 from pgqueue.cli.output import cell, facts, job_document, masked, moment, print_json, safe
+from pgqueue.cli.runner import NOT_SO, fail, json_option, seconds, with_client
 from pgqueue.cli.timeline import timeline
-from pgqueue.cli.waiting import waits_for
-from pgqueue.client import Client
+from pgqueue.client import AsyncClient
 from pgqueue.errors import UnknownType
 from pgqueue.job import JobView, Status, Ticket
 from pgqueue.printable import shell_argument
@@ -30,7 +30,9 @@ def read_payload(text: str) -> msgspec.Raw:
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
-            raise click.BadParameter(f"{text[1:]} cannot be read: {error}", param_hint="--payload") from None
+            raise click.BadParameter(
+                f"{text[1:]} cannot be read: {error}", param_hint="--payload"
+            ) from None
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -41,10 +43,17 @@ def read_payload(text: str) -> msgspec.Raw:
 
 @click.command()
 @click.argument("job_type", metavar="TYPE")
-@click.option("--payload", required=True, metavar="JSON", help="JSON; - reads it from stdin, @FILE from a file.")
+@click.option(
+    "--payload",
+    required=True,
+    metavar="JSON",
+    help="JSON; - reads it from stdin, @FILE from a file.",
+)
 @click.option("--job-id", help="Makes the job unique: the same id again is the same job.")
 @click.option("--in", "delay", metavar="DURATION", help='Not before: "30s", "10m", "1h", "7d".')
-@click.option("--user-id", help="Whose job it is; needed by types with a limit, unless the payload says it.")
+@click.option(
+    "--user-id", help="Whose job it is; needed by types with a limit, unless the payload says it."
+)
 @click.option("--queue", help="Instead of the type's own.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (first) to 9; else 5.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Instead of the type's own.")
@@ -64,7 +73,7 @@ def enqueue(
     content = read_payload(payload)
     wait = None if delay is None else timedelta(seconds=seconds(delay, "--in"))
 
-    async def run(client: Client, _: Settings) -> Ticket:
+    async def run(client: AsyncClient, _: Settings) -> Ticket:
         try:
             return await client.enqueue(
                 job_type,
@@ -92,7 +101,7 @@ def enqueue(
         fail(f"the job has ended ({ticket.status}){again}", NOT_SO)
 
 
-async def published(client: Client) -> list[str]:
+async def published(client: AsyncClient) -> list[str]:
     """The names of the job types, as far as this role may know them."""
     with contextlib.suppress(psycopg.Error):
         return [row["job_type"] for row in await client.run("list_types")]
@@ -101,12 +110,16 @@ async def published(client: Client) -> list[str]:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--payload", is_flag=True, help="Show the payload as it is; else e-mail addresses in it are masked.")
+@click.option(
+    "--payload",
+    is_flag=True,
+    help="Show the payload as it is; else e-mail addresses in it are masked.",
+)
 @json_option
 def job(job_id: str, payload: bool, as_json: bool) -> None:
     """Shows everything about the job ID, its history as a timeline."""
 
-    async def run(client: Client, _: Settings) -> tuple[JobView, list[str]]:
+    async def run(client: AsyncClient, _: Settings) -> tuple[JobView, list[str]]:
         view = await client.get(job_id)
         return view, await waits_for(client, view)
 
@@ -143,7 +156,9 @@ def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = 
     for when, what in timeline(view):
         click.echo(f"  {moment(when)}  {safe(what)}")
     click.echo(f"\nPayload{'' if payload else ' (e-mail addresses masked; --payload shows them)'}")
-    text = msgspec.json.format(msgspec.json.encode(view.payload if payload else masked(view.payload)), indent=2).decode()
+    text = msgspec.json.format(
+        msgspec.json.encode(view.payload if payload else masked(view.payload)), indent=2
+    ).decode()
     click.echo(safe(text, lines=True))
     if view.stack_trace:
         click.echo("\nStack trace of the last failure")
@@ -156,7 +171,7 @@ def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = 
 def cancel(job_id: str, as_json: bool) -> None:
     """Cancels the job ID. One that runs loses its lease at once, and its handler is stopped within seconds."""
 
-    async def run(client: Client, _: Settings) -> None:
+    async def run(client: AsyncClient, _: Settings) -> None:
         await client.cancel(job_id)
 
     with_client(run)

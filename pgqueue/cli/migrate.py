@@ -5,23 +5,25 @@ import sys
 import click
 import psycopg
 
-from pgqueue.cli.common import NOT_SO, cannot_load, json_option, read_settings, run_async, say
 from pgqueue.cli.output import print_json, safe
+from pgqueue.cli.runner import NOT_SO, cannot_load, json_option, read_settings, run_async, say
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.database.migrations import Migration, applied, migrations, others_may_create, pending
+from pgqueue.database.migrations import migrate as bring_up
+from pgqueue.database.session import connected
+from pgqueue.discovery import load_tasks
 from pgqueue.errors import SchemaError, TaskError
-from pgqueue.migrations import Migration, applied, migrations, others_may_create, pending
-from pgqueue.migrations import migrate as bring_up
-from pgqueue.registry import declarations, publish
-from pgqueue.session import connected
+from pgqueue.import_path import working_directory_last
 from pgqueue.settings import Settings
-from pgqueue.start import working_directory_last
-from pgqueue.task import load_tasks
 
 
 @click.command()
 @click.option("--to", type=click.IntRange(1), metavar="N", help="No further than version N.")
 @click.option("--plan", is_flag=True, help="Only say what would be done.")
 @click.option(
-    "--adopt", is_flag=True, help="Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied."
+    "--adopt",
+    is_flag=True,
+    help="Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied.",
 )
 @json_option
 def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
@@ -49,7 +51,14 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
         if sentence:
             say(sentence)
     if as_json:
-        print_json({"applied": [_name(one) for one in steps], "published": changed, "note": note, "warning": warning})
+        print_json(
+            {
+                "applied": [_name(one) for one in steps],
+                "published": changed,
+                "note": note,
+                "warning": warning,
+            }
+        )
         return _leave(unloaded)
     if not steps:
         click.echo("the schema is up to date" if to is None else f"the schema is at version {to}")
@@ -86,7 +95,11 @@ def _tell_plan(steps: list[str], version: int, as_json: bool) -> None:
     if as_json:
         print_json({"version": version, "pending": steps})
         return
-    click.echo(f"the schema is at version {version}" if version else "the database has no schema of pgqueue")
+    click.echo(
+        f"the schema is at version {version}"
+        if version
+        else "the database has no schema of pgqueue"
+    )
     for step in steps:
         click.echo(f"would apply {step}" if step[0].isdigit() else f"would {step}")
     if not steps:
@@ -108,7 +121,9 @@ async def _publish(settings: Settings) -> tuple[list[str], TaskError | None, str
     except TaskError as error:
         return [], error, f"the schema is up to date, but job types are not published. {later}"
     try:
-        async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
+        async with await connected(
+            settings.direct_conninfo, settings.direct_is_pooled
+        ) as connection:
             changes = await publish(connection, declared)
     except psycopg.errors.InsufficientPrivilege as error:
         return [], None, f"job types are not published: {error.diag.message_primary}. {later}"

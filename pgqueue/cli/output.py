@@ -13,9 +13,9 @@ import click
 import msgspec
 
 from pgqueue.job import JobView
+from pgqueue.masking import mask
 from pgqueue.printable import safe as safe
 from pgqueue.printable import safe_json
-from pgqueue.telemetry import mask
 
 
 def moment(value: datetime | None) -> str:
@@ -59,7 +59,13 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], nothing: str, *, long: Iterable[str] = ()) -> None:
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    nothing: str,
+    *,
+    long: Iterable[str] = (),
+) -> None:
     """Prints rows; `columns` maps a key of the row to its heading. `long` columns may break over lines, where there are lines."""
     if not rows:
         click.echo(nothing)
@@ -71,7 +77,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], nothing
     _aligned([list(columns.values()), *cells])
 
 
-def entries(rows: Sequence[Mapping[str, Any]], title: str, details: Sequence[str], nothing: str) -> None:
+def entries(
+    rows: Sequence[Mapping[str, Any]], title: str, details: Sequence[str], nothing: str
+) -> None:
     """Prints rows whose titles are as long as a line, on a terminal: the title alone, to be copied, and a line of details."""
     width = shutil.get_terminal_size().columns
     for row in rows:
@@ -94,7 +102,9 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 def _aligned(rows: list[list[str]]) -> None:
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _rich_table(headings: list[str] | None, rows: list[list[str]], long: list[bool]) -> None:
@@ -103,7 +113,12 @@ def _rich_table(headings: list[str] | None, rows: list[list[str]], long: list[bo
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=SIMPLE_HEAD if headings else None, show_header=headings is not None, pad_edge=False, header_style="bold")
+    grid = Table(
+        box=SIMPLE_HEAD if headings else None,
+        show_header=headings is not None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for index, breaks in enumerate(long):
         heading = headings[index] if headings else ""
         grid.add_column(heading, overflow="fold" if breaks else "ellipsis", no_wrap=not breaks)
@@ -130,7 +145,10 @@ def job_document(view: JobView, *, payload: bool) -> dict[str, Any]:
         "stackTrace": masked(view.stack_trace),
         "progressNote": masked(view.progress_note),
         "receipt": masked(view.receipt),
-        "history": [{name: one if name == "payload" else masked(one) for name, one in entry.items()} for entry in view.history],
+        "history": [
+            {name: one if name == "payload" else masked(one) for name, one in entry.items()}
+            for entry in view.history
+        ],
     }
     if not payload:
         document |= {"payload": masked(view.payload), "history": masked(view.history)}

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from pgqueue.archive import make
-from pgqueue.cli.common import json_option, read_settings, run_async
 from pgqueue.cli.output import print_json, public
 from pgqueue.cli.progress import progress
+from pgqueue.cli.runner import json_option, read_settings, run_async
+from pgqueue.database.archive import make
+from pgqueue.database.migrations import check_schema
+from pgqueue.database.retention import Pruned
+from pgqueue.database.retention import prune as remove
+from pgqueue.database.session import connected
 from pgqueue.durations import spoken
-from pgqueue.migrations import check_schema
-from pgqueue.retention import Pruned
-from pgqueue.retention import prune as remove
-from pgqueue.session import connected
 from pgqueue.settings import Settings
 
 
@@ -34,16 +34,22 @@ def prune(archive: Path | None, as_json: bool) -> None:
         try:
             make(archive)
         except OSError as error:
-            raise click.BadParameter(f"{archive}: {error.strerror}", param_hint="--archive") from None
+            raise click.BadParameter(
+                f"{archive}: {error.strerror}", param_hint="--archive"
+            ) from None
     done: Pruned = run_async(lambda: _prune(settings, archive))
     if as_json:
         stay = {"kept": done.kept, "reason": done.reason} if done.kept else {}
-        print_json(public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried} | stay))
+        print_json(
+            public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried} | stay)
+        )
         return
     kept = f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for {spoken(settings.keep_dlq)}"
     click.echo(f"{done.jobs} jobs removed ({kept}), {done.tombstones} ids forgotten")
     if done.kept:
-        click.echo(f"{done.kept} jobs past their time stay, because they cannot be removed: {done.reason}")
+        click.echo(
+            f"{done.kept} jobs past their time stay, because they cannot be removed: {done.reason}"
+        )
     if done.buried:
         click.echo(
             f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue, or back to their queues"
@@ -54,4 +60,6 @@ async def _prune(settings: Settings, archive: Path | None) -> Pruned:
     async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
         await check_schema(connection)
         with progress("removed") as tell:
-            return await remove(connection, settings, archive=archive, told=lambda so_far: tell(so_far.jobs))
+            return await remove(
+                connection, settings, archive=archive, told=lambda so_far: tell(so_far.jobs)
+            )

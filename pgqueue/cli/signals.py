@@ -32,7 +32,9 @@ class Stop:
         """Puts back what a handler of the application took away; whether there was something to put back."""
         taken = any(signal.getsignal(number) is not self for number in STOPPING)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPPING)
-        wakeup = signal.set_wakeup_fd(-1 if self._wakeup is None else self._wakeup, warn_on_full_buffer=False)
+        wakeup = signal.set_wakeup_fd(
+            -1 if self._wakeup is None else self._wakeup, warn_on_full_buffer=False
+        )
         if self._wakeup is None:
             self._wakeup = wakeup
             signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -44,9 +46,11 @@ class Stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         return taken or bool(blocked)
 
-    def ready(self, begin: Callable[[], None], patience: float, say: Callable[[str], None]) -> None:
+    def ready(
+        self, begin: Callable[[], None], deadlines: float, say: Callable[[str], None]
+    ) -> None:
         """From now on a signal calls `begin`. Until now it ended the process: it had nothing to give back."""
-        self._patience, self._say, self._begin = patience, say, begin
+        self._patience, self._say, self._begin = deadlines, say, begin
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self._asked += 1

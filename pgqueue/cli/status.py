@@ -9,12 +9,20 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pgqueue import __version__
-from pgqueue.cli.common import CANNOT_CONNECT, NOT_SO, explain, json_option, read_settings, run_async, say
 from pgqueue.cli.output import facts, on_terminal, print_json, public, table
-from pgqueue.database import load
+from pgqueue.cli.runner import (
+    CANNOT_CONNECT,
+    NOT_SO,
+    explain,
+    json_option,
+    read_settings,
+    run_async,
+    say,
+)
+from pgqueue.database.migrations import applied, check_schema, migrations, others_may_create
+from pgqueue.database.session import connected
+from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
-from pgqueue.migrations import applied, check_schema, migrations, others_may_create
-from pgqueue.session import connected
 from pgqueue.settings import Settings, shown, transport_problems
 
 
@@ -64,7 +72,9 @@ async def _ask(settings: Settings) -> Server:
             return Server(version, done[-1].version if done else None, numbers, str(error), NOT_SO)
         except psycopg.errors.InsufficientPrivilege as error:
             return Server(version, None, numbers, *explain(error))
-        return Server(version, done[-1].version, numbers, warning=await others_may_create(connection))
+        return Server(
+            version, done[-1].version, numbers, warning=await others_may_create(connection)
+        )
 
 
 async def _numbers(connection: AsyncConnection[Any]) -> str:
@@ -78,15 +88,30 @@ def connections(settings: Settings) -> list[dict[str, Any]]:
     direct = bool(settings.direct_url)
     bell = 1 if _doorbell(settings) == "on" else 0
     return [
-        {"process": "api", "usual": settings.pool_size, "direct": 0, "note": "PGQUEUE_POOL_SIZE for each process"},
+        {
+            "process": "api",
+            "usual": settings.pool_size,
+            "direct": 0,
+            "note": "PGQUEUE_POOL_SIZE for each process",
+        },
         {
             "process": "worker",
             "usual": 4 if direct else 5 + bell,
             "direct": 1 + bell if direct else 0,
             "note": "two more when it prunes, PGQUEUE_POOL_SIZE more for job.transaction()",
         },
-        {"process": "client", "usual": settings.pool_size, "direct": 0, "note": "PGQUEUE_POOL_SIZE"},
-        {"process": "command", "usual": 1, "direct": 0, "note": "migrate and prune: past the pooler"},
+        {
+            "process": "client",
+            "usual": settings.pool_size,
+            "direct": 0,
+            "note": "PGQUEUE_POOL_SIZE",
+        },
+        {
+            "process": "command",
+            "usual": 1,
+            "direct": 0,
+            "note": "migrate and prune: past the pooler",
+        },
     ]
 
 
@@ -101,7 +126,11 @@ def _doorbell(settings: Settings) -> str:
 def _pooler(settings: Settings) -> str:
     if not settings.pgbouncer:
         return "none"
-    past = "past it by PGQUEUE_DIRECT_URL" if settings.direct_url else "nothing goes past it (PGQUEUE_DIRECT_URL is not set)"
+    past = (
+        "past it by PGQUEUE_DIRECT_URL"
+        if settings.direct_url
+        else "nothing goes past it (PGQUEUE_DIRECT_URL is not set)"
+    )
     return f"PgBouncer, no prepared statements; {past}; timeouts by ALTER ROLE, see sql/roles.sql"
 
 
@@ -126,7 +155,9 @@ def _document(settings: Settings, server: Server) -> dict[str, Any]:
         "warning": server.warning,
         "mailProblems": transport_problems(settings),
         "processes": connections(settings),
-        "settings": [{"name": name, "value": value, "about": about} for name, value, about in shown(settings)],
+        "settings": [
+            {"name": name, "value": value, "about": about} for name, value, about in shown(settings)
+        ],
     }
 
 
@@ -143,6 +174,12 @@ def _print(settings: Settings, server: Server) -> None:
     )
     click.echo("\nSettings")
     columns = (
-        {"name": "name", "value": "value", "about": "what it is"} if not on_terminal() else {"name": "name", "value": "value"}
+        {"name": "name", "value": "value", "about": "what it is"}
+        if not on_terminal()
+        else {"name": "name", "value": "value"}
     )
-    table([{"name": name, "value": value, "about": about} for name, value, about in shown(settings)], columns, "")
+    table(
+        [{"name": name, "value": value, "about": about} for name, value, about in shown(settings)],
+        columns,
+        "",
+    )

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from pgqueue.cli.common import (
+from pgqueue.cli.file_limits import raise_file_limit
+from pgqueue.cli.runner import (
     ADVICE,
     CANNOT_CONNECT,
     NOT_SO,
@@ -22,18 +23,17 @@ from pgqueue.cli.common import (
     seconds,
     spare_collections,
 )
-from pgqueue.cli.files import raise_file_limit
 from pgqueue.cli.signals import Stop
-from pgqueue.database import AWAY
-from pgqueue.environment import parse_queues
+from pgqueue.database.errors import AWAY
+from pgqueue.database.reasons import reason
+from pgqueue.discovery import load_tasks
 from pgqueue.error_text import name_of
 from pgqueue.errors import SchemaError, SettingsError, TaskError
-from pgqueue.reasons import reason
+from pgqueue.import_path import working_directory_last
+from pgqueue.logs import configure_logging
 from pgqueue.settings import Settings
-from pgqueue.start import working_directory_last
-from pgqueue.task import load_tasks
-from pgqueue.telemetry import configure_logging
-from pgqueue.worker.attempt import task_factory
+from pgqueue.settings.environment import parse_queues
+from pgqueue.worker.handler_task import task_factory
 from pgqueue.worker.health import health_server
 from pgqueue.worker.worker import Worker
 
@@ -50,11 +50,28 @@ SIGNALS = 0.05
 
 
 @click.command()
-@click.option("--queue", "queues", multiple=True, metavar="NAME:CONCURRENCY", help="A queue to serve; may be repeated.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME:CONCURRENCY",
+    help="A queue to serve; may be repeated.",
+)
 @click.option("--modules", metavar="A,B", help="Modules whose tasks are run.")
-@click.option("--shutdown-timeout", metavar="DURATION", help="How long running jobs may go on after SIGTERM.")
-@click.option("--health-port", type=click.IntRange(0, 65535), help="Port of /healthz and /readyz; 0 takes a free one.")
-def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str | None, health_port: int | None) -> None:
+@click.option(
+    "--shutdown-timeout", metavar="DURATION", help="How long running jobs may go on after SIGTERM."
+)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Port of /healthz and /readyz; 0 takes a free one.",
+)
+def worker(
+    queues: tuple[str, ...],
+    modules: str | None,
+    shutdown_timeout: str | None,
+    health_port: int | None,
+) -> None:
     """Performs jobs until SIGTERM or SIGINT; a second signal ends it at once."""
     stop = Stop()
     stop.install()
@@ -69,7 +86,9 @@ def worker(queues: tuple[str, ...], modules: str | None, shutdown_timeout: str |
     if modules:
         changes["modules"] = tuple(name.strip() for name in modules.split(",") if name.strip())
     if shutdown_timeout is not None:
-        changes["shutdown_timeout"] = timedelta(seconds=seconds(shutdown_timeout, "--shutdown-timeout"))
+        changes["shutdown_timeout"] = timedelta(
+            seconds=seconds(shutdown_timeout, "--shutdown-timeout")
+        )
     if health_port is not None:
         changes["health_port"] = health_port
     sys.exit(work(settings.with_(**changes), stop))
@@ -113,16 +132,22 @@ def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
     while not main.done():
         try:
             loop.run_until_complete(main)
-        except BaseException as error:  # noqa: BLE001 - sys.exit() and KeyboardInterrupt pass through a loop
+        except BaseException as error:
             if os.getpid() != process:
                 os._exit(1)  # a child of a handler, which came back by another way
             if loop.is_closed():
                 log.error(
-                    "the event loop was closed (%s); leases run out by themselves", error, extra={"event": "worker.failed"}
+                    "the event loop was closed (%s); leases run out by themselves",
+                    error,
+                    extra={"event": "worker.failed"},
                 )
                 return 1
             if not main.done():
-                log.error("a handler stopped the event loop (%s); it goes on", name_of(error), extra={"event": "loop.stopped"})
+                log.error(
+                    "a handler stopped the event loop (%s); it goes on",
+                    name_of(error),
+                    extra={"event": "loop.stopped"},
+                )
     return 1 if main.cancelled() else main.result()
 
 
@@ -131,17 +156,22 @@ async def _keep_signals(stop: Stop) -> None:
         await asyncio.sleep(SIGNALS)
         if stop.keep():
             log.warning(
-                "a handler took SIGTERM or SIGINT away from the worker; it has them again", extra={"event": "signals.kept"}
+                "a handler took SIGTERM or SIGINT away from the worker; it has them again",
+                extra={"event": "signals.kept"},
             )
 
 
 async def _run(one: Worker, stop: Stop) -> int:
     keeping = asyncio.create_task(_keep_signals(stop))
     try:
-        patience = one.settings.header_timeout.total_seconds()
-        async with health_server(one.settings.health_port, lambda: one.healthy, patience) as port:
+        deadlines = one.settings.header_timeout.total_seconds()
+        async with health_server(one.settings.health_port, lambda: one.healthy, deadlines) as port:
             if port:
-                log.info("health on port %d: /healthz, /readyz", port, extra={"event": "health.started", "port": port})
+                log.info(
+                    "health on port %d: /healthz, /readyz",
+                    port,
+                    extra={"event": "health.started", "port": port},
+                )
             await _patiently(one.run, one)
     except SchemaError as error:
         say(str(error))

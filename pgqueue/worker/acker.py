@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
-from pgqueue.database import Link, Pace
-from pgqueue.job import Outcome, Status
+from pgqueue.attempt import Outcome
+from pgqueue.database.worker_connection import Pace, WorkerConnection
+from pgqueue.job import Status
 from pgqueue.policy import COMPLETED, plain, unwritten
 from pgqueue.worker.breaker import Breaker
-from pgqueue.worker.hand import Hand, Held
-from pgqueue.worker.outcomes import Ended, Key, Refused, acks, failures, key, leases, row_id
+from pgqueue.worker.inflight import Held, InFlight
+from pgqueue.worker.outcome_log import Ended, Key, Refused, acks, failures, key, leases, row_id
 from pgqueue.worker.refusals import Trouble, damaged, divisible, final, words
 
 log = logging.getLogger("pgqueue.worker")
@@ -21,7 +22,11 @@ log = logging.getLogger("pgqueue.worker")
 MOST = 1000
 """Outcomes in one statement."""
 
-VALUES: dict[str, Callable[[list[Ended]], dict[str, Any]]] = {"ack_jobs": acks, "fail_jobs": failures, "shelve_jobs": leases}
+VALUES: dict[str, Callable[[list[Ended]], dict[str, Any]]] = {
+    "ack_jobs": acks,
+    "fail_jobs": failures,
+    "shelve_jobs": leases,
+}
 """Statement -> its parameters."""
 
 PROOF_SECONDS = 10.0
@@ -36,14 +41,14 @@ class Acker:
 
     def __init__(
         self,
-        link: Link,
-        hand: Hand,
+        link: WorkerConnection,
+        inflight: InFlight,
         breaker: Breaker,
         settled: Callable[[Held, Outcome], None],
         expect: Callable[[float], None],
     ) -> None:
         self.link = link
-        self.hand = hand
+        self.inflight = inflight
         self.breaker = breaker
         self.settled = settled
         self.expect = expect
@@ -53,7 +58,8 @@ class Acker:
         self._failed: deque[Ended] = deque()
         self._shelved: deque[Ended] = deque()
         self._troubles = {
-            name: Trouble(f"outcomes wait ({name})") for name in ("judge", "ack_jobs", "fail_jobs", "shelve_jobs")
+            name: Trouble(f"outcomes wait ({name})")
+            for name in ("judge", "ack_jobs", "fail_jobs", "shelve_jobs")
         }
         self._again: list[Refused] = []
         self._held_since: dict[Key, float] = {}
@@ -129,10 +135,15 @@ class Acker:
 
     async def _send_again(self) -> None:
         now = time.monotonic()
-        due, self._again = [one for one in self._again if one.due <= now], [one for one in self._again if one.due > now]
+        due, self._again = (
+            [one for one in self._again if one.due <= now],
+            [one for one in self._again if one.due > now],
+        )
         for one in due:
             self._busy = True
-            await self._write(one.statement, one.group, tries=one.tries + 1, lost=one.lost, last=one.last)
+            await self._write(
+                one.statement, one.group, tries=one.tries + 1, lost=one.lost, last=one.last
+            )
             self._busy = False
 
     async def _judged(self, group: list[Ended]) -> list[Ended]:
@@ -141,7 +152,7 @@ class Acker:
         while True:
             try:
                 group = await self.breaker.judge(group)
-            except Exception as error:  # noqa: BLE001 - whatever it is, outcomes are to be written
+            except Exception as error:
                 trouble.tell(error)
                 if divisible(error):
                     # The circuit breaker cannot be told; that must not keep the jobs.
@@ -152,7 +163,13 @@ class Acker:
                 return group
 
     async def _write(
-        self, statement: str, group: list[Ended], *, tries: int = 0, lost: bool = False, last: bool = False
+        self,
+        statement: str,
+        group: list[Ended],
+        *,
+        tries: int = 0,
+        lost: bool = False,
+        last: bool = False,
     ) -> None:
         """Once or, where a reply may be lost, until it is certain. `last`: what is refused now is dropped."""
         pace = Pace()
@@ -160,10 +177,14 @@ class Acker:
             try:
                 group, written, rows = await self._send(statement, group, lost=lost)
                 break
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' outcomes are to be written
+            except Exception as error:
                 if divisible(error):
                     refused = Refused(statement, group, tries, lost, last)
-                    await (self._divide(refused, error) if await self._accepted(statement) else self._later(refused))
+                    await (
+                        self._divide(refused, error)
+                        if await self._accepted(statement)
+                        else self._later(refused)
+                    )
                     return
                 lost = True
                 self._troubles[statement].tell(error)
@@ -176,7 +197,9 @@ class Acker:
         for held, outcome in group:
             self._settle(held, outcome, key(held) in written, tell=statement != "shelve_jobs")
 
-    async def _send(self, statement: str, group: list[Ended], *, lost: bool) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
+    async def _send(
+        self, statement: str, group: list[Ended], *, lost: bool
+    ) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
         """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
             group.sort(key=row_id)
@@ -190,30 +213,38 @@ class Acker:
             return *await self._confirmed(group, written), rows
         return group, written, rows
 
-    async def _confirmed(self, group: list[Ended], written: Set[Key]) -> tuple[list[Ended], Set[Key]]:
+    async def _confirmed(
+        self, group: list[Ended], written: Set[Key]
+    ) -> tuple[list[Ended], Set[Key]]:
         """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
         and then the job is completed whatever the handler made of that."""
         rest = [one for one in group if key(one[0]) not in written]
         rows = await self.link.run("confirm_acks", self._mine(leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
         group = [
-            (held, COMPLETED if held.completing and ended.get(key(held)) == Status.COMPLETED else outcome)
+            (
+                held,
+                COMPLETED
+                if held.completing and ended.get(key(held)) == Status.COMPLETED
+                else outcome,
+            )
             for held, outcome in group
         ]
         return group, written | {
             key(held)
             for held, outcome in group
-            if (status := ended.get(key(held))) and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
+            if (status := ended.get(key(held)))
+            and (status == Status.COMPLETED) == (outcome.status is Status.COMPLETED)
         }
 
     def _mine(self, values: dict[str, Any]) -> dict[str, Any]:
-        return values | {"worker": self.hand.worker}
+        return values | {"worker": self.inflight.worker}
 
     async def _accepted(self, statement: str) -> bool:
         """Whether the database carries out the statement as such, for no outcome."""
         try:
             await self.link.run(statement, self._mine(VALUES[statement]([])))
-        except Exception as error:  # noqa: BLE001 - it is told, and tried again
+        except Exception as error:
             self._troubles[statement].tell(error)
             return False
         return True
@@ -226,24 +257,39 @@ class Acker:
         statement, group = refused.statement, refused.group
         if len(group) > 1:
             for half in (group[: len(group) // 2], group[len(group) // 2 :]):
-                await self._write(statement, half, tries=refused.tries, lost=refused.lost, last=refused.last)
+                await self._write(
+                    statement, half, tries=refused.tries, lost=refused.lost, last=refused.last
+                )
             return
         held, outcome = group[0]
-        if damaged(error) and outcome != plain(outcome) and (outcome.error is not None or outcome.receipt is not None):
-            await self._write(statement, [(held, plain(outcome))], lost=refused.lost, last=refused.last)
+        if (
+            damaged(error)
+            and outcome != plain(outcome)
+            and (outcome.error is not None or outcome.receipt is not None)
+        ):
+            await self._write(
+                statement, [(held, plain(outcome))], lost=refused.lost, last=refused.last
+            )
         elif not (refused.last or self._proven(held, error)):
             self._troubles[statement].tell(error)
             await self._later(refused)
         elif refused.last or statement == "shelve_jobs":
             self._drop(held, error)
         else:
-            await self._write("fail_jobs", [(held, unwritten(outcome, words(error)))], lost=refused.lost, last=True)
+            await self._write(
+                "fail_jobs",
+                [(held, unwritten(outcome, words(error)))],
+                lost=refused.lost,
+                last=True,
+            )
 
     def _proven(self, held: Held, error: Exception) -> bool:
         """Whether it is this outcome alone that is refused, for good; or it has kept its slot for long enough."""
         now = time.monotonic()
         since = self._held_since.setdefault(key(held), now)
-        if final(error) and (damaged(error) or self._stopping or now - self._written_at < PROOF_SECONDS):
+        if final(error) and (
+            damaged(error) or self._stopping or now - self._written_at < PROOF_SECONDS
+        ):
             return True
         return final(error) and now - since > LONGEST_HOLD_SECONDS
 
@@ -252,26 +298,35 @@ class Acker:
             "the outcome of job %s cannot be stored; its lease will run out: %s",
             held.claim.job_id,
             words(error),
-            extra={"event": "ack.refused", "jobId": held.claim.job_id, "row": held.claim.id, "reason": words(error)},
+            extra={
+                "event": "ack.refused",
+                "jobId": held.claim.job_id,
+                "row": held.claim.id,
+                "reason": words(error),
+            },
         )
         self._held_since.pop(key(held), None)
-        self.hand.drop(held)
+        self.inflight.drop(held)
 
     def _settle(self, held: Held, outcome: Outcome, written: bool, *, tell: bool) -> None:
         self._held_since.pop(key(held), None)
-        self.hand.drop(held)
+        self.inflight.drop(held)
         if written:
             if outcome.delay is not None:
                 self.expect(outcome.delay.total_seconds())
             if tell:
                 self.settled(held, outcome)
             return
-        self.hand.counters.stale_writes += 1
+        self.inflight.counters.stale_writes += 1
         log.warning(
             "Job %s: its lease is gone, the outcome (%s) was not written",
             held.claim.job_id,
             outcome.status,
-            extra={"event": "lease.lost", "jobId": held.claim.job_id, "status": str(outcome.status)},
+            extra={
+                "event": "lease.lost",
+                "jobId": held.claim.job_id,
+                "status": str(outcome.status),
+            },
         )
 
     def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:

@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pgqueue.database import Link, array
-from pgqueue.job import Outcome, Status
+from pgqueue.attempt import Outcome
+from pgqueue.database.adapters import array
+from pgqueue.database.worker_connection import WorkerConnection
+from pgqueue.job import Status
 from pgqueue.policy import spared
-from pgqueue.worker.hand import Held
+from pgqueue.worker.inflight import Held
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -19,7 +21,13 @@ Ended = tuple[Held, Outcome]
 class Breaker:
     """Hears of every outcome before it is written, and may change it. `closed` is called when work may go on."""
 
-    def __init__(self, link: Link, depends: Mapping[str, str], closed: Callable[[], None], worker: str) -> None:
+    def __init__(
+        self,
+        link: WorkerConnection,
+        depends: Mapping[str, str],
+        closed: Callable[[], None],
+        worker: str,
+    ) -> None:
         self.link = link
         self.depends = depends
         """Job type -> what it depends on."""
@@ -68,7 +76,10 @@ class Breaker:
                 await self._end_probe(held, outcome)
             elif outcome.dependency is not None:
                 blamed.setdefault(outcome.dependency, []).append((held, outcome))
-            elif outcome.status is Status.COMPLETED and (suspect := self.depends.get(held.claim.job_type)) in self._suspects:
+            elif (
+                outcome.status is Status.COMPLETED
+                and (suspect := self.depends.get(held.claim.job_type)) in self._suspects
+            ):
                 await self.link.run("report_success", {"dependency": suspect})
                 self._suspects.discard(suspect)
         for dependency, failures in blamed.items():
@@ -94,8 +105,13 @@ class Breaker:
                 "jobs": array(held.claim.id for held, _ in since),
                 "down": any(outcome.down for _, outcome in since),
                 "reason": since[-1][1].error,
-                "retry_after": max((outcome.retry_after for _, outcome in since if outcome.retry_after), default=None),
-                "succeeded_ago": None if succeeded_at is None else f"{time.monotonic() - succeeded_at:.6f} s",
+                "retry_after": max(
+                    (outcome.retry_after for _, outcome in since if outcome.retry_after),
+                    default=None,
+                ),
+                "succeeded_ago": None
+                if succeeded_at is None
+                else f"{time.monotonic() - succeeded_at:.6f} s",
             },
         )
         state = rows[0][0]
@@ -130,10 +146,19 @@ class Breaker:
         )
         if rows[0][0] == "closed":
             self.waiting.discard(dependency)
-            log.info("%s works again", dependency, extra={"event": "breaker.closed", "dependency": dependency})
+            log.info(
+                "%s works again",
+                dependency,
+                extra={"event": "breaker.closed", "dependency": dependency},
+            )
             self._note_closed([dependency])
         else:
-            log.info("%s was tried: %s", dependency, verdict, extra={"event": "breaker.probed", "dependency": dependency})
+            log.info(
+                "%s was tried: %s",
+                dependency,
+                verdict,
+                extra={"event": "breaker.probed", "dependency": dependency},
+            )
 
     def _spared(self, held: Held, outcome: Outcome) -> Outcome:
         mine = held.claim.probe or self.depends.get(held.claim.job_type)

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pgqueue.database import AWAY, Link, Pace, array
+from pgqueue.database.adapters import array
+from pgqueue.database.errors import AWAY
+from pgqueue.database.worker_connection import Pace, WorkerConnection
 from pgqueue.settings import Settings
 from pgqueue.worker.breaker import Breaker
+from pgqueue.worker.claim_rows import PAYLOAD, Row, answer_from, claim_from
 from pgqueue.worker.doorbell import Doorbell
-from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.lanes import Lanes, Room
 from pgqueue.worker.refusals import Trouble, divisible, words
-from pgqueue.worker.rows import PAYLOAD, Row, answer_from, claim_from
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -40,9 +42,9 @@ class Claimer:
 
     def __init__(
         self,
-        link: Link,
+        link: WorkerConnection,
         lanes: Lanes,
-        hand: Hand,
+        inflight: InFlight,
         doorbell: Doorbell,
         breaker: Breaker,
         start: Callable[[Held], None],
@@ -51,7 +53,7 @@ class Claimer:
     ) -> None:
         self.link = link
         self.lanes = lanes
-        self.hand = hand
+        self.inflight = inflight
         self.doorbell = doorbell
         self.breaker = breaker
         self.start = start
@@ -83,7 +85,7 @@ class Claimer:
                 await self._greet()
                 await self._turn()
                 pace.reset()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs are to be claimed
+            except Exception as error:
                 self.trouble.tell(error)
                 if divisible(error) and await self._claims_nothing():
                     await self._searched()
@@ -106,7 +108,7 @@ class Claimer:
 
     def stop(self) -> None:
         self.stopping = True
-        self.hand.changed.set()
+        self.inflight.changed.set()
         self.found.set()
         self.doorbell.wake()
 
@@ -121,7 +123,10 @@ class Claimer:
             except Exception as error:
                 if not divisible(error):
                     raise
-                log.warning("jobs whose claim was not answered wait until their leases run out: %s", words(error))
+                log.warning(
+                    "jobs whose claim was not answered wait until their leases run out: %s",
+                    words(error),
+                )
         self.lanes.rewind()
         self._suspicious = False
         self._epoch = self.link.epoch
@@ -133,18 +138,22 @@ class Claimer:
 
     async def _release_orphans(self) -> None:
         async with self.quiet:
-            held = list(self.hand.held.values())
+            held = list(self.inflight.held.values())
             rows = await self.link.run(
                 "release_orphans",
                 {
-                    "queues": list(self.hand.slots),
+                    "queues": list(self.inflight.slots),
                     "worker": self.worker,
                     "ids": array(one.claim.id for one in held),
                     "leases": array(one.claim.lease for one in held),
                 },
             )
         if rows:
-            log.warning("gave back %d jobs whose claim was not answered", len(rows), extra={"event": "orphans.released"})
+            log.warning(
+                "gave back %d jobs whose claim was not answered",
+                len(rows),
+                extra={"event": "orphans.released"},
+            )
 
     async def _searched(self) -> None:
         """A sweep has looked for the row in the way. It needs the slots that a claim would keep to itself."""
@@ -158,7 +167,7 @@ class Claimer:
         """Whether the claim works as such, for no row: else the statement is refused, and not one of the rows."""
         try:
             await self.link.run("claim_jobs", self._parameters([]))
-        except Exception as error:  # noqa: BLE001 - it is told, and tried again
+        except Exception as error:
             self.trouble.tell(error)
             return False
         return True
@@ -193,29 +202,37 @@ class Claimer:
         return longest if next_due is None else min(longest, max(next_due, 0.0))
 
     async def _room(self) -> None:
-        while not self.stopping and not any(self.hand.free(queue) > 0 for queue in self.hand.slots):
+        while not self.stopping and not any(
+            self.inflight.free(queue) > 0 for queue in self.inflight.slots
+        ):
             self.resting = True
-            self.hand.changed.clear()
-            await self.hand.changed.wait()
+            self.inflight.changed.clear()
+            await self.inflight.changed.wait()
         self.resting = False
         if self._flowing:
             await self._gather()
 
     async def _gather(self) -> None:
         """Where much comes free at once a claim waits a moment for it: one claim of five hundred costs less than ten of fifty."""
-        enough = {queue: min(MOST, slots // 2) for queue, slots in self.hand.slots.items()}
+        enough = {queue: min(MOST, slots // 2) for queue, slots in self.inflight.slots.items()}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
-                while not self.stopping and not any(self.hand.free(queue) >= most for queue, most in enough.items()):
-                    self.hand.changed.clear()
-                    await self.hand.changed.wait()
+                while not self.stopping and not any(
+                    self.inflight.free(queue) >= most for queue, most in enough.items()
+                ):
+                    self.inflight.changed.clear()
+                    await self.inflight.changed.wait()
 
     async def _claim_on(self) -> tuple[bool, float | None]:
         """Claims as long as there is room and more to be had; while the jobs of one claim are started, the next is under way.
         Whether there may be more, and in how many seconds something known comes due."""
         taken, again, next_due = await self._claim()
         while True:
-            ahead = asyncio.create_task(self._claim()) if again and not self.stopping and self._roomy else None
+            ahead = (
+                asyncio.create_task(self._claim())
+                if again and not self.stopping and self._roomy
+                else None
+            )
             if ahead is not None:
                 await asyncio.sleep(0)
             for held in taken:
@@ -227,11 +244,11 @@ class Claimer:
 
     @property
     def _roomy(self) -> bool:
-        return any(self.hand.free(queue) >= self._most for queue in self.hand.slots)
+        return any(self.inflight.free(queue) >= self._most for queue in self.inflight.slots)
 
     async def _claim(self) -> tuple[list[Held], bool, float | None]:
         """One claim: what it took, in hand and yet to be started; whether there may be more at once, and when."""
-        with self.hand.reserved(self._most) as reserved:
+        with self.inflight.reserved(self._most) as reserved:
             free = {queue: count for queue, count in reserved.items() if count > 0}
             if not free:
                 return [], True, None
@@ -239,7 +256,11 @@ class Claimer:
             sent_at = time.monotonic()
             answer = answer_from(await self.link.run("claim_jobs", self._parameters(rooms)))
             self.trouble.over()
-        lanes = [(number, position) for number, room in enumerate(rooms) for position in range(len(room.lanes))]
+        lanes = [
+            (number, position)
+            for number, room in enumerate(rooms)
+            for position in range(len(room.lanes))
+        ]
         taken = {lanes[lane - 1]: found for lane, found in answer.lanes.items()}
         again = self.lanes.claimed(rooms, taken, answer.now, answer.paused)
         if len(answer.jobs) < sum(count for count, _ in taken.values()):
@@ -249,7 +270,9 @@ class Claimer:
         self.breaker.heard(answer.trouble)
         self._weigh(answer.jobs)
         queues = [rooms[number].queue for number, _ in lanes]
-        held = [self.hand.take(claim_from(row, queues[row[2] - 1]), sent_at) for row in answer.jobs]
+        held = [
+            self.inflight.take(claim_from(row, queues[row[2] - 1]), sent_at) for row in answer.jobs
+        ]
         return held, again, answer.next_due
 
     def _weigh(self, jobs: Sequence[Row]) -> None:
@@ -271,5 +294,5 @@ class Claimer:
             "lane_ids": array(lane.cursor[1] for _, lane in lanes),
             "lease": self.settings.lease,
             "worker": self.worker,
-            "aside": array(self.hand.aside.ids),
+            "aside": array(self.inflight.aside.ids),
         }

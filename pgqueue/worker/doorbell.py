@@ -6,8 +6,9 @@ import logging
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from pgqueue.database import AWAY, Pace
-from pgqueue.session import connected
+from pgqueue.database.errors import AWAY
+from pgqueue.database.session import connected
+from pgqueue.database.worker_connection import Pace
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.worker")
@@ -45,15 +46,22 @@ class Doorbell:
         if not self._settings.doorbell:
             return
         if self._settings.direct_is_pooled:
-            log.info("no doorbell: PGQUEUE_PGBOUNCER is on and there is no PGQUEUE_DIRECT_URL", extra={"event": "doorbell.off"})
+            log.info(
+                "no doorbell: PGQUEUE_PGBOUNCER is on and there is no PGQUEUE_DIRECT_URL",
+                extra={"event": "doorbell.off"},
+            )
             return
         pace = Pace()
         while True:
             try:
                 async with await connected(
-                    self._settings.direct_conninfo, self._settings.direct_is_pooled, application_name="pgqueue doorbell"
+                    self._settings.direct_conninfo,
+                    self._settings.direct_is_pooled,
+                    application_name="pgqueue doorbell",
                 ) as connection:
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+                    await connection.execute(
+                        sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
+                    )
                     if await self._proven(connection):
                         pace.reset()
                         await self._listen(connection)
@@ -66,8 +74,8 @@ class Doorbell:
 
     async def _proven(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
         """Rings from the other side, for a pooler takes LISTEN without a word and delivers nothing."""
-        async with await connected(self._settings.conninfo, self._settings.pgbouncer) as ringer:
-            await ringer.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
+        async with await connected(self._settings.conninfo, self._settings.pgbouncer) as doorbell:
+            await doorbell.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
         async for _ in connection.notifies(timeout=PROOF, stop_after=1):
             return True
         log.warning(

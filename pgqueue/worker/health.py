@@ -22,7 +22,9 @@ Ready = Callable[[], bool]
 
 
 @asynccontextmanager
-async def health_server(port: int | None, ready: Ready, patience: float = 10.0) -> AsyncIterator[int | None]:
+async def health_server(
+    port: int | None, ready: Ready, deadlines: float = 10.0
+) -> AsyncIterator[int | None]:
     """Serves on all addresses while the block runs; yields the port. /healthz is 200 as long as the event loop turns, /readyz
     503 when `ready()` is false. No port, no server. patience: seconds for a request to arrive.
     SettingsError when the port cannot be had."""
@@ -32,10 +34,14 @@ async def health_server(port: int | None, ready: Ready, patience: float = 10.0) 
     loop = asyncio.get_running_loop()
     callers: dict[Caller, None] = {}
     try:
-        server = await loop.create_server(lambda: Caller(callers, ready, patience), None, port, backlog=MOST)
+        server = await loop.create_server(
+            lambda: Caller(callers, ready, deadlines), None, port, backlog=MOST
+        )
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise SettingsError([f"cannot listen on port {port} for /healthz and /readyz (PGQUEUE_HEALTH_PORT): {why}"]) from None
+        raise SettingsError(
+            [f"cannot listen on port {port} for /healthz and /readyz (PGQUEUE_HEALTH_PORT): {why}"]
+        ) from None
     async with server:
         try:
             # Where any free one is taken, IPv4 and IPv6 get different ones.
@@ -48,10 +54,10 @@ async def health_server(port: int | None, ready: Ready, patience: float = 10.0) 
 class Caller(asyncio.Protocol):
     """One connection: one request, one answer, and the end. Among `callers`, the oldest first, while it is open."""
 
-    def __init__(self, callers: "dict[Caller, None]", ready: Ready, patience: float) -> None:
+    def __init__(self, callers: "dict[Caller, None]", ready: Ready, deadlines: float) -> None:
         self._callers = callers
         self._ready = ready
-        self._patience = patience
+        self._patience = deadlines
         self._asked = bytearray()
         self._answered = False
 
@@ -96,4 +102,8 @@ class Caller(asyncio.Protocol):
 def _answer(path: bytes, ready: Ready) -> tuple[str, str]:
     if path == b"/healthz" or (path == b"/readyz" and ready()):
         return "200 OK", "ok"
-    return ("503 Service Unavailable", "unready") if path == b"/readyz" else ("404 Not Found", "not found")
+    return (
+        ("503 Service Unavailable", "unready")
+        if path == b"/readyz"
+        else ("404 Not Found", "not found")
+    )

@@ -67,7 +67,9 @@ class Lanes:
         rooms: list[Room] = []
         for queue, count in free.items():
             mine = [lane for lane in self.all if lane.queue == queue]
-            waiting = sorted((lane for lane in mine if lane.starving), key=lambda lane: lane.reached)
+            waiting = sorted(
+                (lane for lane in mine if lane.starving), key=lambda lane: lane.reached
+            )
             share = self._share(queue, count) if waiting else 0
             if share:
                 rooms.append(Room(queue, share, waiting))
@@ -82,7 +84,9 @@ class Lanes:
         self._credit[queue] = min(credit - share, 1.0)
         return share
 
-    def claimed(self, rooms: Sequence[Room], taken: Taken, now: datetime, paused: Sequence[str]) -> bool:
+    def claimed(
+        self, rooms: Sequence[Room], taken: Taken, now: datetime, paused: Sequence[str]
+    ) -> bool:
         """Moves the cursors after a claim. True when a room was filled, so that there may be more at once."""
         more = False
         self._claims += 1

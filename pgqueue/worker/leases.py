@@ -10,10 +10,12 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
-from pgqueue.database import STALE, TextId, array, load
-from pgqueue.session import OURS, settle_now
+from pgqueue.database.adapters import TextId, array
+from pgqueue.database.errors import STALE
+from pgqueue.database.session import OURS, settle_now
+from pgqueue.database.worker_connection import load
 from pgqueue.settings import Settings
-from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.refusals import Trouble, divisible, words
 from pgqueue.worker.watchdog import Watchdog
 
@@ -23,20 +25,22 @@ T = TypeVar("T")
 
 
 class _Bounded(psycopg.Connection[TupleRow]):
-    """As pgqueue.database.BoundedConnection, for a thread."""
+    """As pgqueue.database.worker_connection.BoundedConnection, for a thread."""
 
-    patience: float | None = None
+    deadlines: float | None = None
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        return super().wait(gen, interval, self.deadlines if timeout is None else timeout)
 
 
 class LeaseKeeper:
     """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it has lost its lease on proof, or
     when nothing could be extended for so long that somebody else may have it by now; not at the first failure."""
 
-    def __init__(self, hand: Hand, settings: Settings, worker: str, watchdog: Watchdog) -> None:
-        self._hand = hand
+    def __init__(
+        self, inflight: InFlight, settings: Settings, worker: str, watchdog: Watchdog
+    ) -> None:
+        self._inflight = inflight
         self._watchdog = watchdog
         self._settings = settings
         self._worker = worker
@@ -66,21 +70,23 @@ class LeaseKeeper:
         while True:
             await asyncio.sleep(self._lease / 24)
             now = time.monotonic()
-            for one in list(self._hand.held.values()):
+            for one in list(self._inflight.held.values()):
                 if one.lost is None and now - one.extended_at > self._lease - self._margin:
                     self._lose(one, "it could not be extended in time")
 
     def _run(self) -> None:
         while not self._stop.wait(self._lease / 12):
             now = time.monotonic()
-            held = list(self._hand.held.values())
+            held = list(self._inflight.held.values())
             if self._stands_still:
                 self._leave_to_others(held)
-            due = [one for one in held if one.lost is None and now - one.extended_at >= self._lease / 3]
+            due = [
+                one for one in held if one.lost is None and now - one.extended_at >= self._lease / 3
+            ]
             if due:
                 try:
                     self._extend_or_divide(due)
-                except Exception as error:  # noqa: BLE001 - whatever it is, leases are to be kept
+                except Exception as error:
                     self._disconnect()
                     self._trouble.tell(error)
                 else:
@@ -104,9 +110,18 @@ class LeaseKeeper:
                 self._extend_or_divide(due[len(due) // 2 :])
             elif (claim := due[0].claim).id not in self._refused:
                 self._refused.add(claim.id)
-                extra = {"event": "lease.refused", "jobId": claim.job_id, "row": claim.id, "reason": words(error)}
+                extra = {
+                    "event": "lease.refused",
+                    "jobId": claim.job_id,
+                    "row": claim.id,
+                    "reason": words(error),
+                }
                 log.error(
-                    "Job %s (row %s): its lease cannot be extended: %s", claim.job_id, claim.id, words(error), extra=extra
+                    "Job %s (row %s): its lease cannot be extended: %s",
+                    claim.job_id,
+                    claim.id,
+                    words(error),
+                    extra=extra,
                 )
 
     @property
@@ -152,7 +167,7 @@ class LeaseKeeper:
 
     def _lose(self, held: Held, why: str) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hand.lose, held, why)
+            self._loop.call_soon_threadsafe(self._inflight.lose, held, why)
 
     def _ready(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None or self._connection.closed:
@@ -165,9 +180,11 @@ class LeaseKeeper:
                 client_encoding="UTF8",
             )
             # A third of the lease: an extension that takes longer would come too late for another try.
-            connection.patience = self._lease / 3
+            connection.deadlines = self._lease / 3
             limit = f"{int(self._lease * 1000 / 3)}ms"
-            settle_now(connection, pooled, OURS | {"statement_timeout": limit, "lock_timeout": limit})
+            settle_now(
+                connection, pooled, OURS | {"statement_timeout": limit, "lock_timeout": limit}
+            )
             connection.adapters.register_loader("uuid", TextId)
             self._connection = connection
         return self._connection

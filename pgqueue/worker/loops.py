@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pgqueue.database import Pace
+from pgqueue.database.worker_connection import Pace
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -20,7 +20,9 @@ SETTLED = 60.0
 class Loop:
     """Runs `run` until the worker stops, or is cancelled. Raises the last of MOST failures in a row."""
 
-    def __init__(self, name: str, run: Callable[[], Coroutine[Any, Any, None]], stopping: asyncio.Event) -> None:
+    def __init__(
+        self, name: str, run: Callable[[], Coroutine[Any, Any, None]], stopping: asyncio.Event
+    ) -> None:
         self._name = name
         self._run = run
         self._stopping = stopping
@@ -38,12 +40,17 @@ class Loop:
                 if (mine := asyncio.current_task()) is None or mine.cancelling():
                     raise
                 error: BaseException = RuntimeError("it was cancelled from within")
-            except Exception as caught:  # noqa: BLE001 - whatever it is, it is told and counted
+            except Exception as caught:
                 error = caught
             if time.monotonic() - began > SETTLED:
                 failures, pace = 0, Pace()
             failures += 1
             if failures >= MOST or self._stopping.is_set():
                 raise error
-            log.error("the loop %s failed and is started again", self._name, exc_info=error, extra={"event": "loop.failed"})
+            log.error(
+                "the loop %s failed and is started again",
+                self._name,
+                exc_info=error,
+                extra={"event": "loop.failed"},
+            )
             await asyncio.sleep(pace.grow())

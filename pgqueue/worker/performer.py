@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from pgqueue.attempt import Job, Outcome, ThreadJob, Writes
 from pgqueue.error_text import name_of, text_of
-from pgqueue.job import Job, Outcome, Status, ThreadJob, Writes
+from pgqueue.job import Status
 from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
 from pgqueue.task import Task
-from pgqueue.worker.attempt import ATTEMPT, OwnTask
-from pgqueue.worker.calls import awaited, begun, called, release_django_async
-from pgqueue.worker.hand import Held
+from pgqueue.worker.handler_calls import awaited, begun, called, release_django_async
+from pgqueue.worker.handler_task import ATTEMPT, OwnTask
+from pgqueue.worker.inflight import Held
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -60,8 +61,13 @@ class Performer:
             return
         if claim.id in self._unstoppable:
             # Cancelled and replayed, for instance: an attempt before this one has lost its lease, and goes on all the same.
-            where = "goes on although it was cancelled" if task.is_async else "still runs in a thread"
-            self.finish(held, Outcome(Status.ENQUEUED, delay=STILL_RUNNING, error=f"an earlier attempt {where}"))
+            where = (
+                "goes on although it was cancelled" if task.is_async else "still runs in a thread"
+            )
+            self.finish(
+                held,
+                Outcome(Status.ENQUEUED, delay=STILL_RUNNING, error=f"an earlier attempt {where}"),
+            )
             return
         if log.isEnabledFor(logging.INFO):
             log.info(
@@ -90,7 +96,9 @@ class Performer:
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            for held in [held for held in self.running if held.deadline <= now or held.lost is not None]:
+            for held in [
+                held for held in self.running if held.deadline <= now or held.lost is not None
+            ]:
                 self._press(held, now)
 
     def _press(self, held: Held, now: float) -> None:
@@ -115,10 +123,16 @@ class Performer:
             "Job %s: its handler goes on although it was cancelled %g s ago",
             held.claim.job_id,
             GRACE,
-            extra={"event": "job.unstoppable", "jobId": held.claim.job_id, "jobType": held.claim.job_type},
+            extra={
+                "event": "job.unstoppable",
+                "jobId": held.claim.job_id,
+                "jobType": held.claim.job_type,
+            },
         )
         task = self.tasks[held.claim.job_type]
-        self._end(task, held, None, TimedOut(f"{_too_long(task)}, and goes on although it was cancelled"))
+        self._end(
+            task, held, None, TimedOut(f"{_too_long(task)}, and goes on although it was cancelled")
+        )
 
     async def _perform(self, task: Task[Any], held: Held) -> None:
         error: BaseException | None = None
@@ -141,12 +155,14 @@ class Performer:
                 error = TimedOut(_too_long(task))
         except asyncio.CancelledError as cancelled:
             error = self._why(task, held, cancelled)
-        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt, sys.exit() too
+        except BaseException as caught:
             error = caught
         if not held.abandoned:
             self._end(task, held, job, error)
 
-    def _end(self, task: Task[Any], held: Held, job: Job[Any] | None, error: BaseException | None) -> None:
+    def _end(
+        self, task: Task[Any], held: Held, job: Job[Any] | None, error: BaseException | None
+    ) -> None:
         held.finished_at = time.monotonic()
         self.running.discard(held)
         if held.completed:
@@ -162,7 +178,7 @@ class Performer:
     def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
             return task.decode(held.claim.payload)
-        except BaseException as error:  # noqa: BLE001 - a payload's own checks may raise anything
+        except BaseException as error:
             raise Undecodable(text_of(error)) from None
 
     def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:
@@ -185,13 +201,19 @@ class Performer:
             held.claim.job_id,
             held.claim.attempt,
             held.lost,
-            extra={"event": "lease.lost", "jobId": held.claim.job_id, "attemptCount": held.claim.attempt},
+            extra={
+                "event": "lease.lost",
+                "jobId": held.claim.job_id,
+                "attemptCount": held.claim.attempt,
+            },
         )
         self.forget(held)
 
     async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
-        call = asyncio.get_running_loop().run_in_executor(self._threads, called, task.handler, job, held)
+        call = asyncio.get_running_loop().run_in_executor(
+            self._threads, called, task.handler, job, held
+        )
         self._unstoppable.add(held.claim.id)
         call.add_done_callback(lambda _: self._unstoppable.discard(held.claim.id))
         while not call.done():

@@ -5,7 +5,7 @@ import time
 
 import psycopg
 
-from pgqueue.telemetry import clean
+from pgqueue.masking import clean
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -50,7 +50,11 @@ def final(error: BaseException) -> bool:
 
 def damaged(error: BaseException) -> bool:
     """Whether it is the row itself that cannot be read or be as it is, and no rule of the application's."""
-    return not isinstance(error, psycopg.Error) or error.sqlstate is None or error.sqlstate.startswith(("XX", "22", "23"))
+    return (
+        not isinstance(error, psycopg.Error)
+        or error.sqlstate is None
+        or error.sqlstate.startswith(("XX", "22", "23"))
+    )
 
 
 def words(error: BaseException) -> str:
@@ -58,7 +62,7 @@ def words(error: BaseException) -> str:
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     try:
         text = said or str(error).partition("\n")[0]
-    except Exception:  # noqa: BLE001 - an exception may fail even at that
+    except Exception:
         text = ""
     return clean(f"{type(error).__name__}: {text}".rstrip(": "), 300)
 
@@ -89,7 +93,9 @@ class Trouble:
 
     def over(self) -> None:
         if self._said is not None:
-            log.info("%s no longer: the database answers", self._what, extra={"event": "database.works"})
+            log.info(
+                "%s no longer: the database answers", self._what, extra={"event": "database.works"}
+            )
         self._said = self._since = None
 
     @property

@@ -10,15 +10,16 @@ from typing import Any
 
 import msgspec
 
-from pgqueue.database import Link, Pace, array
+from pgqueue.database.adapters import array
+from pgqueue.database.worker_connection import Pace, WorkerConnection
 from pgqueue.settings import Settings
 from pgqueue.worker.breaker import Breaker
+from pgqueue.worker.claim_rows import SweepRow, claim_from_sweep, probe_from
 from pgqueue.worker.claimer import Claimer
-from pgqueue.worker.hand import Hand, Held
+from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
 from pgqueue.worker.refusals import Trouble, divisible
-from pgqueue.worker.rows import SweepRow, claim_from_sweep, probe_from
-from pgqueue.worker.search import Search
+from pgqueue.worker.refused_rows import Search
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -61,13 +62,13 @@ class Sweeper:
 
     def __init__(
         self,
-        link: Link,
+        link: WorkerConnection,
         lanes: Lanes,
-        hand: Hand,
+        inflight: InFlight,
         claimer: Claimer,
         breaker: Breaker,
         start: Callable[[Held], None],
-        register: Callable[[Link], Any],
+        register: Callable[[WorkerConnection], Any],
         settings: Settings,
         worker: str,
         types: list[str],
@@ -75,7 +76,7 @@ class Sweeper:
     ) -> None:
         self.link = link
         self.lanes = lanes
-        self.hand = hand
+        self.inflight = inflight
         self.claimer = claimer
         self.breaker = breaker
         self.start = start
@@ -117,7 +118,7 @@ class Sweeper:
                 pace.reset()
                 self.trouble.over()
                 wait = max(min(took / SHARE, LONGEST_PAUSE), self._interval() if finished else 0.0)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' leases are to be looked after
+            except Exception as error:
                 self.trouble.tell(error)
                 wait = pace.grow()
                 if divisible(error):
@@ -136,7 +137,7 @@ class Sweeper:
         self.claimer.search.set()
 
     def _interval(self) -> float:
-        if any(self.hand.kept.values()):
+        if any(self.inflight.kept.values()):
             return HURRY
         if self.claimer.resting and self.claimer.doorbell.working:
             return self.settings.idle_interval.total_seconds()
@@ -144,18 +145,23 @@ class Sweeper:
 
     async def _turn(self) -> bool:
         """One slice of every lane. True when that was the end of all of them."""
-        swept = [(index, self.lanes.all[index], self._places[index]) for index in sorted(self._unfinished)]
+        swept = [
+            (index, self.lanes.all[index], self._places[index])
+            for index in sorted(self._unfinished)
+        ]
         seen = await self.sweep(swept)
         await self._probe()
         finished = self._advance(swept, seen)
-        for queue in self.hand.slots:
+        for queue in self.inflight.slots:
             if finished or self._lapsed[queue]:
-                self.hand.keep(queue, self._lapsed[queue])
+                self.inflight.keep(queue, self._lapsed[queue])
         if finished:
             self._lapsed.clear()
         return finished
 
-    async def sweep(self, swept: Swept, size: int = SLICE, end: Place | None = None) -> dict[int, tuple[int, Place]]:
+    async def sweep(
+        self, swept: Swept, size: int = SLICE, end: Place | None = None
+    ) -> dict[int, tuple[int, Place]]:
         """One slice of each of these lanes, up to `end`, and what there is to do in it. Answers how many rows were seen in which of
         them, and the place of the last."""
         async with self.claimer.quiet:
@@ -184,7 +190,7 @@ class Sweeper:
         if not (dependencies := self.breaker.probing) or self.claimer.stopping:
             return
         async with self.claimer.quiet:
-            with self.hand.reserved(1, sweeping=True) as free:
+            with self.inflight.reserved(1, sweeping=True) as free:
                 sent_at = time.monotonic()
                 parameters = {
                     "worker": self.worker,
@@ -194,16 +200,21 @@ class Sweeper:
                 }
                 rows = await self._run("claim_probe", parameters)
             if not any(free.values()):
-                self._lapsed.update(dict.fromkeys(self.hand.slots, 1))
+                self._lapsed.update(dict.fromkeys(self.inflight.slots, 1))
             for row in rows:
                 claim = probe_from(row)
                 log.info(
-                    "Job %s is to show whether %s works again", claim.job_id, claim.probe, extra={"event": "breaker.probe"}
+                    "Job %s is to show whether %s works again",
+                    claim.job_id,
+                    claim.probe,
+                    extra={"event": "breaker.probe"},
                 )
-                self.start(self.hand.take(claim, sent_at))
+                self.start(self.inflight.take(claim, sent_at))
 
-    async def _sweep(self, swept: Swept, size: int, end: Place | None) -> tuple[list[SweepRow], float]:
-        with self.hand.reserved(0 if self.claimer.stopping else MOST, sweeping=True) as free:
+    async def _sweep(
+        self, swept: Swept, size: int, end: Place | None
+    ) -> tuple[list[SweepRow], float]:
+        with self.inflight.reserved(0 if self.claimer.stopping else MOST, sweeping=True) as free:
             sent_at = time.monotonic()
             rows = await self._run("sweep_jobs", self._parameters(swept, free, size, end))
             return list(map(SweepRow._make, rows)), sent_at
@@ -221,7 +232,7 @@ class Sweeper:
             extra = {"event": f"job.{row.action}", "jobId": row.job_id}
             log.warning("Job %s %s: its lease ran out", row.job_id, WHAT[row.action], extra=extra)
         if row.action in ("claim", "rescue"):
-            self.start(self.hand.take(claim_from_sweep(row, lane.queue), sent_at))
+            self.start(self.inflight.take(claim_from_sweep(row, lane.queue), sent_at))
 
     def _leave(self, lane: Lane) -> None:
         # More is due behind the cursor than a sweep may take: the claims fetch it, at their speed.
@@ -258,7 +269,9 @@ class Sweeper:
         self._unfinished = set(range(len(self.lanes.all)))
         return True
 
-    def _parameters(self, swept: Swept, free: dict[str, int], size: int, end: Place | None) -> dict[str, Any]:
+    def _parameters(
+        self, swept: Swept, free: dict[str, int], size: int, end: Place | None
+    ) -> dict[str, Any]:
         # A resting worker's sweep takes the place of its claims; a starving lane may hold another's expired leases anywhere.
         whole = self.claimer.resting or self._ahead or size < SLICE
         now = time.monotonic()
@@ -279,8 +292,9 @@ class Sweeper:
             "expected": None if self._clock is None else self._expected(now),
             "ahead": AHEAD if self._ahead else timedelta(),
             "slice": size,
-            "aside": array(self.hand.aside.ids),
+            "aside": array(self.inflight.aside.ids),
             "types": self.types,
-            "rescue": not self.claimer.stopping and self.hand.may_rescue(time.monotonic(), lease),
+            "rescue": not self.claimer.stopping
+            and self.inflight.may_rescue(time.monotonic(), lease),
             "lease": self.settings.lease,
         }

@@ -8,9 +8,9 @@ import time
 from types import FrameType
 
 from pgqueue.error_text import line_of
-from pgqueue.worker import calls
-from pgqueue.worker.attempt import OwnTask
-from pgqueue.worker.hand import Held
+from pgqueue.worker import handler_calls as calls
+from pgqueue.worker.handler_task import OwnTask
+from pgqueue.worker.inflight import Held
 
 log = logging.getLogger("pgqueue.worker")
 

@@ -10,31 +10,34 @@ from types import ModuleType
 from typing import Any
 
 from pgqueue import __version__
-from pgqueue.database import AWAY, Link
+from pgqueue.attempt import Outcome
+from pgqueue.database.errors import AWAY
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.database.migrations import check_schema
+from pgqueue.database.pooler import check_pooler
+from pgqueue.database.processes import entry, process_name, register, retire
+from pgqueue.database.session import connected
+from pgqueue.database.worker_connection import WorkerConnection
 from pgqueue.error_text import headline
-from pgqueue.job import Outcome, Status
-from pgqueue.migrations import check_schema
+from pgqueue.job import Status
 from pgqueue.policy import Released, verdict
-from pgqueue.pooler import check_pooler
-from pgqueue.registry import declarations, entry, process_name, publish, register, retire
-from pgqueue.session import connected
 from pgqueue.settings import Settings
 from pgqueue.task import Task
 from pgqueue.worker.acker import Acker
-from pgqueue.worker.attempt import own_task
+from pgqueue.worker.attempt_writes import AttemptWrites
 from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
-from pgqueue.worker.hand import Hand, Held
-from pgqueue.worker.housekeeping import keep_house
+from pgqueue.worker.handler_task import own_task
+from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.leases import LeaseKeeper
+from pgqueue.worker.log_lines import tell_outcome, tell_start
 from pgqueue.worker.loops import Loop
 from pgqueue.worker.performer import Performer
+from pgqueue.worker.pruner import keep_house
 from pgqueue.worker.sweeper import Sweeper
-from pgqueue.worker.telling import tell_outcome, tell_start
 from pgqueue.worker.watchdog import Watchdog
-from pgqueue.worker.writes import AttemptWrites
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -45,22 +48,26 @@ LAST_WORDS = 5.0
 class Worker:
     """One process's worth of work. `run` returns after `stop` was called and everything is handed back."""
 
-    def __init__(self, settings: Settings, tasks: Mapping[str, Task[Any]], homes: Mapping[str, ModuleType]) -> None:
+    def __init__(
+        self, settings: Settings, tasks: Mapping[str, Task[Any]], homes: Mapping[str, ModuleType]
+    ) -> None:
         self.settings = settings
         self.tasks = tasks
         self.homes = homes
         self.name = process_name()
-        self.hand = Hand(dict(settings.queues), self.name)
+        self.inflight = InFlight(dict(settings.queues), self.name)
         self.declared = declarations(tasks.values(), settings)
         self.stopping = asyncio.Event()
         self.ready = asyncio.Event()
         self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "writes")}
-        self.writes = AttemptWrites(self._links["writes"], self.hand, settings)
+        self.writes = AttemptWrites(self._links["writes"], self.inflight, settings)
         self.watchdog = Watchdog()
         self._loops: list[asyncio.Task[Any]] = []
 
-    def _link(self, name: str) -> Link:
-        return Link(self.settings.conninfo, self.settings, name=name, sorting=name != "claims")
+    def _link(self, name: str) -> WorkerConnection:
+        return WorkerConnection(
+            self.settings.conninfo, self.settings, name=name, sorting=name != "claims"
+        )
 
     def stop(self) -> None:
         """Asks for an orderly end: no new claims, running jobs finish or go back."""
@@ -69,7 +76,9 @@ class Worker:
     @property
     def healthy(self) -> bool:
         """Whether its loops turn, it has heard from the database lately, and it can claim and write outcomes."""
-        turning = self.watchdog.still < self.settings.lease.total_seconds() and not any(loop.done() for loop in self._loops)
+        turning = self.watchdog.still < self.settings.lease.total_seconds() and not any(
+            loop.done() for loop in self._loops
+        )
         heard = self.ready.is_set() and time.monotonic() - self.sweeper.last_beat < 15
         return turning and heard and self.acker.healthy and not self.claimer.trouble.lasting
 
@@ -90,11 +99,14 @@ class Worker:
                 "leases": self.leases.watch,
                 "watchdog": self.watchdog.turn,
             }
-            background = [own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()]
+            background = [
+                own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()
+            ]
             # What the acker had in hand when it failed would be lost to it: it is not started again.
             loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
             loops += [
-                own_task(Loop(one.__class__.__name__, one.run, self.stopping).run()) for one in (self.claimer, self.sweeper)
+                own_task(Loop(one.__class__.__name__, one.run, self.stopping).run())
+                for one in (self.claimer, self.sweeper)
             ]
             self._loops = [*background, *loops]
             self.watchdog.start()
@@ -133,7 +145,7 @@ class Worker:
             await self._leave()
             return False
         told.cancel()
-        tell_start(self.name, self.hand.slots, self.tasks, resources.values())
+        tell_start(self.name, self.inflight.slots, self.tasks, resources.values())
         self._warn()
         return True
 
@@ -156,26 +168,35 @@ class Worker:
         return {job_type: opened.get(home.__name__) for job_type, home in self.homes.items()}
 
     def _build(self, resources: Mapping[str, Any]) -> None:
-        settings, hand = self.settings, self.hand
+        settings, inflight = self.settings, self.inflight
         self.doorbell = Doorbell(settings, self.name)
         depends = {one.job_type: one.depends_on for one in self.declared if one.depends_on}
         breaker = Breaker(self._links["acks"], depends, self._resume, self.name)
-        self.acker = Acker(self._links["acks"], hand, breaker, self._settled, self._expect)
+        self.acker = Acker(self._links["acks"], inflight, breaker, self._settled, self._expect)
         self.performer = Performer(
             self.tasks,
             resources,
-            sum(hand.slots.values()),
+            sum(inflight.slots.values()),
             self.acker.put,
             self.acker.shelve,
-            hand.drop,
+            inflight.drop,
             self.writes,
         )
-        lanes = Lanes(hand.slots)
-        self.claimer = Claimer(self._links["claims"], lanes, hand, self.doorbell, breaker, self._start, settings, self.name)
+        lanes = Lanes(inflight.slots)
+        self.claimer = Claimer(
+            self._links["claims"],
+            lanes,
+            inflight,
+            self.doorbell,
+            breaker,
+            self._start,
+            settings,
+            self.name,
+        )
         self.sweeper = Sweeper(
             self._links["sweeps"],
             lanes,
-            hand,
+            inflight,
             self.claimer,
             breaker,
             self._start,
@@ -185,7 +206,7 @@ class Worker:
             list(self.tasks),
             self._detail,
         )
-        self.leases = LeaseKeeper(hand, settings, self.name, self.watchdog)
+        self.leases = LeaseKeeper(inflight, settings, self.name, self.watchdog)
 
     def _start(self, held: Held) -> None:
         if self.stopping.is_set():
@@ -207,7 +228,7 @@ class Worker:
 
     def _warn(self) -> None:
         for task in self.tasks.values():
-            if task.queue not in self.hand.slots:
+            if task.queue not in self.inflight.slots:
                 log.warning(
                     "%s is for queue %s, which this worker does not serve: --queue %s:50",
                     task.job_type,
@@ -219,18 +240,32 @@ class Worker:
     def _detail(self) -> dict[str, int]:
         """What this process has done, as `pgqueue workers` shows it."""
         repeated = sum(link.repeats for link in self._links.values())
-        return asdict(self.hand.counters) | {"repeated": repeated, "running": len(self.hand.held)}
+        return asdict(self.inflight.counters) | {
+            "repeated": repeated,
+            "running": len(self.inflight.held),
+        }
 
-    async def _register(self, link: Link) -> None:
+    async def _register(self, link: WorkerConnection) -> None:
         await register(
-            link.run, entry(self.name, "worker", __version__, self.hand.slots, self.declared, lease=self.settings.lease)
+            link.run,
+            entry(
+                self.name,
+                "worker",
+                __version__,
+                self.inflight.slots,
+                self.declared,
+                lease=self.settings.lease,
+            ),
         )
 
     async def _stop(self, loops: list[asyncio.Task[Any]]) -> None:
         timeout = self.settings.shutdown_timeout.total_seconds()
         running = list(self.performer.running)
         log.info(
-            "stopping: no new claims; running jobs (%d) have %g s", len(running), timeout, extra={"event": "worker.stopping"}
+            "stopping: no new claims; running jobs (%d) have %g s",
+            len(running),
+            timeout,
+            extra={"event": "worker.stopping"},
         )
         self.claimer.stop()
         tasks = [held.task for held in running if held.task]
@@ -244,9 +279,15 @@ class Worker:
         _, late = await asyncio.wait(loops, timeout=LAST_WORDS)
         for loop in loops:
             if loop.done() and not loop.cancelled() and (error := loop.exception()):
-                log.error("a loop of the worker failed: %s", headline(error), extra={"event": "loop.failed"})
+                log.error(
+                    "a loop of the worker failed: %s",
+                    headline(error),
+                    extra={"event": "loop.failed"},
+                )
         if late:
-            log.error("could not hand everything back in time; what is left runs again when its lease has run out")
+            log.error(
+                "could not hand everything back in time; what is left runs again when its lease has run out"
+            )
         self.leases.stop()
         await self._leave()
         log.info("stopped", extra={"event": "worker.stopped"})
@@ -257,7 +298,9 @@ class Worker:
             async with asyncio.timeout(LAST_WORDS / 5):
                 await retire(self._links["acks"].run, self.name)
         except AWAY as error:
-            log.warning("the database is away (%s); leases run out by themselves", type(error).__name__)
+            log.warning(
+                "the database is away (%s); leases run out by themselves", type(error).__name__
+            )
         await self.writes.close()
         for link in self._links.values():
             await link.close()
@@ -276,7 +319,7 @@ class Worker:
             self._finish(held, verdict(held.claim, Released()))
 
     def _settled(self, held: Held, outcome: Outcome) -> None:
-        counters = self.hand.counters
+        counters = self.inflight.counters
         match outcome.status:
             case Status.COMPLETED:
                 counters.completed += 1
@@ -286,6 +329,8 @@ class Worker:
                 counters.dead += 1
             case _:
                 counters.released += 1
-        level = {Status.FAILED: logging.WARNING, Status.DLQ: logging.ERROR}.get(outcome.status, logging.INFO)
+        level = {Status.FAILED: logging.WARNING, Status.DLQ: logging.ERROR}.get(
+            outcome.status, logging.INFO
+        )
         if log.isEnabledFor(level):
             tell_outcome(held, outcome, level)

@@ -28,7 +28,7 @@
 -- ours, and pg_temp last. That is not enough where others may create things in our schema: of two operators or functions the one
 -- whose types fit better is taken, whoever made it. So in these functions each operator has operands of exactly the types that the
 -- server's own has, a call of ours has exactly its argument types and all of its arguments, and a call of the server's with
--- arguments names pg_catalog. tests/test_definers.py tries it.
+-- arguments names pg_catalog. tests/schema/test_definers.py tries it.
 
 CREATE FUNCTION job_uuid_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     -- The smallest id that a row made at that moment can have: a creation time becomes a range of the primary key.

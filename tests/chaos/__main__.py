@@ -42,7 +42,9 @@ class Listener:
                 "outcome": _outcome(report),
                 "seconds": round(report.duration, 1),
                 "counts": told.get("counts"),
-                "error": "\n".join(report.longreprtext.splitlines()[-20:]) if report.failed else None,
+                "error": "\n".join(report.longreprtext.splitlines()[-20:])
+                if report.failed
+                else None,
             }
         )
 
@@ -51,15 +53,24 @@ def _outcome(report: pytest.TestReport) -> str:
     expected: str | None = getattr(report, "wasxfail", None)
     if expected is not None and report.skipped:
         return f"fails as expected: {expected}"
-    return f"skipped: {report.longrepr[2]}" if isinstance(report.longrepr, tuple) else report.outcome
+    return (
+        f"skipped: {report.longrepr[2]}" if isinstance(report.longrepr, tuple) else report.outcome
+    )
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("dev.py chaos", description="Faults against real processes and a durable Postgres.")
-    parser.add_argument(
-        "faults", nargs="*", metavar="FAULT", help=f"{', '.join(report.FAULTS)}; all of them when none is named"
+    parser = argparse.ArgumentParser(
+        "dev.py chaos", description="Faults against real processes and a durable Postgres."
     )
-    parser.add_argument("--size", default="full", help="small, full, or a number between: 0 is small, 1 is full")
+    parser.add_argument(
+        "faults",
+        nargs="*",
+        metavar="FAULT",
+        help=f"{', '.join(report.FAULTS)}; all of them when none is named",
+    )
+    parser.add_argument(
+        "--size", default="full", help="small, full, or a number between: 0 is small, 1 is full"
+    )
     parser.add_argument(
         "--shard",
         type=shard,
@@ -67,11 +78,23 @@ def main(arguments: list[str]) -> int:
         metavar="N/M",
         help="every M-th test from the N-th on: each part on its own machine",
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/chaos"), metavar="DIR", help="where the report goes")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks/chaos"),
+        metavar="DIR",
+        help="where the report goes",
+    )
     options = parser.parse_args(arguments)
-    os.environ |= {"CHAOS": options.size, "CHAOS_FAULTS": " ".join(options.faults), "CHAOS_SHARD": options.shard}
+    os.environ |= {
+        "CHAOS": options.size,
+        "CHAOS_FAULTS": " ".join(options.faults),
+        "CHAOS_SHARD": options.shard,
+    }
     listener = Listener()
-    code = pytest.main(["tests/chaos", "-v", "--timeout=7200", "-p", "no:cacheprovider"], plugins=[listener])
+    code = pytest.main(
+        ["tests/chaos", "-v", "--timeout=7200", "-p", "no:cacheprovider"], plugins=[listener]
+    )
     made = report.circumstances(["python3", "dev.py", "chaos", *arguments], options.size)
     print(f"\n{report.write(options.out, made, listener.results)}")
     return int(code)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import psycopg
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from pgqueue.client import DeadFilter
 from pgqueue.errors import JobNotFound, QueueError, WrongState
 from tests.chaos.producer import Book
@@ -27,12 +27,16 @@ class Order(msgspec.Struct):
 
 def a_job(number: int) -> NewJob:
     """The same one for everybody in that second: some fail once, most always, some are discarded, some outlast their lease."""
-    payload = {"times": (0, 1, 9, 9)[number % 4], "discard": number % 11 == 0, "seconds": 2.5 if number % 13 == 0 else 0.02}
+    payload = {
+        "times": (0, 1, 9, 9)[number % 4],
+        "discard": number % 11 == 0,
+        "seconds": 2.5 if number % 13 == 0 else 0.02,
+    }
     return NewJob("chaos.flaky", payload, f"same-{int(time.time())}-{number}", max_attempts=2)
 
 
 class Agitator:
-    def __init__(self, client: Client, order: Order) -> None:
+    def __init__(self, client: AsyncClient, order: Order) -> None:
         self.client = client
         self.order = order
         self.book = Book(order.accepted)
@@ -81,7 +85,7 @@ class Agitator:
 
 
 async def main(order: Order) -> None:
-    async with Client.open(order.url) as client:
+    async with AsyncClient.open(order.url) as client:
         agitator = Agitator(client, order)
         await agitator.run()
     print(msgspec.json.encode(agitator.did).decode(), flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgqueue.embedded import EmbeddedServer
+from pgqueue.embedded.server import EmbeddedServer
 from tests.chaos.counts import Counts
 from tests.chaos.site import DURABLE, Site
 
@@ -47,7 +47,9 @@ def record(site: Site, request: pytest.FixtureRequest) -> Record:
     """Takes counts down, for whoever makes a report, and asserts that they are sound."""
 
     def take(counts: Counts) -> Counts:
-        request.node.user_properties.append(("counts", {"settings": site.settings_shown, **counts.plain()}))
+        request.node.user_properties.append(
+            ("counts", {"settings": site.settings_shown, **counts.plain()})
+        )
         counts.sound()
         return counts
 

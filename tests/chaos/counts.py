@@ -53,7 +53,11 @@ def count(
     """`handled`: the handlers write down what they do; `logins`: every worker has a login of its own."""
     lost = sorted(job for job in ledger.accepted if not _ended(ledger, job, handled))
     doubled = sorted(job for job in ledger.by_job if _completions(ledger, job) > 1)
-    stale = [after for one, after in ledger.successors if after and _by_another(one, after)] if logins else []
+    stale = (
+        [after for one, after in ledger.successors if after and _by_another(one, after)]
+        if logins
+        else []
+    )
     trouble = [f"lost: {_story(ledger, job)}" for job in lost]
     trouble += [f"doubled: {_story(ledger, job)}" for job in doubled]
     trouble += [f"stale: {_story(ledger, event.job_id)}" for event in stale]
@@ -93,7 +97,10 @@ def _by_another(start: Any, end: Any) -> bool:
 def _started_again(ledger: Ledger, job: str) -> int:
     """How often a handler began that should not have: once is right, once more after each failure and each replay."""
     events = ledger.by_job[job]
-    failures = sum(event.kind == "end" and event.status == "failed" and event.burned and not event.taken for event in events)
+    failures = sum(
+        event.kind == "end" and event.status == "failed" and event.burned and not event.taken
+        for event in events
+    )
     replays = sum(event.kind == "other" and event.status == "enqueued" for event in events)
     return max(0, ledger.handled[job] - 1 - failures - replays)
 
@@ -105,6 +112,10 @@ def _endings(ledger: Ledger) -> dict[str, int]:
 
 def _story(ledger: Ledger, job: str) -> str:
     told: Iterable[str] = (
-        f"{event.at:%M:%S.%f} {event.kind} {event.status} lease {event.lease} by {event.writer}" for event in ledger.by_job[job]
+        f"{event.at:%M:%S.%f} {event.kind} {event.status} lease {event.lease} by {event.writer}"
+        for event in ledger.by_job[job]
     )
-    return f"{job} is {ledger.statuses.get(job)}, handled {ledger.handled[job]}, done {ledger.done[job]}: " + "; ".join(told)
+    return (
+        f"{job} is {ledger.statuses.get(job)}, handled {ledger.handled[job]}, done {ledger.done[job]}: "
+        + "; ".join(told)
+    )

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from pgqueue.errors import DuplicatePayload, RateLimited
 from pgqueue.settings import Settings
 from tests.chaos.producer import Book
@@ -37,7 +37,7 @@ class Order(msgspec.Struct):
 
 
 class Crowd:
-    def __init__(self, client: Client, order: Order) -> None:
+    def __init__(self, client: AsyncClient, order: Order) -> None:
         self.client = client
         self.order = order
         self.accepted = Book(order.accepted)
@@ -71,7 +71,9 @@ class Crowd:
 
 
 async def main(order: Order) -> None:
-    async with Client.open(Settings(database_url=order.url, pool_size=order.callers)) as client:
+    async with AsyncClient.open(
+        Settings(database_url=order.url, pool_size=order.callers)
+    ) as client:
         await Crowd(client, order).run()
     print("{}", flush=True)
 

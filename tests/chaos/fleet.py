@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.site import Site
-from tests.processes import ROOT, env
-from tests.scene import until
+from tests.support.processes import ROOT, env
+from tests.support.scene import until
 
 LEFT = """SELECT status, locked_by, attempt_count, count(*), max(now() - lease_until), max(now() - run_after)
             FROM job_logs WHERE processed_at IS NULL GROUP BY 1, 2, 3"""
@@ -23,7 +23,11 @@ HASTEN = """UPDATE job_logs SET run_after = now()
              WHERE processed_at IS NULL AND status <> 'processing' AND run_after > now()"""
 SILENT = "SELECT id, now() - seen_at, detail FROM job_workers"
 
-TIMES = {"PGQUEUE_MODULES": "tests.chaos.tasks", "PGQUEUE_LOG_LEVEL": "warning", "PGQUEUE_LEASE": "2s"}
+TIMES = {
+    "PGQUEUE_MODULES": "tests.chaos.tasks",
+    "PGQUEUE_LOG_LEVEL": "warning",
+    "PGQUEUE_LEASE": "2s",
+}
 
 
 def now() -> datetime:
@@ -51,14 +55,22 @@ class Member:
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of that event."""
-        found = (json.loads(line) for line in self.log.read_text().splitlines() if f'"{event}"' in line)
+        found = (
+            json.loads(line) for line in self.log.read_text().splitlines() if f'"{event}"' in line
+        )
         return [line for line in found if line.get("event") == event]
 
 
 class Fleet:
     """`members` are those that should be running; `all` also those that are gone."""
 
-    def __init__(self, site: Site, address: str | None, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        address: str | None,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+    ) -> None:
         self.site = site
         self.address = address
         self.arguments = arguments
@@ -74,12 +86,16 @@ class Fleet:
         variables = env(login.url, self.site.effects, self.environment | environment)
         command = [sys.executable, "-m", "pgqueue.worker", *(arguments or self.arguments)]
         with log.open("wb") as file:
-            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=variables, stderr=file)
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, env=variables, stderr=file
+            )
         member = Member(login.name, process, log)
         self.members.append(member)
         self.all.append(member)
         if ready:
-            await until(lambda: not member.runs or self._registered(member.pid), 60, f"{login.name}'s start")
+            await until(
+                lambda: not member.runs or self._registered(member.pid), 60, f"{login.name}'s start"
+            )
             assert member.runs, log.read_text()
         return member
 
@@ -111,12 +127,12 @@ class Fleet:
     def thaw(self, member: Member) -> None:
         member.process.send_signal(signal.SIGCONT)
 
-    async def stop(self, member: Member, patience: float = 40) -> int:
+    async def stop(self, member: Member, deadlines: float = 40) -> int:
         """SIGTERM, and its exit code."""
         self._dismiss(member)
         if member.runs:
             member.process.terminate()
-        return await asyncio.wait_for(member.process.wait(), patience)
+        return await asyncio.wait_for(member.process.wait(), deadlines)
 
     def _dismiss(self, member: Member) -> None:
         member.told = True
@@ -127,7 +143,9 @@ class Fleet:
         codes = await asyncio.gather(*(self.stop(member) for member in list(self.members)))
         assert set(codes) <= {0}, codes
 
-    async def drained(self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False) -> None:
+    async def drained(
+        self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False
+    ) -> None:
         """Until every job has ended; what is left is in the error. `hastened`: what waits for a time
         is due at once."""
 
@@ -139,7 +157,9 @@ class Fleet:
         try:
             await until(done, seconds, "the end of every job")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.site.rows(LEFT)}; workers: {self.site.rows(SILENT)}") from None
+            raise AssertionError(
+                f"{error}: {self.site.rows(LEFT)}; workers: {self.site.rows(SILENT)}"
+            ) from None
 
     async def supervise(self) -> None:
         """Starts another for each that ends; until cancelled."""
@@ -156,7 +176,11 @@ class Fleet:
 
     def fallen(self) -> list[str]:
         """Those that ended without being told, with the end of what they said."""
-        return [f"{one.login}: {one.log.read_text()[-500:]}" for one in self.all if not one.runs and not one.told]
+        return [
+            f"{one.login}: {one.log.read_text()[-500:]}"
+            for one in self.all
+            if not one.runs and not one.told
+        ]
 
     def said(self, event: str) -> list[dict[str, Any]]:
         return [line for member in self.all for line in member.said(event)]

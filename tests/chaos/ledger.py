@@ -94,14 +94,19 @@ class Ledger:
     def open_at(self, moment: datetime, writer: str | None = None) -> int:
         """Jobs in flight at a moment, with one worker or with all."""
         return sum(
-            one.at <= moment and (after is None or after.at > moment) and writer in (None, one.writer)
+            one.at <= moment
+            and (after is None or after.at > moment)
+            and writer in (None, one.writer)
             for one, after in self.successors
         )
 
     @cached_property
     def undone(self) -> int:
         """Starts that came to nothing: another start followed, or the job was given back and the attempt does not count."""
-        return sum(after is not None and (after.kind == "start" or not after.burned) for _, after in self.successors)
+        return sum(
+            after is not None and (after.kind == "start" or not after.burned)
+            for _, after in self.successors
+        )
 
     @cached_property
     def given_back(self) -> int:
@@ -129,7 +134,10 @@ class Ledger:
                     and after.kind == "start"
                     and after.at > moment
                 ):
-                    number = sum(event.kind == "start" and event.lease <= one.lease for event in self.by_job[one.job_id])
+                    number = sum(
+                        event.kind == "start" and event.lease <= one.lease
+                        for event in self.by_job[one.job_id]
+                    )
                     longest[number] = max(longest[number], (after.at - moment).total_seconds())
         return longest
 
@@ -157,7 +165,9 @@ class Ledger:
 
     @cached_property
     def completed_at(self) -> list[datetime]:
-        return sorted(event.at for event in self.events if event.kind == "end" and event.status == "completed")
+        return sorted(
+            event.at for event in self.events if event.kind == "end" and event.status == "completed"
+        )
 
     @cached_property
     def enqueued_at(self) -> list[datetime]:
@@ -175,13 +185,25 @@ class Ledger:
         """Completed jobs a second."""
         return self.completions(since, until) / (until - since).total_seconds()
 
-    def at_speed_after(self, back: datetime, until: datetime, speed: float, window: timedelta = timedelta(seconds=3)) -> float:
+    def at_speed_after(
+        self,
+        back: datetime,
+        until: datetime,
+        speed: float,
+        window: timedelta = timedelta(seconds=3),
+    ) -> float:
         """Seconds from the end of an outage until jobs are completed at that speed again, or as fast as they come in if that is
         slower, but for 5 %; inf: not until then."""
         moment = back
         while moment + window <= until:
-            arrived = bisect_right(self.enqueued_at, moment + window) - bisect_right(self.enqueued_at, moment)
-            if self.speed(moment, moment + window) >= 0.95 * min(speed, arrived / window.total_seconds()) > 0:
+            arrived = bisect_right(self.enqueued_at, moment + window) - bisect_right(
+                self.enqueued_at, moment
+            )
+            if (
+                self.speed(moment, moment + window)
+                >= 0.95 * min(speed, arrived / window.total_seconds())
+                > 0
+            ):
                 return (moment - back).total_seconds()
             moment += timedelta(seconds=0.1)
         return math.inf
@@ -202,7 +224,10 @@ def read(url: str, accepted: Path, effects: Path) -> Ledger:
         list(map(Event._make, rows)),
         statuses,
         frozenset(lines(accepted)),
-        [Effect(what, job, int(attempt), int(pid)) for what, job, attempt, pid in map(str.split, lines(effects))],
+        [
+            Effect(what, job, int(attempt), int(pid))
+            for what, job, attempt, pid in map(str.split, lines(effects))
+        ],
     )
 
 

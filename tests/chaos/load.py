@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.producer import Book, Order
 from tests.chaos.site import Site
-from tests.processes import ROOT, env
+from tests.support.processes import ROOT, env
 
 NUMBERS = itertools.count(1)
 
@@ -23,16 +23,16 @@ class Load:
         self.processes = processes
         self.figures: Counter[str] = Counter()
 
-    async def stop(self, patience: float = 60) -> None:
+    async def stop(self, deadlines: float = 60) -> None:
         """No new jobs; what was begun is insisted on until it is accepted."""
         for process in self.processes:
             if process.returncode is None:
                 process.terminate()
-        await self.end(patience)
+        await self.end(deadlines)
 
-    async def end(self, patience: float = 60) -> None:
+    async def end(self, deadlines: float = 60) -> None:
         """Until each has produced what it was to produce."""
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(deadlines):
             for process in self.processes:
                 assert process.stdout is not None
                 told = (await process.stdout.read()).decode().splitlines()
@@ -42,7 +42,12 @@ class Load:
 
 @asynccontextmanager
 async def producing(
-    site: Site, processes: int = 2, *, address: str | None = None, environment: Mapping[str, str] = {}, **order: Any
+    site: Site,
+    processes: int = 2,
+    *,
+    address: str | None = None,
+    environment: Mapping[str, str] = {},
+    **order: Any,
 ) -> AsyncIterator[Load]:
     """So many producer processes, ready when the block begins, killed at its end if they still run."""
     started = []
@@ -50,8 +55,12 @@ async def producing(
         for _ in range(processes):
             number = next(NUMBERS)
             login = site.login("pgqueue_producer", address)
-            what = Order(login.url, str(site.accepted / f"producer-{number}"), f"p{number}", **order)
-            started.append(await start("tests.chaos.producer", site, f"producer-{number}", what, environment))
+            what = Order(
+                login.url, str(site.accepted / f"producer-{number}"), f"p{number}", **order
+            )
+            started.append(
+                await start("tests.chaos.producer", site, f"producer-{number}", what, environment)
+            )
         for process in started:
             assert process.stdout is not None
             assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
@@ -63,7 +72,7 @@ async def producing(
             await process.wait()
 
 
-async def enqueue(site: Site, client: Client, jobs: Sequence[NewJob]) -> None:
+async def enqueue(site: Site, client: AsyncClient, jobs: Sequence[NewJob]) -> None:
     """From the test itself, in one commit; they are in the books then."""
     tickets = await client.enqueue_many(jobs)
     Book(site.accepted / "test").write("\n".join(ticket.job_id for ticket in tickets))
@@ -76,5 +85,9 @@ async def start(
     command = [sys.executable, "-m", module, msgspec.json.encode(order).decode()]
     with (site.folder / f"{name}.log").open("wb") as log:
         return await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=env("", site.effects, environment), stdout=asyncio.subprocess.PIPE, stderr=log
+            *command,
+            cwd=ROOT,
+            env=env("", site.effects, environment),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
         )

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgqueue_service.notifications import notify_of_sign_in
+from pgqueue_service.notifications.mail.mailer import UNCERTAIN
 from psycopg import AsyncConnection
 
-from pgqueue.client import Client
-from service.jobs import notify_of_sign_in
-from service.mail.mailer import UNCERTAIN
-from tests.factories import sql, the_job, value
-from tests.post_office import Delivered, PostOffice, post_office
-from tests.processes import a_worker
-from tests.scene import until
+from pgqueue.client import AsyncClient
+from tests.support.factories import sql, the_job, value
+from tests.support.post_office import Delivered, PostOffice, post_office
+from tests.support.processes import a_worker
+from tests.support.scene import until
 
 Connection = AsyncConnection[Any]
 
@@ -109,7 +109,9 @@ class Ambush:
         if self.over.is_set() or to not in ("", self.address):
             return True
         if at == self._step.locks:
-            await sql(self._lock, "SELECT 1 FROM job_logs WHERE job_id = %s FOR UPDATE", [self.job_id])
+            await sql(
+                self._lock, "SELECT 1 FROM job_logs WHERE job_id = %s FOR UPDATE", [self.job_id]
+            )
         if at != self._step.at:
             return True
         try:
@@ -168,7 +170,14 @@ class Lane:
     """A queue and a post office of their own, and one worker at a time: it takes over the job of the one that was killed before
     it, and is then killed itself."""
 
-    def __init__(self, name: str, mode: str, url: str, folder: Path, tell: Callable[[Kill], None] = lambda kill: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mode: str,
+        url: str,
+        folder: Path,
+        tell: Callable[[Kill], None] = lambda kill: None,
+    ) -> None:
         self.name = name
         self.mode = mode
         self.url = url
@@ -183,19 +192,31 @@ class Lane:
         left: Ambush | None = None
         async with AsyncExitStack() as stack:
             office = await stack.enter_async_context(post_office())
-            client = await stack.enter_async_context(Client.open(self.url))
-            look = await stack.enter_async_context(await AsyncConnection.connect(self.url, autocommit=True))
+            client = await stack.enter_async_context(AsyncClient.open(self.url))
+            look = await stack.enter_async_context(
+                await AsyncConnection.connect(self.url, autocommit=True)
+            )
             lock = await stack.enter_async_context(await AsyncConnection.connect(self.url))
             while todo or left:
-                async with a_worker(self.url, self.ledger, "--modules", "service.jobs", **self._environment(office)) as worker:
+                async with a_worker(
+                    self.url,
+                    self.ledger,
+                    "--modules",
+                    "pgqueue_service.notifications",
+                    **self._environment(office),
+                ) as worker:
                     if left and not await self._settle(left, look):
                         self.unstaged += 1
-                        assert self.unstaged <= 2 + len(self.kills) / 10, f"the scene of {left.name} does not come about"
+                        assert self.unstaged <= 2 + len(self.kills) / 10, (
+                            f"the scene of {left.name} does not come about"
+                        )
                         todo.append(left.name)
                     left = None
                     if todo:
                         number += 1
-                        left = Ambush(todo.popleft(), f"{self.name}-{number}", worker, office, look, lock)
+                        left = Ambush(
+                            todo.popleft(), f"{self.name}-{number}", worker, office, look, lock
+                        )
                         office.doorman = left.doorman
                         await self._wait_for(left, client)
         return self.kills
@@ -211,7 +232,7 @@ class Lane:
             "SMTP_PORT": str(office.port),
         }
 
-    async def _wait_for(self, ambush: Ambush, client: Client) -> None:
+    async def _wait_for(self, ambush: Ambush, client: AsyncClient) -> None:
         payload = {"userId": ambush.job_id, "email": ambush.address, "name": "Болд"}
         await client.enqueue(notify_of_sign_in, payload, job_id=ambush.job_id, queue=self.name)
         await asyncio.wait_for(ambush.over.wait(), 120)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from pgqueue_service.notifications import notify_of_sign_in, send_custom_email
 
-from pgqueue.embedded import EmbeddedServer
-from pgqueue.migrations import migrate
+from pgqueue.database.migrations import migrate
+from pgqueue.embedded.server import EmbeddedServer
 from pgqueue.settings import Settings
-from service.jobs import notify_of_sign_in, send_custom_email
 from tests.chaos.mail_kills import STEPS, Kill, Lane
-from tests.factories import value
-from tests.scene import published
+from tests.support.factories import value
+from tests.support.scene import published
 
 MODES = ("resend", "hold")
 
@@ -53,12 +53,18 @@ PROMISED = {
 def as_promised(kill: Kill) -> bool:
     """Also: two mails are the same mail, and what is in the dead-letter queue says why."""
     promised = PROMISED[kill.step][kill.mode]
-    return (kill.delivered, kill.status) == promised and kill.message_ids <= 1 and kill.held == (kill.status == "dlq")
+    return (
+        (kill.delivered, kill.status) == promised
+        and kill.message_ids <= 1
+        and kill.held == (kill.status == "dlq")
+    )
 
 
 def counted(kills: Iterable[Kill]) -> list[dict[str, Any]]:
     """A row for each step and mode."""
-    groups: dict[tuple[str, str], list[Kill]] = {(step, mode): [] for step in STEPS for mode in MODES}
+    groups: dict[tuple[str, str], list[Kill]] = {
+        (step, mode): [] for step in STEPS for mode in MODES
+    }
     for kill in kills:
         groups[kill.step, kill.mode].append(kill)
     return [
@@ -67,7 +73,9 @@ def counted(kills: Iterable[Kill]) -> list[dict[str, Any]]:
             "mode": mode,
             "kills": len(group),
             "delivered_by_the_killed": sum(kill.before for kill in group),
-            "mails": {str(number): sum(kill.delivered == number for kill in group) for number in range(3)},
+            "mails": {
+                str(number): sum(kill.delivered == number for kill in group) for number in range(3)
+            },
             "doubled": sum(kill.delivered > 1 for kill in group),
             "held": sum(kill.held for kill in group),
             "held_though_not_delivered": sum(kill.held and not kill.delivered for kill in group),
@@ -96,7 +104,9 @@ def written(record: dict[str, Any]) -> str:
     ]
     for row in record["rows"]:
         figures = [row["kills"], *row["mails"].values()]
-        figures += [row[name] for name in ("held", "held_though_not_delivered", "missing", "pending")]
+        figures += [
+            row[name] for name in ("held", "held_though_not_delivered", "missing", "pending")
+        ]
         lines.append(f"| {row['step']} | `{row['mode']}` | {' | '.join(map(str, figures))} |")
     lines += ["", *(summed_up(mode, record["rows"]) for mode in MODES)]
     lines += ["", *(f"- *{step}*: {meaning}" for step, meaning in MEANING.items())]
@@ -105,7 +115,9 @@ def written(record: dict[str, Any]) -> str:
 
 def summed_up(mode: str, rows: Iterable[dict[str, Any]]) -> str:
     names = ("kills", "doubled", "missing", "pending", "held", "held_though_not_delivered")
-    kills, doubled, missing, pending, held, in_vain = (sum(row[name] for row in rows if row["mode"] == mode) for name in names)
+    kills, doubled, missing, pending, held, in_vain = (
+        sum(row[name] for row in rows if row["mode"] == mode) for name in names
+    )
     return (
         f"- `{mode}`, all steps: {kills} kills, {missing} mails missing, {doubled} doubled, {held} held ({in_vain} of these were "
         f"not delivered), {pending} pending"
@@ -132,12 +144,19 @@ class Run:
             await migrate(url)
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
                 await published(connection, Settings(), notify_of_sign_in, send_custom_email)
-                self.postgres = await value(connection, "SELECT 'Postgres ' || split_part(version(), ' ', 2)")
+                self.postgres = await value(
+                    connection, "SELECT 'Postgres ' || split_part(version(), ' ', 2)"
+                )
             numbered = [(mode, number) for mode in MODES for number in range(self.each)]
-            self.lanes = [Lane(f"{mode}-{number}", mode, url, self.out, self.take) for mode, number in numbered]
+            self.lanes = [
+                Lane(f"{mode}-{number}", mode, url, self.out, self.take)
+                for mode, number in numbered
+            ]
             work = self.steps * self.times
             shares = [work[number :: self.each] for _, number in numbered]
-            await asyncio.gather(*(lane.run(share) for lane, share in zip(self.lanes, shares, strict=True)))
+            await asyncio.gather(
+                *(lane.run(share) for lane, share in zip(self.lanes, shares, strict=True))
+            )
         self.write()
 
     def take(self, kill: Kill) -> None:
@@ -146,7 +165,10 @@ class Run:
             print(f"not as promised: {kill}", flush=True)
         if len(self.kills) % 50 == 0:
             total = len(self.steps) * self.times * len(MODES)
-            print(f"{len(self.kills)} of {total} kills, {time.monotonic() - self.began:.0f} s", flush=True)
+            print(
+                f"{len(self.kills)} of {total} kills, {time.monotonic() - self.began:.0f} s",
+                flush=True,
+            )
             self.write()
 
     def record(self) -> dict[str, Any]:
@@ -165,11 +187,19 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.mail_steps", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--times", type=int, default=200, help="kills at each step, for each setting")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the report and the workers' logs")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos.mail_steps", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--times", type=int, default=200, help="kills at each step, for each setting"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the report and the workers' logs"
+    )
     parser.add_argument("--lanes", type=int, default=4, help="workers at once")
-    parser.add_argument("--step", action="append", choices=list(STEPS), help="only this one; may be repeated")
+    parser.add_argument(
+        "--step", action="append", choices=list(STEPS), help="only this one; may be repeated"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     run = Run(given.out, given.step or list(STEPS), given.times, given.lanes)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tests.chaos.site import Site
 from tests.chaos.web import Callers
-from tests.processes import ROOT, env
+from tests.support.processes import ROOT, env
 
 ADMIN = "/api/admin"
 

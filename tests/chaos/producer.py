@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from pgqueue.errors import QueueError
 from pgqueue.settings import Settings
 from tests.chaos.size import span
@@ -35,7 +35,7 @@ class Order(msgspec.Struct):
     at_once: int = 4
     rate: float = 100.0
     seconds: tuple[float, float] = (0.0, 0.05)
-    patience: float = 5.0
+    deadlines: float = 5.0
     payload: dict[str, Any] = {}
     delay: float = 0.0
     own_ids: bool = True
@@ -54,7 +54,7 @@ class Book:
 
 
 class Producer:
-    def __init__(self, client: Client, order: Order) -> None:
+    def __init__(self, client: AsyncClient, order: Order) -> None:
         self.client = client
         self.order = order
         self.book = Book(order.accepted)
@@ -62,7 +62,9 @@ class Producer:
         self.figures = {"accepted": 0, "repeated": 0, "known": 0}
 
     async def run(self) -> None:
-        numbers: Iterator[int] = iter(range(self.order.count)) if self.order.count is not None else itertools.count()
+        numbers: Iterator[int] = (
+            iter(range(self.order.count)) if self.order.count is not None else itertools.count()
+        )
         async with asyncio.TaskGroup() as group:
             for _ in range(self.order.at_once):
                 group.create_task(self._work(numbers))
@@ -71,7 +73,9 @@ class Producer:
         for number in numbers:
             if self.stopping.is_set():
                 return
-            payload = self.order.payload | {"seconds": round(random.uniform(*self.order.seconds), 3)}
+            payload = self.order.payload | {
+                "seconds": round(random.uniform(*self.order.seconds), 3)
+            }
             await self._insist(f"{self.order.prefix}-{number}", payload)
             await span(random.uniform(0.5, 1.5) * self.order.at_once / self.order.rate)
 
@@ -80,7 +84,7 @@ class Producer:
         mine = job_id if self.order.own_ids else None
         while True:
             try:
-                async with asyncio.timeout(3 * self.order.patience):
+                async with asyncio.timeout(3 * self.order.deadlines):
                     ticket = await self.client.enqueue(
                         self.order.job_type, payload, job_id=mine, delay=self.order.delay or None
                     )
@@ -100,9 +104,9 @@ async def main(order: Order) -> None:
         database_url=order.url,
         pool_size=max(2, order.at_once),
         pgbouncer=order.pgbouncer,
-        statement_timeout=timedelta(seconds=order.patience),
+        statement_timeout=timedelta(seconds=order.deadlines),
     )
-    async with Client.open(settings) as client:
+    async with AsyncClient.open(settings) as client:
         producer = Producer(client, order)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, producer.stopping.set)
         print("ready", flush=True)

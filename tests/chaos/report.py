@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 COLUMNS = {
     "jobs": "jobs",
@@ -61,13 +61,19 @@ somebody who did not hold the job. No more jobs may be *started twice* than were
 
 def circumstances(command: list[str], size: str) -> dict[str, Any]:
     """Where and with what it ran."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return {
         "command": " ".join(command),
         "size": size,
         "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": commit.stdout.strip() or None,
-        "pgqueue": version("pgqueue"),
+        "pgqueue": version("pgqueue-jobs"),
         "python": platform.python_version(),
         "psycopg": version("psycopg"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -78,8 +84,12 @@ def circumstances(command: list[str], size: str) -> dict[str, Any]:
 def write(folder: Path, made: dict[str, Any], results: list[dict[str, Any]]) -> Path:
     """chaos.json and chaos.md in that folder; the latter's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = sorted(results, key=lambda one: (int(one["fault"].removeprefix("R") or 0), one["test"]))
-    (folder / "chaos.json").write_text(json.dumps({"made": made, "results": results}, indent=2, default=str) + "\n")
+    results = sorted(
+        results, key=lambda one: (int(one["fault"].removeprefix("R") or 0), one["test"])
+    )
+    (folder / "chaos.json").write_text(
+        json.dumps({"made": made, "results": results}, indent=2, default=str) + "\n"
+    )
     page = folder / "chaos.md"
     page.write_text(markdown(made, results))
     return page
@@ -111,12 +121,21 @@ def _sentence(one: dict[str, Any]) -> str:
 
 def _details(one: dict[str, Any]) -> list[str]:
     counts = one["counts"] or {"what": "", "figures": {}}
-    lines = [f"**{one['fault']}, {_sentence(one)}** ({one['outcome']}, {one['seconds']} s). {counts['what']}", ""]
-    lines += [f"- {name.replace('_', ' ')}: {_shown(value)}" for name, value in counts["figures"].items()]
+    lines = [
+        f"**{one['fault']}, {_sentence(one)}** ({one['outcome']}, {one['seconds']} s). {counts['what']}",
+        "",
+    ]
+    lines += [
+        f"- {name.replace('_', ' ')}: {_shown(value)}" for name, value in counts["figures"].items()
+    ]
     if one["error"]:
         lines += ["", "```", one["error"], "```"]
     return [*lines, ""]
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(f"{key} {count:,}" for key, count in value.items()) if isinstance(value, dict) else str(value)
+    return (
+        ", ".join(f"{key} {count:,}" for key, count in value.items())
+        if isinstance(value, dict)
+        else str(value)
+    )

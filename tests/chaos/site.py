@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from pgqueue.embedded import EmbeddedServer
-from pgqueue.migrations import migrate
-from pgqueue.registry import declarations, publish
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.database.migrations import migrate
+from pgqueue.discovery import load_tasks
+from pgqueue.embedded.server import EmbeddedServer
 from pgqueue.settings import Settings
-from pgqueue.task import load_tasks
 from tests.chaos.ledger import Ledger, install, read
 
 DURABLE = {
@@ -26,10 +26,18 @@ DURABLE = {
 }
 """Nothing that was answered may be missing after a crash."""
 
-SHOWN = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_connections")
+SHOWN = (
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_level",
+    "shared_buffers",
+    "max_connections",
+)
 ROLES = (files("pgqueue.sql") / "roles.sql").read_text()
 PASSWORD = "secret"
-MODULES = ("tests.chaos.tasks", "tests.chaos.odd_tasks", "service.jobs")
+MODULES = ("tests.chaos.tasks", "tests.chaos.odd_tasks", "pgqueue_service.notifications")
 
 
 class Login(NamedTuple):
@@ -78,7 +86,9 @@ class Site:
         """As the superuser. Raises OperationalError while the server is away."""
         for _ in range(2):  # the connection may have been lost to a fault since it was used last
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self.url, autocommit=True, application_name="test")
+                self._connection = psycopg.connect(
+                    self.url, autocommit=True, application_name="test"
+                )
             try:
                 cursor = self._connection.execute(statement.encode(), parameters or None)
                 return cursor.fetchall() if cursor.description else []
@@ -93,7 +103,9 @@ class Site:
 
     def live(self, apart_from: Collection[str] = ()) -> int:
         """Jobs that have not ended."""
-        statement = "SELECT count(*) FROM job_logs WHERE processed_at IS NULL AND job_id <> ALL (%s)"
+        statement = (
+            "SELECT count(*) FROM job_logs WHERE processed_at IS NULL AND job_id <> ALL (%s)"
+        )
         return int(self.value(statement, list(apart_from)))
 
     def ledger(self) -> Ledger:

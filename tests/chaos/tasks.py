@@ -8,7 +8,7 @@ from typing import Any
 
 from pgqueue import Backoff, Discard, Job, Limit, task
 from tests.chaos.size import span
-from tests.tasks import note
+from tests.support.tasks import note
 
 QUICKLY = Backoff(0.2, cap=1)
 
@@ -27,7 +27,11 @@ def done(job: Job[Any]) -> None:
 async def work(job: Job[Any]) -> None:
     """Takes so many `seconds`, or when it is started `again`, so many."""
     began(job)
-    await span(job.payload["seconds"] if job.attempt == 1 else job.payload.get("again", job.payload["seconds"]))
+    await span(
+        job.payload["seconds"]
+        if job.attempt == 1
+        else job.payload.get("again", job.payload["seconds"])
+    )
     done(job)
 
 

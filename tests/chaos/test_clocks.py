@@ -13,7 +13,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.load import producing
 from tests.chaos.site import Site
 from tests.chaos.size import scale, span
-from tests.scene import until
+from tests.support.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -73,7 +73,12 @@ async def _hours_wrong(member: Member) -> int:
 def _waits(ledger: Ledger, site: Site) -> tuple[list[float], list[float]]:
     """For every start that was not a rescue: how long it came after its time (a delay, a backoff), in seconds; and for every time
     that was set, how far it is from when it should be."""
-    delayed = {job for (job,) in site.rows("SELECT job_id FROM job_logs WHERE run_after > created_at + interval '0.5 s'")}
+    delayed = {
+        job
+        for (job,) in site.rows(
+            "SELECT job_id FROM job_logs WHERE run_after > created_at + interval '0.5 s'"
+        )
+    }
     waits, errors = [], []
     for job, events in ledger.by_job.items():
         for before, after in pairwise(events):

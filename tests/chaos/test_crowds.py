@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from pgqueue.errors import DuplicatePayload, RateLimited
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
@@ -21,27 +21,35 @@ BLUR = 0.005
 """Seconds that two readings of a clock may differ in."""
 
 
-async def a_crowd(site: Site, processes: int, patience: float, **order: Any) -> None:
+async def a_crowd(site: Site, processes: int, deadlines: float, **order: Any) -> None:
     """So many processes, until all are done."""
     (site.folder / "answers").mkdir()
     started = []
     for number in range(processes):
-        files = {"accepted": str(site.accepted / f"crowd-{number}"), "answers": str(site.folder / "answers" / f"{number}")}
+        files = {
+            "accepted": str(site.accepted / f"crowd-{number}"),
+            "answers": str(site.folder / "answers" / f"{number}"),
+        }
         what = Order(site.login("pgqueue_producer").url, **files, **order)
         started.append(await start("tests.chaos.crowd", site, f"crowd-{number}", what))
-    await Load(started).end(patience)
+    await Load(started).end(deadlines)
 
 
 @pytest.mark.fault("R8")
-async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted_once(site: Site, record: Record) -> None:
+async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted_once(
+    site: Site, record: Record
+) -> None:
     processes, callers, ids, times = many(2, 4), many(8, 16), many(60, 1000), many(3, 20)
     async with a_fleet(site, 1) as fleet:
         await a_crowd(site, processes, 3000, callers=callers, ids=ids, times=times)
-        async with Client.open(site.url) as client:
+        async with AsyncClient.open(site.url) as client:
             for number in range(ids):
                 with pytest.raises(DuplicatePayload):
                     await client.enqueue(
-                        JOB_TYPE, {"other": number}, job_id=f"same-{number}", user_id=f"user-{number // LIMIT}"
+                        JOB_TYPE,
+                        {"other": number},
+                        job_id=f"same-{number}",
+                        user_id=f"user-{number // LIMIT}",
                     )
             for user in range(ids // LIMIT):
                 with pytest.raises(RateLimited):
@@ -64,7 +72,9 @@ async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted
 
 
 @pytest.mark.fault("R9")
-async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: Site, record: Record) -> None:
+async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(
+    site: Site, record: Record
+) -> None:
     users, seconds, processes = many(10, 200), many(3, 60), many(2, 4)
     site.rows(
         """INSERT INTO job_logs (job_id, job_type, user_id, payload, created_at, status, processed_at)
@@ -77,10 +87,20 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: 
         LIMIT,
     )
     async with a_fleet(site, 1) as fleet:
-        await a_crowd(site, processes, 600, callers=64 // processes, users=users, seconds=seconds + 4 + users * TURN)
+        await a_crowd(
+            site,
+            processes,
+            600,
+            callers=64 // processes,
+            users=users,
+            seconds=seconds + 4 + users * TURN,
+        )
         await fleet.drained()
     created = _created(site)
-    answers = [(kind, user, float(a), float(b)) for kind, user, a, b in map(str.split, lines(site.folder / "answers"))]
+    answers = [
+        (kind, user, float(a), float(b))
+        for kind, user, a, b in map(str.split, lines(site.folder / "answers"))
+    ]
     refused = [(user, before, after) for kind, user, before, after in answers if kind == "limited"]
     counts = count(
         site.ledger(),
@@ -89,7 +109,9 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: 
         in_flight=0,
         answers=dict(Counter(kind for kind, *_ in answers)),
         most_in_any_hour=max(_most_in_any_hour(times) for times in created.values()),
-        refused_below_the_limit=sum(not _was_full(created[user], before, after) for user, before, after in refused),
+        refused_below_the_limit=sum(
+            not _was_full(created[user], before, after) for user, before, after in refused
+        ),
     )
     record(counts)
     assert counts.figures["most_in_any_hour"] == LIMIT
@@ -99,7 +121,9 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(site: 
 
 def _created(site: Site) -> dict[str, list[float]]:
     found: dict[str, list[float]] = defaultdict(list)
-    for user, at in site.rows("SELECT user_id, extract(epoch FROM created_at)::float8 FROM job_logs ORDER BY created_at"):
+    for user, at in site.rows(
+        "SELECT user_id, extract(epoch FROM created_at)::float8 FROM job_logs ORDER BY created_at"
+    ):
         found[user].append(at)
     return found
 
@@ -110,5 +134,9 @@ def _most_in_any_hour(times: list[float]) -> int:
 
 def _was_full(times: list[float], before: float, after: float) -> bool:
     """Whether at some moment between the two the user had no place left."""
-    moments = [before - BLUR, after + BLUR, *(one for one in times if before - BLUR <= one <= after + BLUR)]
+    moments = [
+        before - BLUR,
+        after + BLUR,
+        *(one for one in times if before - BLUR <= one <= after + BLUR),
+    ]
     return any(sum(moment - HOUR < one <= moment for one in times) >= LIMIT for moment in moments)

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from pgqueue.errors import QueueError
 from tests.chaos.conftest import Record
 from tests.chaos.counts import Counts, count
@@ -22,7 +22,7 @@ from tests.chaos.producer import Book
 from tests.chaos.site import Login, Site
 from tests.chaos.size import many, scale, size, span
 from tests.chaos.web import Api, Outage, an_api, refused_needlessly
-from tests.pooler import Pooler, a_pooler
+from tests.support.pooler import Pooler, a_pooler
 
 BURST = 24
 
@@ -40,7 +40,15 @@ milliseconds; a pool that waits between two tries waits a second."""
 class Scene:
     """An API, a client and workers at an address, and what ends every connection there is."""
 
-    def __init__(self, site: Site, proxy: Proxy, fleet: Fleet, api: Api, client: Client, standbys: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        site: Site,
+        proxy: Proxy,
+        fleet: Fleet,
+        api: Api,
+        client: AsyncClient,
+        standbys: AsyncExitStack,
+    ) -> None:
         self.site = site
         self.proxy = proxy
         self.fleet = fleet
@@ -77,7 +85,9 @@ class Scene:
     async def _enqueue(self, number: int) -> None:
         async def one() -> None:
             try:
-                self._book.write((await self.client.enqueue("chaos.work", {"seconds": 0.01})).job_id)
+                self._book.write(
+                    (await self.client.enqueue("chaos.work", {"seconds": 0.01})).job_id
+                )
             except (psycopg.Error, QueueError, OSError) as error:
                 self.failed.append(repr(error))
 
@@ -138,7 +148,7 @@ async def a_scene(site: Site) -> AsyncIterator[Scene]:
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 2, slots=30, address=proxy.address, PGQUEUE_LEASE="10s") as fleet,
         an_api(site, address=proxy.address) as api,
-        Client.open(site.login("pgqueue_producer", proxy.address).url) as client,
+        AsyncClient.open(site.login("pgqueue_producer", proxy.address).url) as client,
     ):
         yield Scene(site, proxy, fleet, api, client, standbys)
 
@@ -153,7 +163,9 @@ AT_WORK = ("sessions", "crash")
 
 
 @pytest.mark.fault("R18")
-async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection(site: Site, record: Record) -> None:
+async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection(
+    site: Site, record: Record
+) -> None:
     """The first call after it, and many at once: each waits for a connection, none is refused."""
     strikes = AT_REST if size() == 0 else list(itertools.product(FAULTS, CALLS)) * many(1, 3)
     async with a_scene(site) as scene:
@@ -162,7 +174,9 @@ async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection
             await span(REST * scale(1, 2))
             await getattr(scene, fault)()
             await scene.call(call)
-        counts = await scene.counts("every connection of resting programs ended, then one call or many")
+        counts = await scene.counts(
+            "every connection of resting programs ended, then one call or many"
+        )
     record(counts)
     scene.answered_what_could_wait()
     assert max(scene.alone) < SLACK
@@ -170,7 +184,9 @@ async def test_a_caller_that_rested_is_answered_as_soon_as_there_is_a_connection
 
 
 @pytest.mark.fault("R18")
-async def test_callers_at_work_are_answered_as_soon_as_there_is_a_connection(site: Site, record: Record) -> None:
+async def test_callers_at_work_are_answered_as_soon_as_there_is_a_connection(
+    site: Site, record: Record
+) -> None:
     async with a_scene(site) as scene:
         for fault in AT_WORK if size() == 0 else FAULTS * many(1, 10):
             async with scene.callers.calling(scale(30, 100)):
@@ -184,14 +200,19 @@ async def test_callers_at_work_are_answered_as_soon_as_there_is_a_connection(sit
 
 
 @pytest.mark.fault("R18")
-async def test_a_pooler_that_is_reloaded_or_restarted_refuses_nothing_that_could_wait(site: Site, record: Record) -> None:
+async def test_a_pooler_that_is_reloaded_or_restarted_refuses_nothing_that_could_wait(
+    site: Site, record: Record
+) -> None:
     login = site.login("pgqueue_worker")
     site.rows(f"GRANT pgqueue_operator TO {login.name}")
     outages: list[Outage] = []
     async with a_pooler(login.url, site.folder) as pooler:
         site.everybody = Login(login.name, pooler.url)
         pooled: dict[str, Any] = {"PGQUEUE_PGBOUNCER": "on"}
-        async with a_fleet(site, 2, slots=30, PGQUEUE_LEASE="10s", **pooled) as fleet, an_api(site, **pooled) as api:
+        async with (
+            a_fleet(site, 2, slots=30, PGQUEUE_LEASE="10s", **pooled) as fleet,
+            an_api(site, **pooled) as api,
+        ):
             callers = api.callers
             await callers.burst(BURST)
             for turn in range(many(1, 20)):

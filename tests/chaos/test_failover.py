@@ -15,7 +15,9 @@ from tests.chaos.size import many, scale, size, span
 
 
 @pytest.mark.fault("R6")
-async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, record: Record) -> None:
+async def test_no_acknowledged_enqueue_is_missing_after_a_failover(
+    site: Site, record: Record
+) -> None:
     struck, back = [], []
     async with (
         AsyncExitStack() as standbys,
@@ -43,7 +45,9 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, r
         in_flight=sum(map(ledger.open_at, struck)),
         stale_refused=fleet.refused(),
         recovery=max(map(ledger.resumed_after, back)),
-        promotion_took=round(max((end - start).total_seconds() for start, end in zip(struck, back, strict=True)), 2),
+        promotion_took=round(
+            max((end - start).total_seconds() for start, end in zip(struck, back, strict=True)), 2
+        ),
         repeated_enqueues=load.figures["repeated"],
     )
     record(counts)
@@ -52,7 +56,9 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(site: Site, r
 
 @pytest.mark.fault("R6")
 @pytest.mark.skipif(size() == 0, reason="runs at full size")
-async def test_whoever_was_led_to_a_standby_is_back_when_the_address_leads_to_the_primary(site: Site, record: Record) -> None:
+async def test_whoever_was_led_to_a_standby_is_back_when_the_address_leads_to_the_primary(
+    site: Site, record: Record
+) -> None:
     """As after a failover when names are looked up a moment too early: the standby stays up and lets them in."""
     async with (
         a_proxy(site.server.port) as proxy,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet, now
@@ -15,7 +15,7 @@ from tests.chaos.load import producing
 from tests.chaos.producer import Book
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
-from tests.scene import until
+from tests.support.scene import until
 
 SETTLED = 0.2
 """Seconds after which a statement that a worker sent before it was frozen has been carried out."""
@@ -29,22 +29,31 @@ async def test_whatever_a_frozen_worker_writes_after_its_lease_changes_nothing(
     site: Site, record: Record, tmp_path: Path
 ) -> None:
     (gates := tmp_path / "gates").mkdir()
-    async with a_fleet(site, len(ENDINGS), slots=1, PGQUEUE_LEASE="1s") as fleet, Client.open(site.url) as client:
+    async with (
+        a_fleet(site, len(ENDINGS), slots=1, PGQUEUE_LEASE="1s") as fleet,
+        AsyncClient.open(site.url) as client,
+    ):
         frozen = list(fleet.members)
         for then in ENDINGS:
             job_id = f"frozen-{then.replace(' ', '-')}"
             await client.enqueue("chaos.frozen", {"then": then, "gates": str(gates)}, job_id=job_id)
             Book(site.accepted / "test").write(job_id)
-        await until(lambda: len(lines(site.effects)) == len(ENDINGS), 30, "an attempt in each worker")
+        await until(
+            lambda: len(lines(site.effects)) == len(ENDINGS), 30, "an attempt in each worker"
+        )
         for member in frozen:
             fleet.freeze(member)
         (gates / "first").touch()
         await fleet.start("--queue", "default:20")
-        await until(lambda: _attempts(site) == [2] * len(ENDINGS), 30, "the other worker's attempts")
+        await until(
+            lambda: _attempts(site) == [2] * len(ENDINGS), 30, "the other worker's attempts"
+        )
         before = _rows(site)
         for member in frozen:
             fleet.thaw(member)
-        await until(lambda: all(member.said("lease.lost") for member in frozen), 30, "every refusal")
+        await until(
+            lambda: all(member.said("lease.lost") for member in frozen), 30, "every refusal"
+        )
         after = _rows(site)
         (gates / "second").touch()
         await fleet.drained()
@@ -76,7 +85,9 @@ def _rows(site: Site) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.fault("R2")
-async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(site: Site, record: Record) -> None:
+async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(
+    site: Site, record: Record
+) -> None:
     lease = scale(1, 3)
     struck, frozen = [], []
     async with (

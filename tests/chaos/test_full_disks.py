@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.disk import Disk, a_disk
@@ -21,11 +21,13 @@ from tests.chaos.pages import command
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
 from tests.chaos.web import Callers, an_api
-from tests.scene import until
+from tests.support.scene import until
 
 INDEXES = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'job_logs'::regclass"
 
-OLD = "UPDATE job_logs SET created_at = now() - interval '3 h', processed_at = now() - interval '2 h'"
+OLD = (
+    "UPDATE job_logs SET created_at = now() - interval '3 h', processed_at = now() - interval '2 h'"
+)
 
 LARGE = {"seconds": 0.01, "more": "x" * 3000}
 
@@ -52,7 +54,9 @@ async def _wal_on(site: Site, disk: Disk) -> None:
 
 @pytest.mark.fault("R23")
 @pytest.mark.parametrize("what", ["data", "wal"])
-async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(site: Site, record: Record, what: str) -> None:
+async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(
+    site: Site, record: Record, what: str
+) -> None:
     struck: list[datetime] = []
     back: list[datetime] = []
     with a_disk(site.server.home / "small", 96) as disk:
@@ -68,11 +72,15 @@ async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(sit
                     await span(scale(0.5, 10))
                     disk.fill()
                     struck.append(now())
-                    await until(lambda: _refused(site, callers, struck[-1]), 60, "the first refusal")
+                    await until(
+                        lambda: _refused(site, callers, struck[-1]), 60, "the first refusal"
+                    )
                     await span(scale(1, 30))
                     disk.free()
                     back.append(now())
-                    await until(lambda: _accepts(site, callers, back[-1]), 60, "an enqueue that is accepted")
+                    await until(
+                        lambda: _accepts(site, callers, back[-1]), 60, "an enqueue that is accepted"
+                    )
             await fleet.drained()
             assert fleet.fallen() == []
             await fleet.stop_all()
@@ -102,7 +110,11 @@ def _refused(site: Site, callers: Callers, moment: datetime) -> bool:
 
 def _accepted_after(callers: Callers, moment: datetime) -> float:
     """Seconds; inf: not yet."""
-    ends = (one.sent + timedelta(seconds=one.took) for one in callers.answers if one.code == 202 and one.sent > moment)
+    ends = (
+        one.sent + timedelta(seconds=one.took)
+        for one in callers.answers
+        if one.code == 202 and one.sent > moment
+    )
     return min(((end - moment).total_seconds() for end in ends), default=math.inf)
 
 
@@ -114,11 +126,13 @@ async def _accepts(site: Site, callers: Callers, moment: datetime) -> bool:
 
 
 @pytest.mark.fault("R23")
-async def test_what_prune_removed_is_in_the_archive_however_full_its_disk_was(site: Site, record: Record) -> None:
+async def test_what_prune_removed_is_in_the_archive_however_full_its_disk_was(
+    site: Site, record: Record
+) -> None:
     number = many(1200, 20_000)
     keep = {"PGQUEUE_KEEP_COMPLETED": "1h", "PGQUEUE_KEEP_DLQ": "1h"}
     jobs = [NewJob("chaos.work", LARGE | {"seconds": 0}, f"old-{n}") for n in range(number)]
-    async with a_fleet(site, 1, slots=100) as fleet, Client.open(site.url) as client:
+    async with a_fleet(site, 1, slots=100) as fleet, AsyncClient.open(site.url) as client:
         await enqueue(site, client, jobs)
         await fleet.drained(scale(30, 300))
         await fleet.stop_all()

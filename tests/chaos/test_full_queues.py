@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from pgqueue import Client, Job, NewJob, task
+from pgqueue import AsyncClient, Job, NewJob, task
 from pgqueue.settings import Settings
 from pgqueue.testing import working
 from tests.chaos.size import span
-from tests.factories import a_job
-from tests.scene import published, until
+from tests.support.factories import a_job
+from tests.support.scene import published, until
 
 BACKLOG = 60
 
@@ -29,9 +29,15 @@ async def test_a_lease_that_ran_out_is_rescued_before_the_backlog_is_done(
 
     impatient = settings.with_(lease=timedelta(seconds=1), queues={"default": 1})
     await published(connection, impatient, handler)
-    async with Client.open(impatient) as client:
+    async with AsyncClient.open(impatient) as client:
         await client.enqueue_many([NewJob(handler, {}, f"j{n}") for n in range(BACKLOG)])
-    await a_job(connection, job_id="left behind", status="processing", lease_until=timedelta(seconds=2), locked_by="gone")
+    await a_job(
+        connection,
+        job_id="left behind",
+        status="processing",
+        lease_until=timedelta(seconds=2),
+        locked_by="gone",
+    )
     async with working(impatient, handler) as worker:
         await until(lambda: len(done) == BACKLOG + 1, 60)
     assert worker.sweeper.turns > 4

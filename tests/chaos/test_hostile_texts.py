@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet
@@ -16,11 +16,18 @@ from tests.chaos.site import Site
 from tests.chaos.size import many, scale
 from tests.chaos.web import Answer, Callers, an_api
 
-ODD = {"PGQUEUE_MODULES": "tests.chaos.tasks,tests.chaos.odd_tasks,service.jobs", "MAIL_TRANSPORT": "log"}
+ODD = {
+    "PGQUEUE_MODULES": "tests.chaos.tasks,tests.chaos.odd_tasks,pgqueue_service.notifications",
+    "MAIL_TRANSPORT": "log",
+}
 SIGN_IN = "user.signin.notification"
 FORGED = "\x1b\x9b\u202e\u2066\u2028\x85"
 
-STORABLE = [text.replace("\0", "").encode(errors="ignore").decode() for text in TEXTS.values() if text.strip()]
+STORABLE = [
+    text.replace("\0", "").encode(errors="ignore").decode()
+    for text in TEXTS.values()
+    if text.strip()
+]
 """As texts that a column of Postgres takes."""
 
 
@@ -35,7 +42,7 @@ async def test_a_hostile_text_harms_its_own_job_at_most(site: Site, record: Reco
     async with (
         a_fleet(site, 2, slots=20, **ODD) as fleet,
         an_api(site, **ODD) as api,
-        Client.open(site.url) as client,
+        AsyncClient.open(site.url) as client,
         producing(site, 1, rate=20) as load,
     ):
         await enqueue(site, client, jobs)
@@ -81,13 +88,19 @@ def _in_ids_and_users(site: Site) -> list[str]:
 def _in_types(site: Site) -> list[str]:
     """Types that no program knows, inserted past the functions."""
     statement = "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES (%s, %s, 'u', '{}') RETURNING job_id"
-    return [site.value(statement, f"type-{number}", text[:255]) for number, text in enumerate(STORABLE)]
+    return [
+        site.value(statement, f"type-{number}", text[:255]) for number, text in enumerate(STORABLE)
+    ]
 
 
-async def _in_members(client: Client) -> list[str]:
+async def _in_members(client: AsyncClient) -> list[str]:
     """Sign-ins whose mail goes to the log."""
     jobs = [
-        NewJob(SIGN_IN, {"userId": f"u{number}-{member}", "email": "someone@example.com", "name": "A"} | {member: text})
+        NewJob(
+            SIGN_IN,
+            {"userId": f"u{number}-{member}", "email": "someone@example.com", "name": "A"}
+            | {member: text},
+        )
         for number, text in enumerate(STORABLE)
         for member in ("name", "userAgent", "provider", "ipAddress", "locale", "timestamp", "email")
     ]
@@ -112,7 +125,13 @@ def _bodies() -> list[dict[str, object]]:
     return [
         good | change
         for text in texts
-        for change in ({"jobId": text}, {"userId": text}, {"type": text}, {"payload": {text: text}}, {text: text})
+        for change in (
+            {"jobId": text},
+            {"userId": text},
+            {"type": text},
+            {"payload": {text: text}},
+            {text: text},
+        )
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet, now
@@ -14,7 +14,7 @@ from tests.chaos.load import producing
 from tests.chaos.producer import Book
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, size, span
-from tests.scene import until
+from tests.support.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -24,12 +24,19 @@ IN_FULL = pytest.mark.skipif(size() == 0, reason="runs at full size")
 
 
 @pytest.mark.fault("R1")
-@pytest.mark.parametrize("slots", [30, pytest.param(5, marks=IN_FULL)], ids=["with_room", "with_a_backlog"])
-async def test_jobs_of_killed_workers_start_again_and_none_is_lost(site: Site, record: Record, slots: int) -> None:
+@pytest.mark.parametrize(
+    "slots", [30, pytest.param(5, marks=IN_FULL)], ids=["with_room", "with_a_backlog"]
+)
+async def test_jobs_of_killed_workers_start_again_and_none_is_lost(
+    site: Site, record: Record, slots: int
+) -> None:
     lease = scale(1, 5)
     gone = {}
     work = {"seconds": (0, 1), "rate": 25}  # five slots are somewhat too few for it
-    async with a_fleet(site, 4, slots=slots, PGQUEUE_LEASE=f"{lease}s") as fleet, producing(site, **work) as load:
+    async with (
+        a_fleet(site, 4, slots=slots, PGQUEUE_LEASE=f"{lease}s") as fleet,
+        producing(site, **work) as load,
+    ):
         for _ in range(many(5, 100)):
             await span(random.uniform(scale(0.3, 1), scale(1, 5)))
             victim = await fleet.victim()
@@ -62,7 +69,10 @@ async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_
 ) -> None:
     good: dict[str, Any] = {"processes": 2, "rate": scale(120, 60), "seconds": (0, 0.02)}
     first = many(100, 500)
-    async with a_fleet(site, 2, slots=50, PGQUEUE_LEASE="1s") as fleet, Client.open(site.url) as client:
+    async with (
+        a_fleet(site, 2, slots=50, PGQUEUE_LEASE="1s") as fleet,
+        AsyncClient.open(site.url) as client,
+    ):
         async with producing(site, count=first, **good) as alone:
             await alone.end(120)
         await fleet.drained()
@@ -72,7 +82,12 @@ async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_
         Book(site.accepted / "test").write("poison")
         async with producing(site, count=500, **good) as beside:
             await beside.end(120)
-        await until(lambda: bool(site.rows("SELECT 1 FROM job_logs WHERE job_id = 'poison' AND status = 'dlq'")), 90)
+        await until(
+            lambda: bool(
+                site.rows("SELECT 1 FROM job_logs WHERE job_id = 'poison' AND status = 'dlq'")
+            ),
+            90,
+        )
         await fleet.drained()
         supervisor.cancel()
     ledger = site.ledger()

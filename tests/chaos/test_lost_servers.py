@@ -22,11 +22,16 @@ LONG = timedelta(seconds=10)
 
 
 @pytest.mark.fault("R3")
-async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: Site, record: Record) -> None:
+async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(
+    site: Site, record: Record
+) -> None:
     struck: list[datetime] = []
     back: list[datetime] = []
     rate = scale(40, 300)
-    async with a_fleet(site, 3, slots=30, PGQUEUE_LEASE="10s") as fleet, producing(site, rate=rate) as load:
+    async with (
+        a_fleet(site, 3, slots=30, PGQUEUE_LEASE="10s") as fleet,
+        producing(site, rate=rate) as load,
+    ):
         began = now()
         await span(scale(1, 20))
         for turn in range(many(3, 20)):
@@ -41,7 +46,11 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
         await fleet.stop_all()
     ledger = site.ledger()
     speed = ledger.speed(began, struck[0])
-    long = [(since, until) for since, until in zip(back, [*struck[1:], ended], strict=True) if until - since > LONG]
+    long = [
+        (since, until)
+        for since, until in zip(back, [*struck[1:], ended], strict=True)
+        if until - since > LONG
+    ]
     counts = count(
         ledger,
         what="Postgres stopped, fast and immediate in turn, and started again; recovery: until jobs are completed again",
@@ -52,7 +61,9 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
         repeated_enqueues=load.figures["repeated"],
         jobs_a_second_before=round(speed),
         pauses_long_enough_to_see=len(long),
-        seconds_to_95_percent_of_that=max((ledger.at_speed_after(*pause, speed) for pause in long), default=None),
+        seconds_to_95_percent_of_that=max(
+            (ledger.at_speed_after(*pause, speed) for pause in long), default=None
+        ),
     )
     record(counts)
     assert counts.figures["ended"].keys() == {"completed"}
@@ -62,7 +73,9 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(site: S
 
 
 @pytest.mark.fault("R4")
-async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(site: Site, record: Record) -> None:
+async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(
+    site: Site, record: Record
+) -> None:
     struck: list[datetime] = []
     async with (
         a_proxy(site.server.port) as proxy,
@@ -98,7 +111,9 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(si
     assert counts.figures["ended"].keys() == {"completed"}
     assert proxy.cuts > 0
     stored = sum(event.kind == "insert" for event in ledger.events)
-    assert counts.jobs <= stored <= counts.jobs + unnamed.figures["repeated"], "one row for each id, however often it was sent"
+    assert counts.jobs <= stored <= counts.jobs + unnamed.figures["repeated"], (
+        "one row for each id, however often it was sent"
+    )
 
 
 def _terminate_one(site: Site) -> None:

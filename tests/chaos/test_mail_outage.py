@@ -1,9 +1,9 @@
 """R13: the mail server is down while jobs arrive, with the service's own worker."""
 
 import pytest
+from pgqueue_service.notifications.mail.message import message_id
 
-from pgqueue import Client, NewJob
-from service.mail.message import message_id
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.sink import Sink
@@ -23,19 +23,35 @@ MOST_BURNED = 50
 
 def _sign_ins(first: int, number: int) -> list[NewJob]:
     return [
-        NewJob("user.signin.notification", {"userId": f"u{n}", "email": f"u{n}@example.com", "name": "A"}, f"sign-in-{n}")
+        NewJob(
+            "user.signin.notification",
+            {"userId": f"u{n}", "email": f"u{n}@example.com", "name": "A"},
+            f"sign-in-{n}",
+        )
         for n in range(first, first + number)
     ]
 
 
 @pytest.mark.fault("R13")
-async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(site: Site, record: Record) -> None:
+async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(
+    site: Site, record: Record
+) -> None:
     number, outage, parts = many(400, 50_000), scale(6, 600), 20
     mails = site.folder / "mails"
     sink = Sink(Book(mails))
     await sink.start()
-    mail = {"MAIL_TRANSPORT": "smtp", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(sink.port), "MAIL_FROM": "a@example.org"}
-    async with a_fleet(site, 2, slots=50, PGQUEUE_MODULES="service.jobs", **mail) as fleet, Client.open(site.url) as client:
+    mail = {
+        "MAIL_TRANSPORT": "smtp",
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(sink.port),
+        "MAIL_FROM": "a@example.org",
+    }
+    async with (
+        a_fleet(
+            site, 2, slots=50, PGQUEUE_MODULES="pgqueue_service.notifications", **mail
+        ) as fleet,
+        AsyncClient.open(site.url) as client,
+    ):
         await enqueue(site, client, _sign_ins(0, 20))
         await fleet.drained()
         sink.stop()
@@ -49,7 +65,9 @@ async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(si
         sink.stop()
         assert fleet.fallen() == []
     ledger = site.ledger()
-    nearly_all = ledger.completed_at[20 : -(number // 50)]  # but for those that wait for their backoff
+    nearly_all = ledger.completed_at[
+        20 : -(number // 50)
+    ]  # but for those that wait for their backoff
     drained = (nearly_all[-1] - nearly_all[0]).total_seconds()
     counts = count(
         ledger,
@@ -67,9 +85,14 @@ async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(si
     record(counts)
     assert counts.figures["ended"].keys() == {"completed"}, "the dead-letter queue is empty"
     assert counts.figures["attempts_burned"] < MOST_BURNED
-    assert {message_id(job, "example.org") for job in ledger.accepted} <= set(lines(mails)), "every mail was delivered"
+    assert {message_id(job, "example.org") for job in ledger.accepted} <= set(lines(mails)), (
+        "every mail was delivered"
+    )
     assert ledger.resumed_after(back) < LONGEST_PROBE_PAUSE * 1.1 + SLACK
 
 
 def _burned(ledger: Ledger) -> int:
-    return sum(event.kind == "end" and event.status in ("failed", "dlq") and event.burned for event in ledger.events)
+    return sum(
+        event.kind == "end" and event.status in ("failed", "dlq") and event.burned
+        for event in ledger.events
+    )

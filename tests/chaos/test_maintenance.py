@@ -22,7 +22,9 @@ HOLDS: dict[str, Sequence[str]] = {
     "ALTER, the type again": ["ALTER TABLE job_logs ALTER COLUMN job_id TYPE text"],
     "a constraint": ["ALTER TABLE job_logs ADD CONSTRAINT mine{n} CHECK (job_id <> 'never{n}')"],
     "CREATE INDEX": ["CREATE INDEX mine{n} ON job_logs (error)"],
-    "the small tables": ["LOCK TABLE job_queues, job_types, job_workers, job_dependencies IN ACCESS EXCLUSIVE MODE"],
+    "the small tables": [
+        "LOCK TABLE job_queues, job_types, job_workers, job_dependencies IN ACCESS EXCLUSIVE MODE"
+    ],
 }
 """Each in a transaction that stays open for a while."""
 
@@ -39,7 +41,9 @@ RUNS = (
 
 
 @pytest.mark.fault("R23")
-async def test_locks_and_maintenance_under_load_lose_nothing_and_end_no_process(site: Site, record: Record) -> None:
+async def test_locks_and_maintenance_under_load_lose_nothing_and_end_no_process(
+    site: Site, record: Record
+) -> None:
     struck: list[datetime] = []
     locked: list[Outage] = []
     took: dict[str, float] = {}

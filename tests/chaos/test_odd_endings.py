@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import Fleet, a_fleet
@@ -12,9 +12,12 @@ from tests.chaos.load import enqueue, producing
 from tests.chaos.odd_tasks import ENDINGS
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
-from tests.scene import until
+from tests.support.scene import until
 
-ODD = {"PGQUEUE_MODULES": "tests.chaos.tasks,tests.chaos.odd_tasks", "PGQUEUE_SHUTDOWN_TIMEOUT": "2s"}
+ODD = {
+    "PGQUEUE_MODULES": "tests.chaos.tasks,tests.chaos.odd_tasks",
+    "PGQUEUE_SHUTDOWN_TIMEOUT": "2s",
+}
 
 CODES = ("42501", "P0001", "23505", "22003", "XX000", "XX001", "57014", "55P03", "0A000")
 """What a trigger of the application may answer: refusals, damage, limits, locks. (Not what says that
@@ -45,7 +48,7 @@ async def test_whatever_a_handler_raises_its_own_attempt_ends(site: Site, record
     ]
     async with (
         a_fleet(site, 2, slots=20, **ODD) as fleet,
-        Client.open(site.url) as client,
+        AsyncClient.open(site.url) as client,
         producing(site, 1, rate=30) as load,
     ):
         await enqueue(site, client, endings)
@@ -68,7 +71,9 @@ async def test_whatever_a_handler_raises_its_own_attempt_ends(site: Site, record
 
 
 @pytest.mark.fault("R19")
-async def test_a_job_whose_claim_or_ending_is_refused_holds_up_no_other(site: Site, record: Record) -> None:
+async def test_a_job_whose_claim_or_ending_is_refused_holds_up_no_other(
+    site: Site, record: Record
+) -> None:
     """As long as it lasts; then those end too."""
     site.rows(REFUSES)
     refused = [
@@ -77,7 +82,7 @@ async def test_a_job_whose_claim_or_ending_is_refused_holds_up_no_other(site: Si
         for code in CODES
         for what in ("unended", "unclaimed")
     ]
-    async with a_fleet(site, 2, slots=20, **ODD) as fleet, Client.open(site.url) as client:
+    async with a_fleet(site, 2, slots=20, **ODD) as fleet, AsyncClient.open(site.url) as client:
         await enqueue(site, client, refused)
         async with producing(site, 1, rate=30) as load:
             await span(scale(3, 60))
@@ -108,11 +113,16 @@ async def test_a_job_whose_claim_or_ending_is_refused_holds_up_no_other(site: Si
 
 
 @pytest.mark.fault("R19")
-async def test_a_handler_that_disturbs_the_event_loop_takes_nobody_with_it(site: Site, record: Record) -> None:
+async def test_a_handler_that_disturbs_the_event_loop_takes_nobody_with_it(
+    site: Site, record: Record
+) -> None:
     """The worker may end, as one that gives back what it has."""
     hows = ("stops the loop", "cancels all tasks") * many(1, 20)
-    jobs = [NewJob("odd.disturbs", {"how": how}, f"disturbs-{number}") for number, how in enumerate(hows)]
-    async with a_fleet(site, 2, slots=20, **ODD) as fleet, Client.open(site.url) as client:
+    jobs = [
+        NewJob("odd.disturbs", {"how": how}, f"disturbs-{number}")
+        for number, how in enumerate(hows)
+    ]
+    async with a_fleet(site, 2, slots=20, **ODD) as fleet, AsyncClient.open(site.url) as client:
         supervisor = asyncio.create_task(fleet.supervise())
         async with producing(site, 1, rate=20, seconds=(0, 0.2)) as load:
             await span(0.5)
@@ -141,19 +151,21 @@ async def test_a_handler_that_disturbs_the_event_loop_takes_nobody_with_it(site:
 async def _stop_once_ready(site: Site, fleet: Fleet) -> None:
     """A worker that was only just started does not yet know what SIGTERM means."""
     for member in fleet.members:
-        await until(lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)), 30)  # noqa: B023
+        await until(
+            lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)), 30
+        )
     await fleet.stop_all()
 
 
 @pytest.mark.fault("R19")
 async def test_a_worker_ends_in_time_although_a_handler_does_not(site: Site) -> None:
     """Not even when another handler has had the process ignore SIGTERM before."""
-    async with a_fleet(site, 1, **ODD) as fleet, Client.open(site.url) as client:
+    async with a_fleet(site, 1, **ODD) as fleet, AsyncClient.open(site.url) as client:
         (worker,) = fleet.members
         await client.enqueue("odd.disturbs", {"how": "ignores SIGTERM"}, job_id="deaf")
         await fleet.drained(20)
         await client.enqueue("odd.stubborn", {}, job_id="stubborn")
         await until(lambda: "stubborn" in site.ledger().handled, 20)
-        assert await fleet.stop(worker, patience=20) == 0
+        assert await fleet.stop(worker, deadlines=20) == 0
     row = site.rows("SELECT status, attempt_count FROM job_logs WHERE job_id = 'stubborn'")
     assert row == [("enqueued", 0)], "it was given back, its attempt does not count"

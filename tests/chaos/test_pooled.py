@@ -11,13 +11,15 @@ from tests.chaos.fleet import a_fleet, now
 from tests.chaos.load import producing
 from tests.chaos.site import ROLES, Login, Site
 from tests.chaos.size import many, scale, span
-from tests.pooler import pooled
+from tests.support.pooler import pooled
 
 LEASE = 2
 
 
 @pytest.mark.fault("R14")
-async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lost(site: Site, record: Record) -> None:
+async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lost(
+    site: Site, record: Record
+) -> None:
     """Four connections to the server for all processes."""
     login = site.login("pgqueue_worker")
     for statement in re.findall(r"^--   (ALTER ROLE queue_worker SET .*;)$", ROLES, re.MULTILINE):

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 
 import pytest
+from pgqueue_service.notifications.mail.message import message_id
 
-from pgqueue import Client, NewJob
-from service.mail.message import message_id
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.sink import Refuse, Sink
@@ -46,8 +46,13 @@ ABOUT_US = (
 
 
 def by_mail(sink: Sink) -> dict[str, str]:
-    server = {"MAIL_TRANSPORT": "smtp", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(sink.port), "MAIL_FROM": "a@example.org"}
-    return server | {"PGQUEUE_MODULES": "service.jobs"}
+    server = {
+        "MAIL_TRANSPORT": "smtp",
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(sink.port),
+        "MAIL_FROM": "a@example.org",
+    }
+    return server | {"PGQUEUE_MODULES": "pgqueue_service.notifications"}
 
 
 def sign_in(name: str, **more: int) -> NewJob:
@@ -56,7 +61,9 @@ def sign_in(name: str, **more: int) -> NewJob:
 
 
 @pytest.mark.fault("R20")
-async def test_a_server_that_refuses_some_recipients_delays_nobody_else_s_mail(site: Site, record: Record) -> None:
+async def test_a_server_that_refuses_some_recipients_delays_nobody_else_s_mail(
+    site: Site, record: Record
+) -> None:
     """Half of the refused are taken at a second try, half never; none has the breaker opened."""
     tries: Counter[str] = Counter()
     said = itertools.cycle(ABOUT_ONE)
@@ -70,7 +77,10 @@ async def test_a_server_that_refuses_some_recipients_delays_nobody_else_s_mail(s
     mails = site.folder / "mails"
     sink, sent, opened = Sink(Book(mails), refuse), dict[str, float](), 0
     await sink.start()
-    async with a_fleet(site, 2, slots=50, **by_mail(sink)) as fleet, Client.open(site.url) as client:
+    async with (
+        a_fleet(site, 2, slots=50, **by_mail(sink)) as fleet,
+        AsyncClient.open(site.url) as client,
+    ):
         await enqueue(site, client, [sign_in("first")])
         await fleet.drained()
         for turn in range(many(40, 3600)):
@@ -119,14 +129,19 @@ def _is_open(site: Site) -> int:
 
 
 @pytest.mark.fault("R20")
-async def test_a_server_that_refuses_everybody_has_nothing_discarded(site: Site, record: Record) -> None:
+async def test_a_server_that_refuses_everybody_has_nothing_discarded(
+    site: Site, record: Record
+) -> None:
     """Some at RCPT, some at the end of the message."""
     number, outage, parts = many(200, 20_000), scale(3, 3600), 20
     over = asyncio.Event()
     mails = site.folder / "mails"
     sink = Sink(Book(mails), _until(over))
     await sink.start()
-    async with a_fleet(site, 2, slots=50, **by_mail(sink)) as fleet, Client.open(site.url) as client:
+    async with (
+        a_fleet(site, 2, slots=50, **by_mail(sink)) as fleet,
+        AsyncClient.open(site.url) as client,
+    ):
         for part in range(parts):
             names = range(part * number // parts, (part + 1) * number // parts)
             await enqueue(site, client, [sign_in(f"u{name}") for name in names])
@@ -155,7 +170,9 @@ async def test_a_server_that_refuses_everybody_has_nothing_discarded(site: Site,
     record(counts)
     assert counts.figures["ended"] == {"completed": number}, "nothing was discarded"
     assert counts.figures["attempts_burned"] < MOST_BURNED
-    assert sorted(lines(mails)) == sorted(message_id(job, "example.org") for job in ledger.accepted), "each mail, once"
+    assert sorted(lines(mails)) == sorted(
+        message_id(job, "example.org") for job in ledger.accepted
+    ), "each mail, once"
 
 
 def _until(over: asyncio.Event) -> Refuse:
@@ -169,4 +186,7 @@ def _until(over: asyncio.Event) -> Refuse:
 
 
 def _burned(ledger: Ledger) -> int:
-    return sum(event.kind == "end" and event.status in ("failed", "dlq") and event.burned for event in ledger.events)
+    return sum(
+        event.kind == "end" and event.status in ("failed", "dlq") and event.burned
+        for event in ledger.events
+    )

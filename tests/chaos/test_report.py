@@ -24,17 +24,28 @@ COUNTS: dict[str, Any] = {
 
 
 def a_result(fault: str, test: str, **changes: Any) -> dict[str, Any]:
-    told = {"fault": fault, "test": f"x.py::test_{test}", "outcome": "passed", "seconds": 1.5, "counts": COUNTS, "error": None}
+    told = {
+        "fault": fault,
+        "test": f"x.py::test_{test}",
+        "outcome": "passed",
+        "seconds": 1.5,
+        "counts": COUNTS,
+        "error": None,
+    }
     return told | changes
 
 
 def test_it_holds_every_count_and_where_it_was_made(tmp_path: Path) -> None:
     made = report.circumstances(["python3", "dev.py", "chaos", "R1"], "full")
-    page = report.write(tmp_path, made, [a_result("R10", "late"), a_result("R1", "jobs_start_again")]).read_text()
+    page = report.write(
+        tmp_path, made, [a_result("R10", "late"), a_result("R1", "jobs_start_again")]
+    ).read_text()
     assert "| R1: jobs start again | 1,710 | 6 | 0 | 0 | 0 | 3 | 42 | 47 | 4.6 | passed |" in page
     assert "**R1, jobs start again** (passed, 1.5 s). SIGKILL" in page
     assert "- ended: completed 1,710" in page
-    assert all(f"- {name}: " in page for name in ("command", "commit", "python", "psycopg", "cores"))
+    assert all(
+        f"- {name}: " in page for name in ("command", "commit", "python", "psycopg", "cores")
+    )
     assert "server_version 18.6, fsync on" in page
     assert page.index("| R1: ") < page.index("| R10: ")
     assert "### R1: workers killed\n" in page
@@ -44,7 +55,9 @@ def test_it_holds_every_count_and_where_it_was_made(tmp_path: Path) -> None:
 
 
 def test_what_failed_before_it_could_count_is_in_it_with_its_reason(tmp_path: Path) -> None:
-    failed = a_result("R3", "it_comes_back", outcome="failed", counts=None, error="E  AssertionError: gone")
+    failed = a_result(
+        "R3", "it_comes_back", outcome="failed", counts=None, error="E  AssertionError: gone"
+    )
     page = report.write(tmp_path, {"command": "c"}, [failed]).read_text()
     assert page.count("failed") == 2
     assert "E  AssertionError: gone" in page
@@ -54,4 +67,6 @@ def test_every_fault_of_the_suite_has_a_heading() -> None:
     """And every heading a fault."""
     marks = re.compile(r"@pytest\.mark\.fault\(\"(R\d+)\"\)")
     files = Path(__file__).parent.glob("test_*.py")
-    assert {fault for file in files for fault in marks.findall(file.read_text())} == set(report.FAULTS)
+    assert {fault for file in files for fault in marks.findall(file.read_text())} == set(
+        report.FAULTS
+    )

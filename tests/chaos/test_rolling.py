@@ -18,7 +18,9 @@ SLACK = 10
 
 
 @pytest.mark.fault("R12")
-async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_burn_nothing(site: Site, record: Record) -> None:
+async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_burn_nothing(
+    site: Site, record: Record
+) -> None:
     longest, stopping = scale(2, 40), scale(1, 20)
     struck, exits, codes = [], [], []
     environment = {"PGQUEUE_SHUTDOWN_TIMEOUT": f"{stopping}s", "PGQUEUE_LEASE": "60s"}

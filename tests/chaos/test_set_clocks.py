@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.faults.clock import with_a_clock
@@ -12,7 +12,7 @@ from tests.chaos.fleet import a_fleet, now
 from tests.chaos.load import enqueue, producing
 from tests.chaos.site import Site
 from tests.chaos.size import many, scale, span
-from tests.scene import until
+from tests.support.scene import until
 
 LEASE = 2
 SLACK = 10
@@ -24,16 +24,24 @@ A_DAY_AHEAD = "+25h"
 
 @pytest.mark.fault("R23")
 @pytest.mark.parametrize("offset", [AHEAD, A_DAY_AHEAD])
-async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(site: Site, record: Record, offset: str) -> None:
+async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(
+    site: Site, record: Record, offset: str
+) -> None:
     """What ran when it was set back, and whose worker died then, does not wait for the false time."""
     clock = await with_a_clock(site.server)
     gone: list[str] = []
     in_flight, refused, longest = 0, 0, 0.0
     for turn in range(many(1, 5)):
         gate = site.folder / f"gate-{turn}"
-        held = [NewJob("chaos.gated", {"gate": str(gate)}, f"held-{turn}-{number}") for number in range(10)]
+        held = [
+            NewJob("chaos.gated", {"gate": str(gate)}, f"held-{turn}-{number}")
+            for number in range(10)
+        ]
         ids = [f"held-{turn}-{number}" for number in range(10)]
-        async with a_fleet(site, 2, slots=20, PGQUEUE_LEASE=f"{LEASE}s") as fleet, Client.open(site.url) as client:
+        async with (
+            a_fleet(site, 2, slots=20, PGQUEUE_LEASE=f"{LEASE}s") as fleet,
+            AsyncClient.open(site.url) as client,
+        ):
             await enqueue(site, client, held)
             await until(lambda: _running(site) == 10, 20, "ten jobs at work")
             clock.set(offset)

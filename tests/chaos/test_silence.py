@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from pgqueue import Client
+from pgqueue import AsyncClient
 from pgqueue.settings import Settings
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
@@ -17,7 +17,7 @@ from tests.chaos.load import producing
 from tests.chaos.producer import Book
 from tests.chaos.site import Site, via
 from tests.chaos.size import scale, size, span
-from tests.scene import until
+from tests.support.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -31,7 +31,7 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     async with (
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 2, address=proxy.address, **IMPATIENT) as fleet,
-        producing(site, address=proxy.address, rate=20, patience=1, seconds=(0, 0.2)) as load,
+        producing(site, address=proxy.address, rate=20, deadlines=1, seconds=(0, 0.2)) as load,
     ):
         await span(1)
         struck = now()
@@ -60,20 +60,32 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
 
 
 def _completed_since(site: Site, moment: datetime) -> bool:
-    return bool(site.rows("SELECT 1 FROM ledger.events WHERE status = 'completed' AND at > %s LIMIT 1", moment))
+    return bool(
+        site.rows(
+            "SELECT 1 FROM ledger.events WHERE status = 'completed' AND at > %s LIMIT 1", moment
+        )
+    )
 
 
 @pytest.mark.fault("R5")
-async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(site: Site, record: Record) -> None:
+async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(
+    site: Site, record: Record
+) -> None:
     async with (
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 1, address=proxy.address, **IMPATIENT) as fleet,
-        Client.open(site.url) as client,
+        AsyncClient.open(site.url) as client,
     ):
         (cut_off,) = fleet.members
         await client.enqueue("chaos.work", {"seconds": 600}, job_id="long")
         Book(site.accepted / "test").write("long")
-        await until(lambda: bool(site.rows("SELECT 1 FROM job_logs WHERE lease_until > started_at + interval '2.1 s'")))
+        await until(
+            lambda: bool(
+                site.rows(
+                    "SELECT 1 FROM job_logs WHERE lease_until > started_at + interval '2.1 s'"
+                )
+            )
+        )
         struck = now()
         proxy.silent = True
         await until(lambda: bool(cut_off.said("lease.lost")), 2 + SLACK, "the end of the handler")
@@ -92,10 +104,12 @@ async def test_a_worker_that_hears_nothing_stops_what_may_be_another_s_by_now(si
 
 @pytest.mark.fault("R5")
 @pytest.mark.skipif(size() == 0, reason="takes a minute")
-async def test_an_enqueue_that_is_given_up_ends_although_the_pool_is_full_of_dead_lines(site: Site) -> None:
+async def test_an_enqueue_that_is_given_up_ends_although_the_pool_is_full_of_dead_lines(
+    site: Site,
+) -> None:
     async with a_proxy(site.server.port) as proxy:
         settings = Settings(database_url=via(site.url, proxy.address), pool_size=3)
-        async with Client.open(settings, doorbell=False) as client:
+        async with AsyncClient.open(settings, doorbell=False) as client:
             pool = client.pool
             async with pool.connection(), pool.connection(), pool.connection() as last_taken:
                 await until(lambda: sum(line.settled for line in proxy.lines) == 3)

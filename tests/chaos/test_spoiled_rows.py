@@ -7,7 +7,7 @@ import secrets
 import psycopg
 import pytest
 
-from pgqueue import Client, NewJob
+from pgqueue import AsyncClient, NewJob
 from tests.chaos.conftest import Record
 from tests.chaos.counts import count
 from tests.chaos.fleet import a_fleet
@@ -52,12 +52,23 @@ STATES = {
 
 @pytest.mark.fault("R19")
 async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> None:
-    names = [f"{state}-{column}-{n}" for state in STATES for column, values in SPOILS.items() for n in range(len(values))]
+    names = [
+        f"{state}-{column}-{n}"
+        for state in STATES
+        for column, values in SPOILS.items()
+        for n in range(len(values))
+    ]
     damaged = await _damaged(site)
-    async with Client.open(site.url) as client:
-        await enqueue(site, client, [NewJob("chaos.work", {"seconds": 0.01}, name) for name in names])
+    async with AsyncClient.open(site.url) as client:
+        await enqueue(
+            site, client, [NewJob("chaos.work", {"seconds": 0.01}, name) for name in names]
+        )
     spoiled = [name for name in names if _spoil(site, name)]
-    async with a_fleet(site, 2, slots=20) as fleet, an_api(site) as api, producing(site, 1, rate=30) as load:
+    async with (
+        a_fleet(site, 2, slots=20) as fleet,
+        an_api(site) as api,
+        producing(site, 1, rate=30) as load,
+    ):
         await span(scale(2, 30))
         await load.stop()
         await fleet.drained(scale(30, 120), apart_from=damaged)
@@ -86,7 +97,11 @@ async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> No
     record(counts)
     assert not bad, bad
     assert heard, "the sweeps went on"
-    assert [done[0] for done in (listed, exported, pruned)] == [0, 0, 0], (listed[2], exported[2], pruned[2])
+    assert [done[0] for done in (listed, exported, pruned)] == [0, 0, 0], (
+        listed[2],
+        exported[2],
+        pruned[2],
+    )
     assert ledger.statuses.keys() - left == _archived(site)
     assert {ledger.statuses[job] for job in ledger.accepted if job.startswith("p")} == {"completed"}
 
@@ -102,7 +117,9 @@ def _spoil(site: Site, name: str) -> bool:
     state, column, number = name.split("-")
     site.rows(f"UPDATE job_logs SET {STATES[state]} WHERE job_id = %s", name)
     try:
-        site.rows(f"UPDATE job_logs SET {column} = {SPOILS[column][int(number)]} WHERE job_id = %s", name)
+        site.rows(
+            f"UPDATE job_logs SET {column} = {SPOILS[column][int(number)]} WHERE job_id = %s", name
+        )
     except psycopg.errors.IntegrityError:
         return False
     return True
@@ -111,11 +128,15 @@ def _spoil(site: Site, name: str) -> bool:
 async def _damaged(site: Site) -> list[str]:
     """Jobs that wait, whose payloads a disk has zeroed; they are as due as any other."""
     names = [f"damaged-{number}" for number in range(3)]
-    async with Client.open(site.url) as client:
+    async with AsyncClient.open(site.url) as client:
         payload = {"seconds": 0, "more": secrets.token_hex(10_000)}
-        await enqueue(site, client, [NewJob("chaos.work", payload, name, priority=0) for name in names])
+        await enqueue(
+            site, client, [NewJob("chaos.work", payload, name, priority=0) for name in names]
+        )
     site.rows("CHECKPOINT")
-    path = site.value("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'job_logs'::regclass")
+    path = site.value(
+        "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'job_logs'::regclass"
+    )
     file = site.server.home / "data" / path
     await asyncio.to_thread(site.server.stop)
     file.write_bytes(bytes(file.stat().st_size))

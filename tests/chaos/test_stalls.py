@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.fleet import a_fleet
 from tests.chaos.site import Site
 from tests.chaos.size import span
-from tests.scene import until
+from tests.support.scene import until
 
 SLACK = 10
 """Seconds that a busy machine may add to any promise."""
@@ -28,6 +28,12 @@ async def test_a_sweep_that_was_held_up_once_is_followed_by_another_soon(site: S
         finally:
             os.kill(backend, signal.SIGCONT)
         thawed = site.value("SELECT clock_timestamp()")
-        await until(lambda: site.value("SELECT seen_at > %s FROM job_workers", thawed), SLACK, "a sweep after the stalled one")
+        await until(
+            lambda: site.value("SELECT seen_at > %s FROM job_workers", thawed),
+            SLACK,
+            "a sweep after the stalled one",
+        )
         seen = site.value("SELECT seen_at FROM job_workers")
-        await until(lambda: site.value("SELECT seen_at > %s FROM job_workers", seen), SLACK, "another sweep")
+        await until(
+            lambda: site.value("SELECT seen_at > %s FROM job_workers", seen), SLACK, "another sweep"
+        )

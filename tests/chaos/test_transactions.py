@@ -14,7 +14,9 @@ LEASE = 2
 
 
 @pytest.mark.fault("R4")
-async def test_what_a_job_writes_in_its_transaction_is_written_exactly_once(site: Site, record: Record) -> None:
+async def test_what_a_job_writes_in_its_transaction_is_written_exactly_once(
+    site: Site, record: Record
+) -> None:
     site.rows("CREATE TABLE payments (job_id text)")
     site.rows("GRANT INSERT ON payments TO pgqueue_worker")
     gone, struck = [], 0

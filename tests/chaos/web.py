@@ -18,8 +18,8 @@ from tests.chaos.fleet import TIMES, now
 from tests.chaos.producer import Book
 from tests.chaos.site import Site
 from tests.chaos.size import span
-from tests.processes import ROOT, env
-from tests.scene import until
+from tests.support.processes import ROOT, env
+from tests.support.scene import until
 
 PATIENCE = 2.0
 """Seconds that an enqueue may wait for a connection (PGQUEUE_REQUEST_TIMEOUT)."""
@@ -68,7 +68,9 @@ def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> 
         for one in answers
         if not 200 <= one.code < 300
     ]
-    return [one for one in refused if one.code != 503 or one.left > MARGIN or one.took < PATIENCE / 2]
+    return [
+        one for one in refused if one.code != 503 or one.left > MARGIN or one.took < PATIENCE / 2
+    ]
 
 
 class Callers:
@@ -129,13 +131,26 @@ class Callers:
 
     @property
     def codes(self) -> dict[str, int]:
-        return {str(code): number for code, number in sorted(Counter(one.code for one in self.answers).items())}
+        return {
+            str(code): number
+            for code, number in sorted(Counter(one.code for one in self.answers).items())
+        }
 
     def slowest_after(self, outages: Iterable[Outage]) -> float:
         """The longest from when a connection could be made, or from the call if that was later, to the answer."""
         backs = [one.back for one in outages]
         return max(
-            one.took - max([0.0, *((back - one.sent).total_seconds() for back in backs if one.sent < back < _end(one))])
+            one.took
+            - max(
+                [
+                    0.0,
+                    *(
+                        (back - one.sent).total_seconds()
+                        for back in backs
+                        if one.sent < back < _end(one)
+                    ),
+                ]
+            )
             for one in self.answers
         )
 
@@ -163,23 +178,32 @@ class Api:
         self.log = log
         self.callers = callers
 
-    async def stop(self, patience: float = 40) -> int:
+    async def stop(self, deadlines: float = 40) -> int:
         """SIGTERM, and its exit code."""
         if self.process.returncode is None:
             self.process.terminate()
-        return await asyncio.wait_for(self.process.wait(), patience)
+        return await asyncio.wait_for(self.process.wait(), deadlines)
 
 
 @asynccontextmanager
-async def an_api(site: Site, *, address: str | None = None, **environment: str) -> AsyncIterator[Api]:
+async def an_api(
+    site: Site, *, address: str | None = None, **environment: str
+) -> AsyncIterator[Api]:
     """One API process, ready, every route open to its callers; killed at the end if it still runs."""
     login, token = site.login("pgqueue_operator", address), secrets.token_urlsafe(32)
     log = site.folder / f"{login.name}-api.log"
-    mine = {"PORT": "0", "PGQUEUE_DRAIN": "0", "PGQUEUE_LOG_LEVEL": "info", "PGQUEUE_ADMIN_TOKENS": token}
+    mine = {
+        "PORT": "0",
+        "PGQUEUE_DRAIN": "0",
+        "PGQUEUE_LOG_LEVEL": "info",
+        "PGQUEUE_ADMIN_TOKENS": token,
+    }
     variables = env(login.url, site.effects, TIMES | mine | environment)
     command = [sys.executable, "-m", "pgqueue.cli", "api"]
     with log.open("wb") as file:
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=variables, stderr=file)
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env=variables, stderr=file
+        )
     try:
         await until(lambda: process.returncode is not None or _port(log) > 0, 60, "the API's start")
         assert process.returncode is None, log.read_text()

@@ -7,8 +7,8 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from pgqueue.worker.claim_rows import answer_from, claim_from
 from pgqueue.worker.lanes import START
-from pgqueue.worker.rows import answer_from, claim_from
 from tests.machine.core import Core, workers
 from tests.machine.stage import QUEUES, Hands
 from tests.machine.values import Place, Row
@@ -36,14 +36,25 @@ class Claiming(Core):
         self.check_started(hands, names)
         self._check_cursors(hands, before, now)
         left = self._left(free, before, now)
-        assert more or not left, f"it said that there was no more, and left {[row.job_id for row in left]}"
-        assert starving or all(hands.free(row.queue) == 0 for row in left), "it left what it had room for"
+        assert more or not left, (
+            f"it said that there was no more, and left {[row.job_id for row in left]}"
+        )
+        assert starving or all(hands.free(row.queue) == 0 for row in left), (
+            "it left what it had room for"
+        )
         if next_due is not None:
             served = [lane for lane in self.lanes(free) if lane[0] not in self.oracle.paused]
-            later = [row.place[0] for lane in served for row in self.oracle.lane(*lane) if row.place[0] > now]
+            later = [
+                row.place[0]
+                for lane in served
+                for row in self.oracle.lane(*lane)
+                if row.place[0] > now
+            ]
             assert next_due == (min(later) - now).total_seconds()
 
-    def _claimed(self, hands: Hands, free: dict[str, int], before: Cursors) -> tuple[list[str], datetime]:
+    def _claimed(
+        self, hands: Hands, free: dict[str, int], before: Cursors
+    ) -> tuple[list[str], datetime]:
         """Takes over what the statement took, having checked that it could, and in which order."""
         ((_, rows),) = self.stage.heard
         answer = answer_from(rows)
@@ -54,7 +65,9 @@ class Claiming(Core):
         for queue, count in free.items():
             assert sum(self.oracle.rows[name].queue == queue for name in names) <= count
         for queue, priority in self.lanes(free):
-            due = [row.job_id for row in self.oracle.due(queue, priority, now, before[queue, priority])]
+            due = [
+                row.job_id for row in self.oracle.due(queue, priority, now, before[queue, priority])
+            ]
             mine = [self.oracle.rows[name] for name in names]
             lane = [row.job_id for row in mine if (row.queue, row.priority) == (queue, priority)]
             assert lane == due[: len(lane)], f"of {due} it took {lane}"
@@ -72,7 +85,9 @@ class Claiming(Core):
         """A cursor passes nothing that is due and was not taken."""
         after = cursors_of(hands)
         passed = [
-            row for row in self._left(dict.fromkeys(QUEUES, 1), before, now) if row.place <= after[row.queue, row.priority]
+            row
+            for row in self._left(dict.fromkeys(QUEUES, 1), before, now)
+            if row.place <= after[row.queue, row.priority]
         ]
         assert not passed
 
@@ -92,7 +107,7 @@ class Claiming(Core):
         if not reconnects:
             self.crew[worker] = self.hire(hands.slot)
             return
-        held = {(id, one.claim.lease) for id, one in hands.worker.hand.held.items()}
+        held = {(id, one.claim.lease) for id, one in hands.worker.inflight.held.items()}
         orphans = self.oracle.orphans(hands.name, set(QUEUES), held, self.now())
         self.stage.play(hands.forget_replies())
         for row in orphans:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from pgqueue.worker.hand import Held
+from pgqueue.worker.inflight import Held
 from pgqueue.worker.lanes import PRIORITIES
 from tests.machine import promises
 from tests.machine.oracle import Oracle
@@ -75,7 +75,9 @@ class Core(RuleBasedStateMachine):
         return moment["now"]
 
     def some_row(self, number: int, *states: str) -> Row | None:
-        names = sorted(name for name, row in self.oracle.rows.items() if not states or row.status in states)
+        names = sorted(
+            name for name, row in self.oracle.rows.items() if not states or row.status in states
+        )
         return self.oracle.rows[names[number % len(names)]] if names else None
 
     def row_of(self, held: Held) -> Row | None:
@@ -98,7 +100,9 @@ class Core(RuleBasedStateMachine):
         self.oracle.claim(row, hands.name, now, LEASE)
         assert row.lease == lease
         pair = (row.id, lease)
-        assert pair not in [(id, number) for id, number, _ in self.pairs], f"lease {lease} of {job_id} was given twice"
+        assert pair not in [(id, number) for id, number, _ in self.pairs], (
+            f"lease {lease} of {job_id} was given twice"
+        )
         self.pairs.append((*pair, hands.name))
 
     def check_started(self, hands: Hands, names: list[str]) -> None:
@@ -108,7 +112,11 @@ class Core(RuleBasedStateMachine):
             row = self.oracle.rows[held.claim.job_id]
             claim = held.claim
             assert (claim.id, claim.lease, claim.attempt) == (row.id, row.lease, row.attempt_count)
-            assert (claim.queue, claim.user_id, claim.max_attempts) == (row.queue, row.user_id, row.max_attempts)
+            assert (claim.queue, claim.user_id, claim.max_attempts) == (
+                row.queue,
+                row.user_id,
+                row.max_attempts,
+            )
             assert claim.uncertain is (row.intent_at is not None)
 
     @invariant()
@@ -128,12 +136,16 @@ class Core(RuleBasedStateMachine):
         for name, actual in look.broken.items():
             agree_on(self.oracle.broken[name], actual, since, look.now)
         assert set(look.broken) == set(self.oracle.broken), "what is broken"
-        keys = {hashlib.sha256(job_id.encode()).digest()[:16]: job_id for job_id in self.oracle.graves}
+        keys = {
+            hashlib.sha256(job_id.encode()).digest()[:16]: job_id for job_id in self.oracle.graves
+        }
         assert set(look.graves) == set(keys), "the ids that are remembered"
         for key, job_id in keys.items():
             grave, actual = self.oracle.graves[job_id], look.graves[key]
             assert actual["outcome"] == grave.outcome
-            removed_at = agreed(f"{job_id}: removed", grave.ended_at, actual["ended_at"], since, look.now)
+            removed_at = agreed(
+                f"{job_id}: removed", grave.ended_at, actual["ended_at"], since, look.now
+            )
             self.oracle.graves[job_id] = grave._replace(ended_at=removed_at)
 
     def advance(self, by: timedelta) -> None:
@@ -143,7 +155,10 @@ class Core(RuleBasedStateMachine):
             for name in TIMES:
                 if isinstance(moment := getattr(row, name), datetime):
                     setattr(row, name, moment - by)
-            row.history = [entry | {"at": entry["at"] - by} if "at" in entry else entry for entry in row.history]
+            row.history = [
+                entry | {"at": entry["at"] - by} if "at" in entry else entry
+                for entry in row.history
+            ]
         for broken in self.oracle.broken.values():
             if isinstance(broken.probe_at, datetime):
                 broken.probe_at -= by
@@ -207,7 +222,9 @@ def agreed(what: str, believed: Any, found: Any, since: datetime, until: datetim
     return found
 
 
-def agreed_history(believed: list[dict[str, Any]], actual: list[dict[str, Any]], since: datetime, until: datetime) -> Any:
+def agreed_history(
+    believed: list[dict[str, Any]], actual: list[dict[str, Any]], since: datetime, until: datetime
+) -> Any:
     entries = []
     assert len(actual) == len(believed), f"{actual} should be {believed}"
     for found, entry in zip(actual, believed, strict=True):

@@ -7,11 +7,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from pgqueue.attempt import Outcome
 from pgqueue.errors import Discard, LeaseLost, Retry, Snooze
-from pgqueue.job import Outcome, Status
+from pgqueue.job import Status
 from pgqueue.policy import Released, spared, verdict
 from pgqueue.task import Backoff
-from pgqueue.worker.hand import Held
+from pgqueue.worker.inflight import Held
 from tests.machine.claiming import Claiming
 from tests.machine.core import workers
 from tests.machine.stage import LEASE, Hands
@@ -26,16 +27,25 @@ ENDINGS: dict[str, BaseException | None] = {
     "snoozes": Snooze("10m", "later"),
     "is released": Released(),
 }
-endings = st.lists(st.sampled_from([*ENDINGS, "returns", "fails", "returns"]), min_size=2, max_size=6)
+endings = st.lists(
+    st.sampled_from([*ENDINGS, "returns", "fails", "returns"]), min_size=2, max_size=6
+)
 
 
 class Ending(Claiming):
-    @rule(worker=workers, how=endings, lost=st.sampled_from([None, None, None, "ack_jobs", "fail_jobs"]))
+    @rule(
+        worker=workers,
+        how=endings,
+        lost=st.sampled_from([None, None, None, "ack_jobs", "fail_jobs"]),
+    )
     def attempts_end(self, worker: int, how: list[str], lost: str | None) -> None:
         """A group of outcomes, some of them perhaps too late; and perhaps the reply is lost and they are sent again."""
         hands = self.busy(worker)
         self.begin("finish")
-        outcomes = [(held, self._outcome(hands, held, ending)) for held, ending in zip(hands.attempts, how, strict=False)]
+        outcomes = [
+            (held, self._outcome(hands, held, ending))
+            for held, ending in zip(hands.attempts, how, strict=False)
+        ]
         self.stage.lose_reply_of = lost
         stale = self.stage.play(hands.write(outcomes))
         self.stage.lose_reply_of = None
@@ -59,7 +69,9 @@ class Ending(Claiming):
         if ending == "returns with a receipt":
             return Outcome(Status.COMPLETED, receipt="250 ok")
         if depends_on and not held.claim.probe and ending in ("fails", "asks for a retry"):
-            ending = "discards"  # else five of them would open the breaker: that is told by other tests
+            ending = (
+                "discards"  # else five of them would open the breaker: that is told by other tests
+            )
         return verdict(held.claim, ENDINGS[ending], Backoff(2), 0.5, depends_on)
 
     def _judged(self, hands: Hands, held: Held, outcome: Outcome | None) -> Outcome | None:
@@ -69,7 +81,9 @@ class Ending(Claiming):
         down = outcome.dependency == held.claim.probe
         alive = outcome.status is Status.COMPLETED
         attempt = held.claim.id, held.claim.lease
-        self.oracle.probed(held.claim.probe, attempt, alive=alive, down=down, retry_after=outcome.retry_after)
+        self.oracle.probed(
+            held.claim.probe, attempt, alive=alive, down=down, retry_after=outcome.retry_after
+        )
         self.tally[f"probe: {'alive' if alive else 'down' if down else 'unclear'}"] += 1
         # Open still, or closed since the probe began.
         return spared(outcome, probe=True) if down else outcome
@@ -81,7 +95,14 @@ class Ending(Claiming):
             self.oracle.complete(row, outcome.receipt)
         else:
             certain = outcome.certain and not held.claim.uncertain
-            self.oracle.fail(row, str(outcome.status), outcome.delay, outcome.error, outcome.stack_trace, certain=certain)
+            self.oracle.fail(
+                row,
+                str(outcome.status),
+                outcome.delay,
+                outcome.error,
+                outcome.stack_trace,
+                certain=certain,
+            )
 
     @rule(worker=workers, how=endings)
     def claim_and_end(self, worker: int, how: list[str]) -> None:
@@ -94,7 +115,7 @@ class Ending(Claiming):
     def extend(self, worker: int) -> None:
         hands = self.busy(worker)
         self.begin("extend")
-        held = list(hands.worker.hand.held.values())
+        held = list(hands.worker.inflight.held.values())
         if not held:
             return
         hands.extend(held)
@@ -106,7 +127,7 @@ class Ending(Claiming):
             row.lease_until = AtOnce(LEASE)
         for one in hands.lost:
             hands.attempts.remove(one)
-            hands.worker.hand.drop(one)
+            hands.worker.inflight.drop(one)
         self.tally["extended"] += len(kept)
         self.tally["told to be lost"] += len(hands.lost)
 
@@ -163,21 +184,33 @@ class Ending(Claiming):
         one = {"ids": [id], "leases": [lease], "worker": worker}
         for statement, values in stale_writes(id, lease, worker):
             assert self.stage.statement(statement, one | values) == [], statement
-        told = self.stage.statement("extend_leases", one | {"lease": LEASE, "alive": True, "ages": [1e6]})
+        told = self.stage.statement(
+            "extend_leases", one | {"lease": LEASE, "alive": True, "ages": [1e6]}
+        )
         assert [answer["what"] for answer in told] == ["lost"]
         confirmed = self.stage.statement("confirm_acks", one)
         went_through = row is not None and row.lease == lease
         assert bool(confirmed) is went_through
-        assert not went_through or (row and row.by_holder), "somebody took the job away and left the lease"
+        assert not went_through or (row and row.by_holder), (
+            "somebody took the job away and left the lease"
+        )
         self.tally["stale writes tried"] += 9
 
 
 def stale_writes(id: str, lease: int, worker: str) -> Sequence[tuple[str, dict[str, Any]]]:
-    later = {"delays": [timedelta(seconds=1)], "errors": ["too late"], "stack_traces": [None], "certain": [True]}
+    later = {
+        "delays": [timedelta(seconds=1)],
+        "errors": ["too late"],
+        "stack_traces": [None],
+        "certain": [True],
+    }
     one = {"id": id, "lease": lease, "worker": worker}
     return [
         ("ack_jobs", {"receipts": ["too late"]}),
-        *[("fail_jobs", {"statuses": [status]} | later) for status in ("failed", "dlq", "enqueued")],
+        *[
+            ("fail_jobs", {"statuses": [status]} | later)
+            for status in ("failed", "dlq", "enqueued")
+        ],
         ("shelve_jobs", {}),
         ("intend_effects", {}),
         ("save_progress", one | {"fraction": 0.9, "note": "too late"}),

@@ -6,16 +6,21 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from pgqueue.database.retention import prune
 from pgqueue.errors import JobNotFound, WrongState
 from pgqueue.job import DeadFilter
-from pgqueue.retention import prune
 from tests.machine.stage import QUEUES
 from tests.machine.sweeping import Sweeping
 from tests.machine.values import AtOnce, Row
 
 numbers = st.integers(0, 99)
 
-SPANS = [*(timedelta(minutes=n) for n in (1, 1, 3, 25, 25)), timedelta(hours=3), timedelta(hours=25), timedelta(days=4)]
+SPANS = [
+    *(timedelta(minutes=n) for n in (1, 1, 3, 25, 25)),
+    timedelta(hours=3),
+    timedelta(hours=25),
+    timedelta(days=4),
+]
 
 
 class Operating(Sweeping):
@@ -39,9 +44,15 @@ class Operating(Sweeping):
         self.tally[f"{deed} done"] += 1
         return True
 
-    @rule(verb=st.sampled_from(["cancel", "replay", "replay", "replay many", "delete"]), number=numbers, other=st.booleans())
+    @rule(
+        verb=st.sampled_from(["cancel", "replay", "replay", "replay many", "delete"]),
+        number=numbers,
+        other=st.booleans(),
+    )
     def operate(self, verb: str, number: int, other: bool) -> None:
-        states = {"delete": ("dlq",), "cancel": ("enqueued", "failed", "processing")}.get(verb, ("dlq", "cancelled"))
+        states = {"delete": ("dlq",), "cancel": ("enqueued", "failed", "processing")}.get(
+            verb, ("dlq", "cancelled")
+        )
         row = self.some_row(number, *states) if number % 4 else self.some_row(number)
         job_id = row.job_id if row else "none"
         client, oracle = self.stage.client, self.oracle
@@ -61,11 +72,19 @@ class Operating(Sweeping):
 
     def _replay_many(self, job_type: str | None, limit: int) -> None:
         self.begin("replay")
-        dead = [row for row in self.oracle.rows.values() if row.status == "dlq" and job_type in (None, row.job_type)]
+        dead = [
+            row
+            for row in self.oracle.rows.values()
+            if row.status == "dlq" and job_type in (None, row.job_type)
+        ]
         dead.sort(key=lambda row: (row.dead_at, row.id))
         which = DeadFilter(job_type=job_type)
         done = self.stage.play(self.stage.client.replay_many(which, rate=4, limit=limit))
-        assert (done.retried, done.matched, done.remaining) == (min(limit, len(dead)), len(dead), max(0, len(dead) - limit))
+        assert (done.retried, done.matched, done.remaining) == (
+            min(limit, len(dead)),
+            len(dead),
+            max(0, len(dead) - limit),
+        )
         for nth, row in enumerate(dead[:limit]):
             self.oracle.replay(row, later=timedelta(seconds=0.25) * nth)
         self.tally["replay done"] += done.retried
@@ -106,10 +125,18 @@ class Operating(Sweeping):
         settings, oracle = self.stage.settings, self.oracle
         pruned = self.stage.play(prune(self.stage.house, settings))
         now = self.last.now
-        old = [row for row in oracle.rows.values() if oracle.prunable(row, now, settings.keep_completed, settings.keep_dlq)]
+        old = [
+            row
+            for row in oracle.rows.values()
+            if oracle.prunable(row, now, settings.keep_completed, settings.keep_dlq)
+        ]
         for row in old:
             oracle.remove(row)
-        graves = [(job_id, grave.ended_at) for job_id, grave in oracle.graves.items() if isinstance(grave.ended_at, datetime)]
+        graves = [
+            (job_id, grave.ended_at)
+            for job_id, grave in oracle.graves.items()
+            if isinstance(grave.ended_at, datetime)
+        ]
         forgotten = [job_id for job_id, ended_at in graves if ended_at < now - settings.keep_ids]
         for job_id in forgotten:
             del oracle.graves[job_id]
@@ -117,14 +144,20 @@ class Operating(Sweeping):
         given_up = [
             row
             for row in oracle.rows.values()
-            if row.running and row.forgotten(now) and not (row.expired(now) and row.locked_by in living)
+            if row.running
+            and row.forgotten(now)
+            and not (row.expired(now) and row.locked_by in living)
         ]
         for row in given_up:
             if row.expired(now) and row.attempt_count < row.max_attempts:
                 oracle.give_up_lease(row)
             else:
                 oracle.bury(row, now)
-        assert (pruned.jobs, pruned.tombstones, pruned.buried) == (len(old), len(forgotten), len(given_up))
+        assert (pruned.jobs, pruned.tombstones, pruned.buried) == (
+            len(old),
+            len(forgotten),
+            len(given_up),
+        )
         self.tally["pruned"] += len(old)
         self.tally["forgotten ids"] += len(forgotten)
         self.tally["given up"] += len(given_up)

@@ -34,14 +34,26 @@ class Oracle:
         if known:
             return {known}
         kind = self.kinds[item.job_type]
-        full = [kind.limit is not None and len(self.used(item, now)) >= kind.limit for now in moments]
-        return {Answer(None, False, "rate_limited") if one else Answer("enqueued", True) for one in full}
+        full = [
+            kind.limit is not None and len(self.used(item, now)) >= kind.limit for now in moments
+        ]
+        return {
+            Answer(None, False, "rate_limited") if one else Answer("enqueued", True) for one in full
+        }
 
     def known(self, job_id: str, digest: str) -> Answer | None:
         if row := self.rows.get(job_id):
-            return Answer(row.status, False) if row.digest == digest else Answer(None, False, "duplicate_payload")
+            return (
+                Answer(row.status, False)
+                if row.digest == digest
+                else Answer(None, False, "duplicate_payload")
+            )
         if grave := self.graves.get(job_id):
-            return Answer(grave.outcome, False) if grave.digest == digest else Answer(None, False, "duplicate_payload")
+            return (
+                Answer(grave.outcome, False)
+                if grave.digest == digest
+                else Answer(None, False, "duplicate_payload")
+            )
         return None
 
     def used(self, item: Item, now: datetime) -> list[Row]:
@@ -73,7 +85,11 @@ class Oracle:
 
     def lane(self, queue: str, priority: int) -> list[Row]:
         """Its live rows, in the order in which they are due."""
-        rows = [row for row in self.rows.values() if row.live and (row.queue, row.priority) == (queue, priority)]
+        rows = [
+            row
+            for row in self.rows.values()
+            if row.live and (row.queue, row.priority) == (queue, priority)
+        ]
         return sorted(rows, key=lambda row: row.place)
 
     def held_back(self, row: Row) -> bool:
@@ -82,7 +98,9 @@ class Oracle:
 
     def due(self, queue: str, priority: int, now: datetime, after: Place) -> list[Row]:
         """What a claim from that cursor may take of a lane."""
-        rows = [row for row in self.lane(queue, priority) if row.waiting and not self.held_back(row)]
+        rows = [
+            row for row in self.lane(queue, priority) if row.waiting and not self.held_back(row)
+        ]
         return [row for row in rows if after < row.place and row.place[0] <= now]
 
     def claim(self, row: Row, worker: str, now: datetime | None, lease: timedelta) -> None:
@@ -120,7 +138,14 @@ class Oracle:
         row.end("completed")
 
     def fail(
-        self, row: Row, status: str, delay: timedelta | None, error: str | None, stack: str | None, *, certain: bool
+        self,
+        row: Row,
+        status: str,
+        delay: timedelta | None,
+        error: str | None,
+        stack: str | None,
+        *,
+        certain: bool,
     ) -> None:
         row.intent_at = None if certain else row.intent_at
         if error is not None:
@@ -140,7 +165,9 @@ class Oracle:
 
     def shelve(self, row: Row, *moments: datetime) -> None:
         last = row.history[-1] if row.history else {}
-        since, times = (last["at"], last["times"]) if last.get("event") == "no handler" else (None, 0)
+        since, times = (
+            (last["at"], last["times"]) if last.get("event") == "no handler" else (None, 0)
+        )
         over = {since is not None and since <= now - DAY for now in moments}
         assert len(over) == 1, "the 24 hours ended just now: as good as impossible"
         row.history = row.history[:-1] if since else row.history
@@ -151,16 +178,24 @@ class Oracle:
         if over == {True}:
             row.end("dlq")
 
-    def orphans(self, worker: str, queues: set[str], held: set[tuple[str, int]], now: datetime) -> list[Row]:
+    def orphans(
+        self, worker: str, queues: set[str], held: set[tuple[str, int]], now: datetime
+    ) -> list[Row]:
         """What a worker was given by a claim of whose answer it never heard."""
-        mine = [row for row in self.rows.values() if row.running and row.locked_by == worker and row.queue in queues]
+        mine = [
+            row
+            for row in self.rows.values()
+            if row.running and row.locked_by == worker and row.queue in queues
+        ]
         return [row for row in mine if row.place[0] <= now and (row.id, row.lease) not in held]
 
     # The circuit breaker
 
     def break_down(self, dependency: str) -> None:
         """It is known to be down."""
-        self.broken.setdefault(dependency, Dependency(timedelta(seconds=5), AtOnce(timedelta(seconds=5))))
+        self.broken.setdefault(
+            dependency, Dependency(timedelta(seconds=5), AtOnce(timedelta(seconds=5)))
+        )
 
     def probe(self, dependency: str, queues: set[str], now: datetime) -> Row | None:
         """The job that is to try it out, if its time has come and no other does so."""
@@ -174,12 +209,24 @@ class Oracle:
             and not at_it.expired(now)
         ):
             return None
-        rows = [row for row in self.rows.values() if row.waiting and row.queue in queues - self.paused and row.place[0] <= now]
+        rows = [
+            row
+            for row in self.rows.values()
+            if row.waiting and row.queue in queues - self.paused and row.place[0] <= now
+        ]
         rows = [row for row in rows if self.kinds[row.job_type].depends_on == dependency]
-        return min(rows, key=lambda row: (row.attempt_count > 0, row.priority, row.place), default=None)
+        return min(
+            rows, key=lambda row: (row.attempt_count > 0, row.priority, row.place), default=None
+        )
 
     def probed(
-        self, dependency: str, attempt: tuple[str, int], *, alive: bool, down: bool, retry_after: timedelta | None
+        self,
+        dependency: str,
+        attempt: tuple[str, int],
+        *,
+        alive: bool,
+        down: bool,
+        retry_after: timedelta | None,
     ) -> None:
         broken = self.broken.get(dependency)
         if broken is None or broken.probe != attempt:
@@ -190,7 +237,9 @@ class Oracle:
         broken.probe = None
         if down:
             broken.pause = min(broken.pause * 2, timedelta(seconds=15))
-        broken.probe_at = AtOnce(max(broken.pause, retry_after or timedelta()) if down else timedelta())
+        broken.probe_at = AtOnce(
+            max(broken.pause, retry_after or timedelta()) if down else timedelta()
+        )
 
     # Operators
 
@@ -199,17 +248,30 @@ class Oracle:
         row.by_holder = False
         row.end("cancelled")
 
-    def replay(self, row: Row, payload: dict[str, Any] | None = None, later: timedelta = timedelta()) -> None:
-        row.tell(event="replayed", was=row.status, error=row.error, **({"payload": row.payload} if payload is not None else {}))
+    def replay(
+        self, row: Row, payload: dict[str, Any] | None = None, later: timedelta = timedelta()
+    ) -> None:
+        row.tell(
+            event="replayed",
+            was=row.status,
+            error=row.error,
+            **({"payload": row.payload} if payload is not None else {}),
+        )
         row.payload = row.payload if payload is None else payload
         row.status, row.attempt_count, row.run_after = "enqueued", 0, AtOnce(later)
-        row.processed_at = row.dead_at = row.error = row.stack_trace = row.progress = row.progress_note = row.intent_at = None
+        row.processed_at = row.dead_at = row.error = row.stack_trace = row.progress = (
+            row.progress_note
+        ) = row.intent_at = None
 
     def delete(self, row: Row) -> None:
         row.status, row.dead_at = "cancelled", None
 
     def prunable(self, row: Row, now: datetime, keep: timedelta, keep_dead: timedelta) -> bool:
-        if row.live or not isinstance(row.processed_at, datetime) or not isinstance(row.created_at, datetime):
+        if (
+            row.live
+            or not isinstance(row.processed_at, datetime)
+            or not isinstance(row.created_at, datetime)
+        ):
             return False
         old = row.processed_at < now - (keep_dead if row.status == "dlq" else keep)
         return old and row.created_at < now - self.kinds[row.job_type].window

@@ -14,12 +14,29 @@ from tests.machine.values import Answer, Item, Row
 
 Told = tuple[Item, Ticket]
 
-TYPES = ("m.plain", "m.limited", "m.brief", "m.plain", "m.limited", "m.brief", "m.plain", "m.strange", "m.brief")
+TYPES = (
+    "m.plain",
+    "m.limited",
+    "m.brief",
+    "m.plain",
+    "m.limited",
+    "m.brief",
+    "m.plain",
+    "m.strange",
+    "m.brief",
+)
 
-HONEST = [Item(TYPES[number % 9], {"n": 1}, f"j{number}", f"u{number % 4 // 2}") for number in range(18)]
+HONEST = [
+    Item(TYPES[number % 9], {"n": 1}, f"j{number}", f"u{number % 4 // 2}") for number in range(18)
+]
 """Whoever sends an id sends the same under it, as a rule."""
 
-TWISTS: list[dict[str, Any]] = [*[{}] * 7, {"payload": {"n": 2}}, {"user_id": "u2"}, {"job_type": "m.plain"}]
+TWISTS: list[dict[str, Any]] = [
+    *[{}] * 7,
+    {"payload": {"n": 2}},
+    {"user_id": "u2"},
+    {"job_type": "m.plain"},
+]
 MANNERS: list[dict[str, Any]] = [
     *[{}] * 7,
     {"queue": "other"},
@@ -41,13 +58,27 @@ items = st.builds(
 
 def offered(item: Item) -> NewJob:
     return NewJob(
-        item.job_type, item.payload, item.job_id, item.user_id, item.queue, item.priority, None, item.delay, item.max_attempts
+        item.job_type,
+        item.payload,
+        item.job_id,
+        item.user_id,
+        item.queue,
+        item.priority,
+        None,
+        item.delay,
+        item.max_attempts,
     )
 
 
 def answered(ticket: Ticket) -> Answer:
-    refusals = {RateLimited: "rate_limited", DuplicatePayload: "duplicate_payload", type(None): None}
-    return Answer(ticket.status and str(ticket.status), ticket.created, refusals[type(ticket.error)])
+    refusals = {
+        RateLimited: "rate_limited",
+        DuplicatePayload: "duplicate_payload",
+        type(None): None,
+    }
+    return Answer(
+        ticket.status and str(ticket.status), ticket.created, refusals[type(ticket.error)]
+    )
 
 
 def by_id(told: Told) -> str:
@@ -58,7 +89,11 @@ def without_rivals(many: list[Item]) -> list[Item]:
     """Of those who send one id in one call for different users of a limited type only the first: if that one is refused, the others
     have their turn after all the rest, and a place may have gone to somebody behind them."""
     first = {item.job_id: (item.job_type, item.user_id) for item in reversed(many)}
-    return [item for item in many if item.job_type != "m.limited" or first[item.job_id] == (item.job_type, item.user_id)]
+    return [
+        item
+        for item in many
+        if item.job_type != "m.limited" or first[item.job_id] == (item.job_type, item.user_id)
+    ]
 
 
 class Producing(Core):
@@ -73,10 +108,16 @@ class Producing(Core):
         """The place that comes free first is that of the n-th newest."""
         kind = self.oracle.kinds[item.job_type]
         assert kind.limit
-        newest = sorted((row.created_at for row in self.oracle.used(item, self.last.now)), reverse=True)
+        newest = sorted(
+            (row.created_at for row in self.oracle.used(item, self.last.now)), reverse=True
+        )
         free = newest[kind.limit - 1]
         assert isinstance(free, datetime)
-        assert max(free + kind.window - now, timedelta()) <= error.retry_after <= free + kind.window - self.last.now
+        assert (
+            max(free + kind.window - now, timedelta())
+            <= error.retry_after
+            <= free + kind.window - self.last.now
+        )
 
     @initialize(many=st.lists(items, min_size=4, max_size=9))
     def some_jobs_are_there(self, many: list[Item]) -> None:
@@ -102,7 +143,12 @@ class Producing(Core):
 
     def _insert(self, item: Item) -> None:
         """No limit and no tombstone, but the id is unique all the same."""
-        values: dict[str, Any] = {"id": item.job_id, "type": item.job_type, "user": item.user_id, "n": item.payload["n"]}
+        values: dict[str, Any] = {
+            "id": item.job_id,
+            "type": item.job_type,
+            "user": item.user_id,
+            "n": item.payload["n"],
+        }
         cursor = self.stage.eye.execute(
             """INSERT INTO job_logs (job_id, job_type, user_id, payload)
                VALUES (%(id)s, %(type)s, %(user)s, jsonb_build_object('n', %(n)s::int)) ON CONFLICT DO NOTHING""",
@@ -110,10 +156,16 @@ class Producing(Core):
         )
         assert cursor.rowcount == (item.job_id not in self.oracle.rows)
         if cursor.rowcount:
-            self.oracle.add(item._replace(queue=None, priority=None, delay=None, max_attempts=None), counted=False)
+            self.oracle.add(
+                item._replace(queue=None, priority=None, delay=None, max_attempts=None),
+                counted=False,
+            )
 
     async def _offer_and_roll_back(self, item: Item) -> None:
-        async with self.stage.pool.connection() as connection, connection.transaction(force_rollback=True):
+        async with (
+            self.stage.pool.connection() as connection,
+            connection.transaction(force_rollback=True),
+        ):
             await self.stage.client.offer(offered(item), connection=connection)
 
     @rule(many=st.lists(items, min_size=1, max_size=7))
@@ -137,7 +189,9 @@ class Producing(Core):
         told = list(zip(many, self.stage.play(offer_all()), strict=True))
         now = self.now()
         orders = [sorted(told, key=by_id), [told[0], *sorted(told[1:], key=by_id)]]
-        for item, ticket in next((order for order in orders if self._explains(order, now)), orders[0]):
+        for item, ticket in next(
+            (order for order in orders if self._explains(order, now)), orders[0]
+        ):
             self.accept(item, ticket, self.last.now, now)
 
     def _explains(self, order: list[Told], now: datetime) -> bool:

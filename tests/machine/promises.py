@@ -4,7 +4,8 @@ a statement does it, and hold whatever the oracle believes."""
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pgqueue.job import Outcome, Status
+from pgqueue.attempt import Outcome
+from pgqueue.job import Status
 from tests.machine.oracle import Oracle
 from tests.machine.stage import Hands, Look
 from tests.machine.values import ENDED
@@ -49,12 +50,21 @@ def check_step(old: dict[str, Any], new: dict[str, Any], deed: str) -> None:
         assert new == old or deed in REVIVING, f"{name} had ended, and {deed} changed it"
     if old["status"] == "processing" and deed not in BY_HOLDER:
         kept = (new["status"], new["lease"]) == ("processing", old["lease"])
-        assert kept or new["lease"] > old["lease"], f"{deed} took {name} from its worker and left it the lease"
-    if (new["status"], new["lease"]) == ("processing", old["lease"]) and deed not in ("extend", "progress", "intend", "expire"):
+        assert kept or new["lease"] > old["lease"], (
+            f"{deed} took {name} from its worker and left it the lease"
+        )
+    if (new["status"], new["lease"]) == ("processing", old["lease"]) and deed not in (
+        "extend",
+        "progress",
+        "intend",
+        "expire",
+    ):
         assert new == old, f"{deed} changed {name}, which its worker still holds"
     if new["attempt_count"] > old["attempt_count"]:
         assert new["attempt_count"] == old["attempt_count"] + 1
-        assert new["lease"] > old["lease"]  # by two, where a sweep takes it from somebody and starts it as a probe
+        assert (
+            new["lease"] > old["lease"]
+        )  # by two, where a sweep takes it from somebody and starts it as a probe
 
 
 def check_limits(oracle: Oracle, now: datetime) -> None:
@@ -71,14 +81,16 @@ def check_limits(oracle: Oracle, now: datetime) -> None:
             and isinstance(other.created_at, datetime)
             and row.created_at - kind.window < other.created_at < row.created_at
         ]
-        assert len(inside) < kind.limit, f"{row.user_id} has {len(inside) + 1} jobs of {row.job_type} in a window"
+        assert len(inside) < kind.limit, (
+            f"{row.user_id} has {len(inside) + 1} jobs of {row.job_type} in a window"
+        )
 
 
 def check_that_one_is_enough(machine: "Core", hands: Hands) -> None:
     """Claims and sweeps of this one worker, from wherever its cursors are, and everything that is due ends."""
     for held in list(hands.attempts):
         hands.attempts.remove(held)
-        hands.worker.hand.drop(held)
+        hands.worker.inflight.drop(held)
     for queue in list(machine.oracle.paused):
         machine.stage.play(machine.stage.client.resume(queue))
     machine.stage.eye.execute("DELETE FROM job_dependencies")
@@ -90,7 +102,9 @@ def check_that_one_is_enough(machine: "Core", hands: Hands) -> None:
     left = [
         row
         for row in machine.stage.look().rows.values()
-        if row["status"] not in ENDED and row["run_after"] <= machine.last.now and row["job_type"] in hands.types
+        if row["status"] not in ENDED
+        and row["run_after"] <= machine.last.now
+        and row["job_type"] in hands.types
     ]
     assert not left, f"{hands.name} never got to {[(row['job_id'], row['status']) for row in left]}"
 
@@ -100,5 +114,10 @@ async def _turn(hands: Hands) -> int:
     done = list(hands.started)
     await hands.sweep(resting=False)
     done += hands.started
-    await hands.write([(held, Outcome(Status.COMPLETED) if held.claim.job_type in hands.types else None) for held in done])
+    await hands.write(
+        [
+            (held, Outcome(Status.COMPLETED) if held.claim.job_type in hands.types else None)
+            for held in done
+        ]
+    )
     return len(done)

@@ -11,17 +11,17 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row, tuple_row
 
-from pgqueue.client import Client
-from pgqueue.database import Link, load
-from pgqueue.job import Outcome
-from pgqueue.pool import open_pool
-from pgqueue.registry import declarations, publish
+from pgqueue.attempt import Outcome
+from pgqueue.client import AsyncClient
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.database.pool import open_pool
+from pgqueue.database.worker_connection import WorkerConnection, load
 from pgqueue.settings import Settings
 from pgqueue.task import Task
-from pgqueue.worker.hand import Held
+from pgqueue.worker.inflight import Held
 from pgqueue.worker.lanes import START, Lane
 from pgqueue.worker.worker import Worker
-from tests.scene import for_worker
+from tests.support.scene import for_worker
 
 T = TypeVar("T")
 
@@ -30,7 +30,15 @@ LEASE = timedelta(minutes=2)
 
 QUEUES = {"default": 4, "other": 2}
 
-TIMES = ("created_at", "run_after", "started_at", "lease_until", "processed_at", "dead_at", "intent_at")
+TIMES = (
+    "created_at",
+    "run_after",
+    "started_at",
+    "lease_until",
+    "processed_at",
+    "dead_at",
+    "intent_at",
+)
 
 MOVED = f"""
 UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
@@ -44,7 +52,10 @@ WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s),
 UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s, probe_at = probe_at - %(by)s,
                             changed_at = changed_at - %(by)s"""
 
-EMPTY = "; ".join(f"DELETE FROM job_{table}" for table in ("logs", "tombstones", "queues", "workers", "dependencies"))
+EMPTY = "; ".join(
+    f"DELETE FROM job_{table}"
+    for table in ("logs", "tombstones", "queues", "workers", "dependencies")
+)
 
 
 class Look(NamedTuple):
@@ -70,8 +81,10 @@ class Hands:
         self.lost: list[Held] = []
         """What it was told to have lost."""
         self.slot = slot
-        self.worker = Worker(for_worker(stage.settings), {task.job_type: task for task in tasks}, {})
-        self.worker.name = self.worker.hand.worker = name
+        self.worker = Worker(
+            for_worker(stage.settings), {task.job_type: task for task in tasks}, {}
+        )
+        self.worker.name = self.worker.inflight.worker = name
         stage.lend(self.worker, slot)
         self.worker._build({})
         self.worker.claimer.start = self.worker.sweeper.start = self._start
@@ -90,7 +103,7 @@ class Hands:
 
     def free(self, queue: str) -> int:
         """Slots for claims; a sweep may have kept some of them for the next one."""
-        return self.worker.hand.free(queue)
+        return self.worker.inflight.free(queue)
 
     def empty(self, queue: str) -> int:
         """Slots for sweeps."""
@@ -116,7 +129,7 @@ class Hands:
 
     async def write(self, outcomes: Sequence[tuple[Held, Outcome | None]]) -> int:
         """The outcomes of these attempts, None for one without a handler. Returns how many met no row."""
-        acker, counters = self.worker.acker, self.worker.hand.counters
+        acker, counters = self.worker.acker, self.worker.inflight.counters
         before = counters.stale_writes
         for held, outcome in outcomes:
             held.finished_at = time.monotonic()
@@ -160,7 +173,7 @@ class Stage:
         self.heard: list[tuple[str, Sequence[Any]]] = []
         """Statements of workers since the last look, and what they answered."""
         self.lose_reply_of: str | None = None
-        self.links: dict[int, dict[str, Link]] = {}
+        self.links: dict[int, dict[str, WorkerConnection]] = {}
         self.keepers: dict[int, Any] = {}
         """Connections of workers, by their slot: a new worker in it takes over what the one before had."""
         self.eye = psycopg.connect(database_url, autocommit=True, row_factory=dict_row)
@@ -173,7 +186,7 @@ class Stage:
         logging.getLogger("pgqueue").setLevel(logging.CRITICAL)
         self.pool = open_pool(self.settings)
         await self.pool.open()
-        self.client = Client(self.pool, doorbell=False)
+        self.client = AsyncClient(self.pool, doorbell=False)
         self.house = await AsyncConnection.connect(self.settings.conninfo, autocommit=True)
         self.slow = await AsyncConnection.connect(self.settings.conninfo)
         await publish(self.house, declarations(self.tasks, self.settings))
@@ -184,7 +197,7 @@ class Stage:
         worker._links = self.links[slot]
         worker.writes._link = worker._links["writes"]
 
-    def _recorded(self, one: Link) -> Link:
+    def _recorded(self, one: WorkerConnection) -> WorkerConnection:
         run, run_statement = one.run, one._run
 
         async def recorded(statement: str, parameters: Any) -> Sequence[Any]:
@@ -196,7 +209,9 @@ class Stage:
             cursor = await run_statement(statement, parameters)
             if self.lose_reply_of == statement:
                 self.lose_reply_of = None
-                self.heard.append((statement, await cursor.fetchall() if cursor.description else []))
+                self.heard.append(
+                    (statement, await cursor.fetchall() if cursor.description else [])
+                )
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
             return cursor
 
@@ -210,10 +225,17 @@ class Stage:
 
     def look(self) -> Look:
         rows = {row["job_id"]: row for row in self.eye.execute("SELECT * FROM job_logs").fetchall()}
-        graves = {row["id_hash"]: row for row in self.eye.execute("SELECT * FROM job_tombstones").fetchall()}
-        last = self.eye.execute("SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) AS paused")
+        graves = {
+            row["id_hash"]: row
+            for row in self.eye.execute("SELECT * FROM job_tombstones").fetchall()
+        }
+        last = self.eye.execute(
+            "SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) AS paused"
+        )
         now, paused = last.fetchall()[0].values()
-        broken = self.eye.execute("SELECT * FROM job_dependencies WHERE state <> 'closed'").fetchall()
+        broken = self.eye.execute(
+            "SELECT * FROM job_dependencies WHERE state <> 'closed'"
+        ).fetchall()
         self.heard.clear()
         return Look(now, rows, graves, set(paused), {row["dependency"]: row for row in broken})
 
@@ -234,10 +256,15 @@ class Stage:
     def living(self) -> Sequence[Any]:
         """Workers that were seen within a minute: their sweeps see to what they left."""
         with self.eye.cursor(row_factory=tuple_row) as cursor:
-            return cursor.execute("SELECT id FROM job_workers WHERE seen_at > now() - interval '1 min'").fetchall()
+            return cursor.execute(
+                "SELECT id FROM job_workers WHERE seen_at > now() - interval '1 min'"
+            ).fetchall()
 
     def expire(self, job_id: str) -> None:
-        self.eye.execute("UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = %s", [job_id])
+        self.eye.execute(
+            "UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = %s",
+            [job_id],
+        )
 
     def close(self) -> None:
         async def close() -> None:

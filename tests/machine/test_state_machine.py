@@ -13,8 +13,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pgqueue.database import Pace
-from pgqueue.job import Job
+from pgqueue.attempt import Job
+from pgqueue.database.worker_connection import Pace
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
 from tests.machine.ending import Ending
@@ -26,8 +26,23 @@ RUNS, STEPS = 150, 50
 """Of each half: two of them make use of two cores."""
 
 HAPPENED = [
-    *("answer: new", "answer: known", "answer: duplicate_payload", "claimed", "orphans given back", "swept: claim"),
-    *("swept: rescue", "ended: completed", "ended: failed", "ended: enqueued", "ended: shelved", "extended", "too late"),
+    *(
+        "answer: new",
+        "answer: known",
+        "answer: duplicate_payload",
+        "claimed",
+        "orphans given back",
+        "swept: claim",
+    ),
+    *(
+        "swept: rescue",
+        "ended: completed",
+        "ended: failed",
+        "ended: enqueued",
+        "ended: shelved",
+        "extended",
+        "too late",
+    ),
     "stale writes tried",
 ]
 """What no five thousand steps are without; or else the rules have come to do nothing."""

@@ -31,7 +31,11 @@ async def run(command: str, count: int) -> None:
         case "one":
             await timed(each(count, store))
         case "bulk":
-            await timed(client.enqueue_many_copy([Noop(**payload(number)) for number in range(count)], queue="bench"))
+            await timed(
+                client.enqueue_many_copy(
+                    [Noop(**payload(number)) for number in range(count)], queue="bench"
+                )
+            )
         case "paced":
             await paced(count, store)
         case "worker":

@@ -22,7 +22,9 @@ async def run(command: str, count: int) -> None:
             await chancy.push(noop.job.with_kwargs(**given))
 
         async def bulk() -> None:
-            async for _ in chancy.push_many([noop.job.with_kwargs(**payload(number)) for number in range(count)]):
+            async for _ in chancy.push_many(
+                [noop.job.with_kwargs(**payload(number)) for number in range(count)]
+            ):
                 pass
 
         match command:

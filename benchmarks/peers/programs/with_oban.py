@@ -35,7 +35,9 @@ async def run(command: str, count: int) -> None:
                 case "one":
                     await timed(each(count, store))
                 case "bulk":
-                    await timed(oban.enqueue_many([Noop.new(payload(number)) for number in range(count)]))
+                    await timed(
+                        oban.enqueue_many([Noop.new(payload(number)) for number in range(count)])
+                    )
                 case "paced":
                     await paced(count, store)
                 case "worker":

@@ -10,10 +10,10 @@ from typing import Any
 
 from protocol import METER, URL, each, main, paced, payload, say, timed
 
-from pgqueue import Client, Job, NewJob, task
+from pgqueue import AsyncClient, Job, NewJob, task
 from pgqueue.client import MOST_AT_ONCE
-from pgqueue.migrations import migrate
-from pgqueue.registry import declarations, publish
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.database.migrations import migrate
 from pgqueue.settings import Settings
 
 
@@ -41,7 +41,7 @@ async def setup() -> None:
 async def run(command: str, count: int) -> None:
     if command == "setup":
         return await setup()
-    async with Client.open(URL) as client:
+    async with AsyncClient.open(URL) as client:
 
         async def store(job: dict[str, Any]) -> None:
             await client.enqueue(noop, job)
@@ -63,7 +63,12 @@ async def run(command: str, count: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "worker":
         here = os.path.dirname(os.path.abspath(__file__))
-        settings = {"DATABASE_URL": URL, "PGQUEUE_MODULES": "with_pgqueue", "PGQUEUE_LOG_LEVEL": "warning", "PYTHONPATH": here}
+        settings = {
+            "DATABASE_URL": URL,
+            "PGQUEUE_MODULES": "with_pgqueue",
+            "PGQUEUE_LOG_LEVEL": "warning",
+            "PYTHONPATH": here,
+        }
         command = [sys.executable, "-m", "pgqueue.worker", "--queue", "default:1000"]
         os.execve(command[0], command, os.environ | settings)
     main(run)

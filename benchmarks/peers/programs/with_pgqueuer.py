@@ -59,7 +59,9 @@ async def run(command: str, count: int) -> None:
         case "one":
             await timed(each(count, store))
         case "bulk":
-            jobs: list[bytes | None] = [json.dumps(payload(number)).encode() for number in range(count)]
+            jobs: list[bytes | None] = [
+                json.dumps(payload(number)).encode() for number in range(count)
+            ]
             await timed(queries.enqueue(["noop"] * count, jobs, [0] * count))
         case "paced":
             await paced(count, store)

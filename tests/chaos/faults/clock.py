@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgqueue.embedded import EmbeddedServer
+from pgqueue.embedded.server import EmbeddedServer
 
 PLACES = ("/usr/lib/*/faketime", "/usr/local/lib/faketime", "/opt/homebrew/lib/faketime")
 
@@ -45,7 +45,9 @@ async def with_a_clock(server: EmbeddedServer) -> ServerClock:
     programs.mkdir()
     variables = f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={server.home}/clock FAKETIME_CACHE_DURATION=1"
     script = programs / "postgres"
-    script.write_text(f'#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {server.binaries}/postgres "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {server.binaries}/postgres "$@"\n'
+    )
     for path in (programs, script):
         path.chmod(0o755)
     server.binaries = programs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgqueue.nobody import server_identity
+from pgqueue.embedded.unprivileged import server_identity
 
 CHUNK = b"\0" * 65536
 

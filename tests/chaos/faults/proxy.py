@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from tests.scene import a_turn
+from tests.support.scene import a_turn
 
 READY = b"Z\x00\x00\x00\x05"
 """ReadyForQuery, but for its last byte."""

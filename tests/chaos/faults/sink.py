@@ -7,7 +7,13 @@ from contextlib import suppress
 
 from tests.chaos.producer import Book
 
-REPLIES = {"EHLO": "250 sink", "MAIL": "250 ok", "RCPT": "250 ok", "RSET": "250 ok", "QUIT": "221 bye"}
+REPLIES = {
+    "EHLO": "250 sink",
+    "MAIL": "250 ok",
+    "RCPT": "250 ok",
+    "RSET": "250 ok",
+    "QUIT": "221 bye",
+}
 
 
 Refuse = Callable[[str, str], str | None]
@@ -29,7 +35,9 @@ class Sink:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, limit=1 << 20
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     def stop(self) -> None:
@@ -46,7 +54,10 @@ class Sink:
             with suppress(OSError, asyncio.IncompleteReadError):
                 writer.write(b"220 sink\r\n")
                 while line := await reader.readline():
-                    verb, argument = line[:4].decode().upper(), line.decode().partition(":")[2].strip(" <>\r\n")
+                    verb, argument = (
+                        line[:4].decode().upper(),
+                        line.decode().partition(":")[2].strip(" <>\r\n"),
+                    )
                     to = {"MAIL": "", "RCPT": argument}.get(verb, to)
                     refusal = self._refusal(verb, to)
                     if verb == "DATA":
@@ -69,5 +80,9 @@ class Sink:
 
 
 def _message_id(mail: bytes) -> str:
-    (line,) = (line for line in mail.split(b"\r\n\r\n")[0].split(b"\r\n") if line.lower().startswith(b"message-id:"))
+    (line,) = (
+        line
+        for line in mail.split(b"\r\n\r\n")[0].split(b"\r\n")
+        if line.lower().startswith(b"message-id:")
+    )
     return line.partition(b":")[2].strip().decode()

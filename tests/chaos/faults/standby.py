@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pgqueue.embedded import EmbeddedServer
-from pgqueue.nobody import server_identity, temporary_home
+from pgqueue.embedded.server import EmbeddedServer
+from pgqueue.embedded.unprivileged import server_identity, temporary_home
 from tests.chaos.site import DURABLE, Site
-from tests.scene import until
+from tests.support.scene import until
 
 
 @asynccontextmanager
@@ -23,7 +23,11 @@ async def a_standby(site: Site) -> AsyncIterator[EmbeddedServer]:
         with EmbeddedServer(DURABLE, home=home) as standby:
             site.rows("ALTER SYSTEM SET synchronous_standby_names = '*'")
             site.rows("SELECT pg_reload_conf()")
-            await until(lambda: site.rows("SELECT sync_state FROM pg_stat_replication") == [("sync",)], 30, "replication")
+            await until(
+                lambda: site.rows("SELECT sync_state FROM pg_stat_replication") == [("sync",)],
+                30,
+                "replication",
+            )
             yield standby
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -60,5 +64,7 @@ def _copy(site: Site, home: Path) -> None:
         cwd="/",
         check=True,
     )
-    with open(home / "password", "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+    with open(
+        home / "password", "x", opener=lambda path, flags: os.open(path, flags, 0o600)
+    ) as file:
         file.write(site.server.password)

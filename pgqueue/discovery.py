@@ -1,0 +1,43 @@
+"""Collects the tasks of modules by the names of the modules."""
+
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from pgqueue.declarations import place_of
+from pgqueue.errors import TaskError
+from pgqueue.imports import imported
+from pgqueue.task import Task
+
+
+def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:
+    """The tasks that the named modules hold, by job type, and the module of each: of those that hold it, the one that declares it
+    or the nearest package around that, else the first.
+
+    Raises ModuleError when a module cannot be imported, TaskError when it holds no task or a type is declared twice.
+    """
+    tasks: dict[str, Task[Any]] = {}
+    holders: dict[str, list[ModuleType]] = {}
+    for name in modules:
+        module = imported(name)
+        found = [value for value in vars(module).values() if isinstance(value, Task)]
+        if not found:
+            raise TaskError(f"task module {name} holds no task: decorate a function with @task")
+        for one in found:
+            if (other := tasks.setdefault(one.job_type, one)) is not one:
+                places = f"{place_of(other.handler)} and {place_of(one.handler)}"
+                first = holders[one.job_type][0].__name__
+                raise TaskError(
+                    f"job type {one.job_type} is declared twice: in {first} and in {name} ({places})"
+                )
+            holders.setdefault(one.job_type, []).append(module)
+    return tasks, {job_type: _home(tasks[job_type], where) for job_type, where in holders.items()}
+
+
+def _home(one: Task[Any], holders: Iterable[ModuleType]) -> ModuleType:
+    # A module that merely imports a task must not lend it its own lifespan.
+    origin = f"{getattr(one.handler, '__module__', '')}."
+    return max(
+        holders,
+        key=lambda module: len(module.__name__) if origin.startswith(f"{module.__name__}.") else 0,
+    )

@@ -1,0 +1,63 @@
+"""Keeps house beside the work: every few minutes one of the workers removes what is past its time."""
+
+import asyncio
+import logging
+import random
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from pgqueue.database.errors import AWAY
+from pgqueue.database.retention import LOCK, prune
+from pgqueue.database.session import connected
+from pgqueue.database.worker_connection import load
+from pgqueue.settings import Settings
+
+log = logging.getLogger("pgqueue.worker")
+
+INTERVAL = 300.0
+MOST = 20_000
+"""Rows that one turn removes; a longer backlog takes several turns, or `pgqueue prune`."""
+
+
+async def keep_house(settings: Settings) -> None:
+    """Until cancelled. Several workers may; one at a time does."""
+    if not settings.auto_prune:
+        return
+    begin: UUID | None = None
+    while True:
+        await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))
+        try:
+            async with await connected(settings.conninfo, settings.pgbouncer) as lock:
+                begin = await _turn(lock, settings, begin)
+        except AWAY as error:
+            log.warning("pruning failed (%s); the next turn tries again", type(error).__name__)
+
+
+async def _turn(
+    lock: AsyncConnection[tuple[object, ...]], settings: Settings, begin: UUID | None = None
+) -> UUID | None:
+    """Where the next turn goes on: rows that cannot be removed must not be all that every turn comes to."""
+    async with lock.transaction():
+        cursor = await lock.execute(load("try_lock"), {"lock": LOCK})
+        row = await cursor.fetchone()
+        if not row or not row[0]:
+            return begin
+        async with await connected(settings.conninfo, settings.pgbouncer) as connection:
+            done = await prune(connection, settings, whole=False, begin=begin, most=MOST)
+    if done.jobs or done.tombstones or done.buried:
+        log.info(
+            "pruned %d jobs and %d tombstones, buried %d forgotten jobs",
+            done.jobs,
+            done.tombstones,
+            done.buried,
+            extra={"event": "pruned"},
+        )
+    if done.kept:
+        log.warning(
+            "%d jobs past their time stay, because they cannot be removed: %s",
+            done.kept,
+            done.reason,
+            extra={"event": "prune.kept"},
+        )
+    return done.next

@@ -1,0 +1,75 @@
+"""Many jobs in one request: all of them are well-formed or none is taken; limits and duplicates are each item's own matter."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from pgqueue.client import MOST_AT_ONCE
+from pgqueue.job import AnyJob, Ticket
+from pgqueue_service.api.auth import Level
+from pgqueue_service.api.deadlines import Turns
+from pgqueue_service.api.gateway import JobGateway, accepted
+from pgqueue_service.api.long_body import LongBody
+from pgqueue_service.api.problems import Refusal, refusal
+from pgqueue_service.api.requests import read_body, shaped, valid_id
+from pgqueue_service.api.responses import BulkResult, BulkResults
+from pgqueue_service.api.schemas import BulkRequest, EnqueueRequest
+
+COUNT = f"jobs must hold 1 to {MOST_AT_ONCE} jobs"
+
+
+async def read_jobs(gateway: JobGateway, request: Request[Any, Any, Any]) -> list[AnyJob]:
+    """The jobs of the request. Refusal 400, 403 or 413 names the index of the first item that cannot be taken. TimeoutError."""
+    body = LongBody(await read_body(request), BulkRequest, "jobs")
+    turns = Turns(gateway.deadline(request))
+    jobs: list[AnyJob] = []
+    for item in body.items():
+        await turns.pause()
+        if len(jobs) == MOST_AT_ONCE:
+            raise Refusal(400, COUNT)
+        try:
+            jobs.append(_read(gateway, request, item))
+        except Refusal as error:
+            index = len(jobs)
+            raise Refusal(
+                error.status, f"jobs[{index}]: {error.sentence}", index=index, headers=error.headers
+            ) from None
+    body.whole([])  # which says what is wrong around them
+    if not jobs:
+        raise Refusal(400, COUNT)
+    return jobs
+
+
+def _read(gateway: JobGateway, request: Request[Any, Any, Any], item: Any) -> AnyJob:
+    wanted = shaped(item, EnqueueRequest, "A job")
+    if gateway.catalog.is_admins(wanted.type):
+        gateway.access.demand(request, Level.ADMIN)
+    job = gateway.catalog.job(wanted, valid_id(wanted.job_id))
+    # As text: 16 MiB of "{}," are 400 MB as objects, and a second until they are all freed.
+    return msgspec.structs.replace(job, payload=msgspec.Raw(msgspec.json.encode(job.payload)))
+
+
+async def results(tickets: list[Ticket]) -> BulkResults:
+    """What came of each."""
+    turns = Turns()
+    answers = []
+    for ticket in tickets:
+        await turns.pause()
+        answers.append(_result(ticket))
+    return BulkResults(results=answers)
+
+
+def _result(ticket: Ticket) -> BulkResult:
+    try:
+        taken = accepted(ticket, "")
+    except Exception as error:
+        found = refusal(error)
+        return BulkResult(
+            job_id=ticket.job_id,
+            error=found.sentence,
+            code=found.status,
+            retry_after=found.retry_after,
+            job_status=found.job_status,
+        )
+    return BulkResult(job_id=taken.job_id, status=taken.status)

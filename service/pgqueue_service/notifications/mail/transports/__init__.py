@@ -1,0 +1,92 @@
+"""The ways out for a mail: to the log, by SMTP, by SendGrid. Each ends a failed attempt in the words of pgqueue.errors."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from pgqueue.errors import SettingsError
+from pgqueue.settings import Settings, transport_problems
+from pgqueue_service.notifications.mail.message import Mail, Sender
+from pgqueue_service.notifications.mail.transports.endings import Intend, unannounced
+from pgqueue_service.notifications.mail.transports.log import LogTransport
+from pgqueue_service.notifications.mail.transports.sendgrid import (
+    SendGridTransport,
+    usable_key,
+    usable_url,
+)
+from pgqueue_service.notifications.mail.transports.smtp import SmtpTransport
+from pgqueue_service.notifications.mail.transports.smtp_settings import server
+
+LOG_SENDER = "no-reply@localhost.invalid"
+"""Stands in the mails of log-only mode where the settings name no sender."""
+
+
+class Transport(Protocol):
+    """Sends mails, many at a time."""
+
+    @property
+    def name(self) -> str:
+        """As in MAIL_TRANSPORT."""
+
+    @property
+    def sender(self) -> Sender:
+        """Who the mails come from."""
+
+    async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
+        """Sends it and answers a receipt that names the transport and no address. Awaits `intend` right before the step after
+        which somebody else may have the mail.
+
+        Raises Retry when it may go through later, Discard when it never will, DependencyDown("mail") when the transport is
+        broken and the mail is not to blame.
+        """
+
+    async def close(self) -> None:
+        """Ends what is idle; a mail under way keeps its connection to its end."""
+
+
+@asynccontextmanager
+async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
+    """The transport that the settings name; log when they name none. Raises SettingsError with all that is wrong with them."""
+    if problems := wrong_settings(settings):
+        raise SettingsError(problems)
+    transport = _transport(settings, sender(settings))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+def wrong_settings(settings: Settings) -> list[str]:
+    """All that keeps these settings from sending a mail, a sentence each; found without asking the server."""
+    problems = transport_problems(settings)
+    checks: list[Callable[[Settings], Any]] = [sender]
+    if settings.mail_transport == "smtp" and settings.smtp_host:
+        checks.append(server)
+    if settings.mail_transport == "sendgrid":
+        checks += [usable_key, usable_url]
+    for check in checks:
+        try:
+            check(settings)
+        except SettingsError as error:
+            problems += error.problems
+    return problems
+
+
+def sender(settings: Settings) -> Sender:
+    """Who the mails come from. Raises SettingsError."""
+    mine = settings.sendgrid_from_email if settings.mail_transport == "sendgrid" else None
+    try:
+        return Sender.parse(mine or settings.mail_from or LOG_SENDER)
+    except ValueError as error:
+        raise SettingsError(
+            [f"{'SENDGRID_FROM_EMAIL' if mine else 'MAIL_FROM'}: {error}"]
+        ) from None
+
+
+def _transport(settings: Settings, sender: Sender) -> Transport:
+    match settings.mail_transport:
+        case "smtp":
+            return SmtpTransport(settings, sender)
+        case "sendgrid":
+            return SendGridTransport(settings, sender)
+    return LogTransport(sender)
