@@ -44,6 +44,12 @@ _BEARER = re.compile(
 )
 
 
+ERROR_LENGTH = 2_000
+"""Characters of an error that are stored."""
+
+STACK_LENGTH = 8_000
+"""Characters of a stack trace that are stored: its end."""
+
 HALF = 4_096
 """Characters left out where a text is cut, when no space or line end comes sooner."""
 

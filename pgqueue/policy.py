@@ -12,7 +12,7 @@ from pgqueue.durations import duration
 from pgqueue.error_text import cause_of, headline, name_of, stack_of, text_of
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry, Snooze
 from pgqueue.job import Status
-from pgqueue.masking import clean
+from pgqueue.masking import ERROR_LENGTH, STACK_LENGTH, clean
 from pgqueue.task import Backoff
 
 DEPENDENCY_DELAY = timedelta(seconds=30)
@@ -21,8 +21,6 @@ DEPENDENCY_DELAY = timedelta(seconds=30)
 SHORTEST_SNOOZE = timedelta(seconds=1)
 """A job that asked for less would be started as fast as the worker can."""
 
-ERROR_LENGTH = 2_000
-STACK_LENGTH = 8_000
 RECEIPT_LENGTH = 500
 NAME_LENGTH = 255
 

@@ -7,8 +7,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from pgqueue.errors import SchemaError
-from pgqueue.masking import clean
-from pgqueue.policy import ERROR_LENGTH, STACK_LENGTH
+from pgqueue.masking import ERROR_LENGTH, STACK_LENGTH, clean
 
 BATCH = 500
 """Rows that are cleaned at once."""

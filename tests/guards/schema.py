@@ -68,7 +68,7 @@ SCHEMA = [
         "0001_job_logs",
         "string-in-payload",
         {'("(?:[^"\\\\]|\\\\.)*")|(?:[.]0+': "(x^)|(?:[.]0+"},
-        'test_duplicates::test_equal_is_what_is_equal_as_jsonb[", 1.0,"-", 1,"]',
+        'enqueue/test_duplicates::test_equal_is_what_is_equal_as_jsonb[", 1.0,"-", 1,"]',
     ),
     # A row cannot lie
     schema(

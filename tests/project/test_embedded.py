@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgqueue.embedded.binaries import bindir, bindirs, version_of
 from pgqueue.embedded import binaries
+from pgqueue.embedded.binaries import bindir, bindirs, version_of
 from pgqueue.embedded.server import EmbeddedServer, ServerUnavailable
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}

@@ -76,7 +76,7 @@ def test_quiet():
     logging.getLogger("pgqueue").info("sent to %s", ADDRESS)
 
 def test_a_line_of_this_process(monkeypatch):
-    monkeypatch.setattr("pgqueue.masking.mask", str)
+    monkeypatch.setattr("pgqueue.logs.mask", str)
     logging.getLogger("pgqueue").debug("sent to %s", ADDRESS)
 
 def test_a_line_of_another():

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from pgqueue.database import adoption
 from pgqueue.database.migrations import LOCK, applied, check_schema, migrate, migrations, pending
 from pgqueue.errors import SchemaError
-from pgqueue.policy import STACK_LENGTH
+from pgqueue.masking import STACK_LENGTH
 from pgqueue.settings import Settings
 from tests.support.factories import sql, the_job, value
 
