@@ -101,7 +101,7 @@ class Declared:
             hint = Any
         try:
             return hint, decoder_of(hint)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - msgspec and foreign types raise what they like
             wanted = (
                 "a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin or Any"
             )
@@ -122,7 +122,7 @@ class Declared:
             return get_type_hints(
                 holder, globalns=getattr(function, "__globals__", {}), localns=_closure(function)
             )[parameter.name]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an annotation is a piece of a program
             self.refuse(
                 f"the annotation {written!r} cannot be resolved ({headline(error)}): import it outside of TYPE_CHECKING"
             )
@@ -164,7 +164,7 @@ def place_of(handler: object) -> str:
 def _short(value: object) -> str:
     try:
         said = repr(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a foreign __repr__
         said = f"a {type(value).__name__}"
     return said if len(said) <= 80 else f"{said[:79]}…"
 

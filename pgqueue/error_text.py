@@ -38,7 +38,7 @@ def text_of(value: object, most: int = LONGEST) -> str:
     """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised instead."""
     try:
         return cut(str.__getitem__(str(value), slice(most + HALF)), most)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise KeyboardInterrupt, too
         return UNREADABLE
 
 
@@ -69,7 +69,7 @@ def stack_of(error: BaseException) -> str:
     """A traceback as Python prints it, with the newest of a chain and the first of a group."""
     try:
         return "".join(_chain(error, 0))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever else foreign classes have in store
         return f"{name_of(error)}: the traceback cannot be read\n"
 
 
@@ -105,14 +105,14 @@ def _links(error: BaseException) -> Iterator[tuple[BaseException, str]]:
 def _frames(trace: TracebackType | None) -> Iterator[str]:
     try:
         yield from traceback.StackSummary.extract(traceback.walk_tb(trace), limit=-FRAMES).format()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - source lines come from the loaders of foreign modules
         yield "  (the frames cannot be read)\n"
 
 
 def _notes(error: BaseException) -> Iterator[str]:
     try:
         notes = list(getattr(error, "__notes__", ()))[:NOTES]
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - anything may have been put there
         return
     for note in notes:
         yield f"{text_of(note, 1000)}\n"

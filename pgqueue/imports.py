@@ -46,5 +46,5 @@ def _trace(error: BaseException) -> str:
         trace = trace.tb_next
     try:
         return mask("".join(traceback.format_exception(type(error), error, trace)))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a foreign class that cannot be printed
         return mask(stack_of(error))

@@ -54,7 +54,7 @@ class PatientHandler(LineHandler):
             line = f"{self.format(record)}\n".encode(errors="replace")
         except RecursionError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - as every handler of the standard library
             self.handleError(record)
             return
         with self._turn:

@@ -52,14 +52,14 @@ def _masked_within(value: Any, levels: int = DEEPEST) -> Any:
 def _spoken(value: object) -> str:
     try:
         return str(value)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is a handler's own __str__, and what it logs must not end what logs it
         return f"(its text cannot be read: {type(error).__name__})"
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - arguments that do not fit, or a __str__ that fails
         return f"{_spoken(record.msg)} (its arguments cannot be shown: {type(error).__name__})"
 
 

@@ -81,7 +81,7 @@ def verdict(
         if isinstance(ending, Outcome):
             return ending
         return _failed(claim, error, backoff, jitter, depends_on, advice=ending)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a foreign class may fail at anything that is asked of it
         said = f"{name_of(error)}: the error cannot be read"
         return _after(claim, backoff, jitter, error=_text(said), certain=False)
 

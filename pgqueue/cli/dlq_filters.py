@@ -111,5 +111,5 @@ async def pages(client: AsyncClient, which: DeadFilter, limit: int) -> AsyncIter
             return
         limit -= len(page)
         dead_at: datetime | None = page[-1].dead_at
-        assert dead_at is not None
+        assert dead_at is not None  # noqa: S101 - the dead have one
         cursor = (dead_at, page[-1].id)

@@ -132,7 +132,7 @@ def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
     while not main.done():
         try:
             loop.run_until_complete(main)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - sys.exit() and KeyboardInterrupt pass through a loop
             if os.getpid() != process:
                 os._exit(1)  # a child of a handler, which came back by another way
             if loop.is_closed():

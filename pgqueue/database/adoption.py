@@ -77,7 +77,7 @@ async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
          WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL AND char_length(b.job_id::text) BETWEEN 1 AND 255
            AND char_length(b.job_type::text) BETWEEN 1 AND 255 AND coalesce(char_length(b.user_id::text), 0) <= 255
            AND position('\\u0000' IN b.payload::text) = 0
-        ON CONFLICT DO NOTHING"""
+        ON CONFLICT DO NOTHING"""  # noqa: S608 - see above: nothing from outside
     cursor = await connection.execute(statement)
     copied = cursor.rowcount
     await _clean_texts(connection)

@@ -82,7 +82,7 @@ class Pool(AsyncConnectionPool[Lent]):
         """Every connection is asked whether it lives before it is lent again."""
         self._distrusted_at = time.monotonic()
 
-    async def getconn(self, timeout: float | None = None) -> Lent:
+    async def getconn(self, timeout: float | None = None) -> Lent:  # noqa: ASYNC109 - psycopg_pool's
         """Raises PoolTimeout, caused by what went wrong when a connection was to be made."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
@@ -185,7 +185,7 @@ class Pool(AsyncConnectionPool[Lent]):
         elif error is None and before is not None:
             log.debug("the database is back")
 
-    async def close(self, timeout: float = 5.0) -> None:
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - psycopg_pool's
         self._ending = True
         self._wanted.set()
         await super().close(timeout)

@@ -34,7 +34,7 @@ class BoundedConnection(AsyncConnection[R]):
     deadlines: float | None = None
     """Seconds."""
 
-    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109 - psycopg's
         return await super().wait(gen, interval, self.deadlines if timeout is None else timeout)
 
 

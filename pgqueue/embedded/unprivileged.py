@@ -35,7 +35,7 @@ def server_identity() -> Identity | None:
 
 def temporary_home(identity: Identity | None, within: Path | None) -> Path:
     """A new folder for temporary files; where the one asked for or TMPDIR is closed to that user, in the system's."""
-    for parent in (within or tempfile.gettempdir(), "/tmp", "/var/tmp"):
+    for parent in (within or tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - only parents; the folder itself is mkdtemp's
         if os.path.isdir(parent) and (identity is None or _reaches(identity, Path(parent))):
             return Path(tempfile.mkdtemp(prefix="pgqueue-", dir=os.path.realpath(parent)))
     raise ServerUnavailable(

@@ -94,7 +94,7 @@ class GroupCommit:
         try:
             rows, repeated = await self._group(document([values for values, _ in group]))
             answers = bulk_rows(rows, [values for values, _ in group])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each is answered
             if not isinstance(error, LOST) or survived(error):
                 # One of them cannot be, or not now, and only that one is to hear of it.
                 await self._each(group, sent_before(error))
@@ -115,7 +115,7 @@ class GroupCommit:
     ) -> None:
         try:
             rows, repeated = await self._one(values)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
             if not answered.done():
                 answered.set_exception(error)
         else:

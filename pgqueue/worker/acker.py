@@ -152,7 +152,7 @@ class Acker:
         while True:
             try:
                 group = await self.breaker.judge(group)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, outcomes are to be written
                 trouble.tell(error)
                 if divisible(error):
                     # The circuit breaker cannot be told; that must not keep the jobs.
@@ -177,7 +177,7 @@ class Acker:
             try:
                 group, written, rows = await self._send(statement, group, lost=lost)
                 break
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' outcomes are to be written
                 if divisible(error):
                     refused = Refused(statement, group, tries, lost, last)
                     await (
@@ -244,7 +244,7 @@ class Acker:
         """Whether the database carries out the statement as such, for no outcome."""
         try:
             await self.link.run(statement, self._mine(VALUES[statement]([])))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is told, and tried again
             self._troubles[statement].tell(error)
             return False
         return True

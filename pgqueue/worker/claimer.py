@@ -85,7 +85,7 @@ class Claimer:
                 await self._greet()
                 await self._turn()
                 pace.reset()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs are to be claimed
                 self.trouble.tell(error)
                 if divisible(error) and await self._claims_nothing():
                     await self._searched()
@@ -167,7 +167,7 @@ class Claimer:
         """Whether the claim works as such, for no row: else the statement is refused, and not one of the rows."""
         try:
             await self.link.run("claim_jobs", self._parameters([]))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is told, and tried again
             self.trouble.tell(error)
             return False
         return True

@@ -52,7 +52,7 @@ def awaited(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> Generator[Any,
             try:
                 value = yield suspended
                 step = coroutine.send
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - goes on into the handler
                 value, step = error, coroutine.throw
     except BaseException:
         _leave_if_forked(before, 1)
@@ -71,7 +71,7 @@ def called(
         try:
             release_django()
             refuse_unrun(handler(job))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
             _leave_if_forked(before, 1)
             return error
         finally:
@@ -98,7 +98,7 @@ def release_django() -> None:
     if (db := sys.modules.get("django.db")) is not None:
         try:
             db.close_old_connections()
-        except Exception:
+        except Exception:  # noqa: BLE001 - settings that are not there yet, for instance: the handler will say it better
             return
 
 

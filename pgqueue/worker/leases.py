@@ -86,7 +86,7 @@ class LeaseKeeper:
             if due:
                 try:
                     self._extend_or_divide(due)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, leases are to be kept
                     self._disconnect()
                     self._trouble.tell(error)
                 else:

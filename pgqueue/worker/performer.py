@@ -155,7 +155,7 @@ class Performer:
                 error = TimedOut(_too_long(task))
         except asyncio.CancelledError as cancelled:
             error = self._why(task, held, cancelled)
-        except BaseException as caught:
+        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt, sys.exit() too
             error = caught
         if not held.abandoned:
             self._end(task, held, job, error)
@@ -178,7 +178,7 @@ class Performer:
     def _payload(self, task: Task[Any], held: Held) -> Any:
         try:
             return task.decode(held.claim.payload)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a payload's own checks may raise anything
             raise Undecodable(text_of(error)) from None
 
     def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:

@@ -118,7 +118,7 @@ class Sweeper:
                 pace.reset()
                 self.trouble.over()
                 wait = max(min(took / SHARE, LONGEST_PAUSE), self._interval() if finished else 0.0)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' leases are to be looked after
                 self.trouble.tell(error)
                 wait = pace.grow()
                 if divisible(error):

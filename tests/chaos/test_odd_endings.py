@@ -152,7 +152,7 @@ async def _stop_once_ready(site: Site, fleet: Fleet) -> None:
     """A worker that was only just started does not yet know what SIGTERM means."""
     for member in fleet.members:
         await until(
-            lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)), 30
+            lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)), 30  # noqa: B023
         )
     await fleet.stop_all()
 

@@ -222,7 +222,7 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(
 
     @task("test.job")
     async def handler(job: Job[Any]) -> None:
-        time.sleep(2.2)
+        time.sleep(2.2)  # noqa: ASYNC251 - blocking is what is tested
 
     await published(connection, settings, handler)
     async with AsyncClient.open(settings) as client:
