@@ -12,7 +12,8 @@
   python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
-The first call makes .venv and installs into it, later ones only when a pyproject.toml or constraints.txt have changed.
+The first call makes .venv and installs into it, later ones only when a pyproject.toml or
+constraints.txt have changed.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ class Trouble(Exception):
 
 
 def wanted_stamp(root: Path) -> str:
-    """What an installation is made from: a change asks for another. The folder too, an editable installation points at it."""
+    """What an installation is made from: a change asks for another. The folder too, an editable
+    installation points at it."""
     sources = [(root / name).read_bytes() for name in MADE_FROM]
     return hashlib.sha256(b"\0".join([os.fsencode(root), *sources])).hexdigest()
 
@@ -71,10 +73,12 @@ def is_current(stamp: Path, wanted: str) -> bool:
 
 
 def usable(venv: Path) -> bool:
-    """Whether a .venv that is there was finished once, and its Python is still the one it was made with."""
+    """Whether a .venv that is there was finished once, and its Python is still the one it was made
+    with."""
     code = (
         "import os, sys, sysconfig; packages = sysconfig.get_path('purelib');"
-        "sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix or not os.path.isdir(packages))"
+        "sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix or not "
+        "os.path.isdir(packages))"
     )
     try:
         done = subprocess.run(
@@ -86,7 +90,8 @@ def usable(venv: Path) -> bool:
 
 
 def pytest_arguments(given: list[str], cores: int) -> list[str]:
-    """`given`, on all cores unless something in it speaks against: a debugger, output as it comes, a list, a single test."""
+    """`given`, on all cores unless something in it speaks against: a debugger, output as it comes,
+    a list, a single test."""
     against = re.compile(
         r"-n.*|--numprocesses.*|--dist.*|(-p)?no:xdist|--pdb|--trace|-[vqxl]*s[vqxl]*|--capture=no"
         r"|--co|--collect-only|--fixtures|--markers|-h|--help|-V|--version"
@@ -113,7 +118,8 @@ def quietly(*command: str) -> None:
 
 
 def fresh_venv(*make: str) -> None:
-    """Makes .venv, unless one is there that can be used. Until it is finished once, it counts as none."""
+    """Makes .venv, unless one is there that can be used. Until it is finished once, it counts as
+    none."""
     if usable(VENV):
         return
     if VENV.is_symlink():
@@ -146,7 +152,8 @@ def install_with_pip() -> None:
 
 
 def install() -> None:
-    """Installs with uv where it is; with pip where it is not, or fails (it does not read pip's configuration)."""
+    """Installs with uv where it is; with pip where it is not, or fails (it does not read pip's
+    configuration)."""
     ways = {"pip": install_with_pip}
     uv = shutil.which("uv")
     if uv:
@@ -188,7 +195,8 @@ def ensure_installed() -> None:
         return
     if not os.access(ROOT, os.W_OK):
         raise Trouble(
-            f"{ROOT} is not yours to write in and has no .venv that you can use: work in a copy of your own"
+            f"{ROOT} is not yours to write in and has no .venv that you can use: work in a copy "
+            "of your own"
         )
     with one_at_a_time():
         if not (is_current(STAMP, wanted) and usable(VENV)):
@@ -219,8 +227,10 @@ def check() -> int:
 
 
 def audit(arguments: "list[str]") -> int:
-    """0: nothing is known that a newer version mends. 1: something is. UNKNOWN: it could not be found out, for want of network."""
-    # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers that there are none.
+    """0: nothing is known that a newer version mends. 1: something is. UNKNOWN: it could not be
+    found out, for want of network."""
+    # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers
+    # that there are none.
     command = [
         str(PYTHON),
         "-m",
@@ -256,7 +266,8 @@ def audit(arguments: "list[str]") -> int:
     if skipped:
         say(f"not audited: {', '.join(skipped)}")
     say(
-        f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be mended by an update"
+        f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be "
+        "mended by an update"
     )
     return 1 if mended else 0 if len(skipped) < len(found) else UNKNOWN
 
@@ -280,7 +291,10 @@ def remake_constraints() -> int:
     command += ["--no-emit-package", "pgqueue-jobs", "pyproject.toml", "service/pyproject.toml"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:
-        text = f"# The versions that the tests ran with. Made by: python3 dev.py constraints\n{done.stdout}"
+        text = (
+            "# The versions that the tests ran with. Made by: python3 dev.py "
+            f"constraints\n{done.stdout}"
+        )
         (ROOT / "constraints.txt").write_text(text)
     return done.returncode
 

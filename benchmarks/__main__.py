@@ -27,7 +27,8 @@ FIGURES = {
     "p10": "p10_idle",
     "peers": "peers.measure",
 }
-"""Word on the command line -> module with `measure(run, words)`. One module may take several figures from the same rounds."""
+"""Word on the command line -> module with `measure(run, words)`. One module may take several
+figures from the same rounds."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -1,4 +1,5 @@
-"""The service's application, answering without a database: the same routes, checks and answers, and jobs that go nowhere."""
+"""The service's application, answering without a database: the same routes, checks and answers, and
+jobs that go nowhere."""
 
 from typing import Any
 from uuid import uuid4

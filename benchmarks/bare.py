@@ -1,7 +1,9 @@
-"""The limit: what Postgres does with the very statements of the engine and no worker around them, by pgbench.
+"""The limit: what Postgres does with the very statements of the engine and no worker around them,
+by pgbench.
 
-The statements are read from sql/queries and turned into pgbench's form: parameters become variables, and the claim's last SELECT
-is folded into one row, for pgbench keeps no more. So it hands over ids and leases and no payload, which makes the limit higher.
+The statements are read from sql/queries and turned into pgbench's form: parameters become
+variables, and the claim's last SELECT is folded into one row, for pgbench keeps no more. So it
+hands over ids and leases and no payload, which makes the limit higher.
 """
 
 import asyncio
@@ -32,11 +34,13 @@ SELECT array_agg(id ORDER BY id) FILTER (WHERE job_id IS NOT NULL) AS ids,
        array_fill(max(run_after) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}]) AS lane_run_afters,
        array_fill(max(id) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}]) AS lane_ids
   FROM answer \\gset"""
-"""One lane gives jobs here; the place of its last is where the next claim begins, as a worker has it."""
+"""One lane gives jobs here; the place of its last is where the next claim begins, as a worker has
+it."""
 
 
 def variables(statement: str) -> str:
-    """%(name)s becomes :name, and %% a per cent sign; no comment stays, for pgbench would look for variables in it."""
+    """%(name)s becomes :name, and %% a per cent sign; no comment stays, for pgbench would look for
+    variables in it."""
     text = re.sub(r"--[^\n]*", "", statement)
     return re.sub(r"%\((\w+)\)s", r":\1", text).replace("%%", "%").strip()
 
@@ -67,7 +71,8 @@ def written(value: Any) -> str:
 
 
 async def session(url: str) -> str:
-    """What the claims' link sets for its connection, as PGOPTIONS; the acks' differs in sorting alone, and sorts nothing."""
+    """What the claims' link sets for its connection, as PGOPTIONS; the acks' differs in sorting
+    alone, and sorts nothing."""
     link = WorkerConnection(
         Settings(database_url=url).conninfo, Settings(database_url=url), name="bench", sorting=False
     )

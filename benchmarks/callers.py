@@ -1,7 +1,8 @@
-"""HTTP callers as a process of its own: `python -m benchmarks.callers PORT CONNECTIONS REQUESTS`. Prints one line of JSON.
+"""HTTP callers as a process of its own: `python -m benchmarks.callers PORT CONNECTIONS REQUESTS`.
+Prints one line of JSON.
 
-Each connection is kept and posts one sign-in after another. Written on bare sockets: a client library would take as much time as
-the server that is measured.
+Each connection is kept and posts one sign-in after another. Written on bare sockets: a client
+library would take as much time as the server that is measured.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from benchmarks.run import percentile
 
 
 def sign_in(number: int) -> bytes:
-    """Every one of another user, so that no limit is reached; and with an id of the caller's, as a careful one sends."""
+    """Every one of another user, so that no limit is reached; and with an id of the caller's, as a
+    careful one sends."""
     body = json.dumps(
         {
             "userId": f"user-{number:08}",

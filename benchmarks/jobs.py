@@ -38,8 +38,8 @@ async def fill(
     done: bool = False,
     settle: bool = True,
 ) -> None:
-    """Jobs that have been due for a while, or are not yet ("-1 day"), or are `done`. `settle` leaves the table as one is that has
-    stood for a while."""
+    """Jobs that have been due for a while, or are not yet ("-1 day"), or are `done`. `settle`
+    leaves the table as one is that has stood for a while."""
     values = {
         "job_type": job_type,
         "first": first,
@@ -60,7 +60,8 @@ async def settled(connection: AsyncConnection[Any]) -> None:
 
 
 async def span(connection: AsyncConnection[Any], expected: int) -> float:
-    """Seconds from the first claim to the last ack, by the table. Every job must have been completed."""
+    """Seconds from the first claim to the last ack, by the table. Every job must have been
+    completed."""
     cursor = await connection.execute(SPAN)
     completed, rows, seconds = (await cursor.fetchall())[0]
     if completed != expected:

@@ -1,4 +1,5 @@
-"""The worker's own claimer and acker, one claim and one ack after the other, to see what each statement takes.
+"""The worker's own claimer and acker, one claim and one ack after the other, to see what each
+statement takes.
 
 A worker does both at once and so hides the one behind the other.
 """
@@ -37,8 +38,8 @@ class TimedLink(WorkerConnection):
 
 
 class Loop:
-    """With `cursor` off every claim begins at the lane's start, as in a queue that has none. Jobs that it stores are numbered from
-    `first`."""
+    """With `cursor` off every claim begins at the lane's start, as in a queue that has none. Jobs
+    that it stores are numbered from `first`."""
 
     def __init__(
         self, url: str, *, cursor: bool = True, batch: int = BATCH, first: int = 500_000_000
@@ -47,7 +48,8 @@ class Loop:
         self.batch = batch
         self.cursor = cursor
         self.counts: list[int] = []
-        """Jobs of each turn. Some are smaller: a tenth of the room was kept for lanes that the claim before did not reach."""
+        """Jobs of each turn. Some are smaller: a tenth of the room was kept for lanes that the
+        claim before did not reach."""
         self.claims, self.acks = self._link("claims", sorting=False), self._link("acks")
         worker = Worker(self.settings, {tasks.NOOP: tasks.noop}, {tasks.NOOP: tasks})
         worker._links |= {"claims": self.claims, "acks": self.acks}
@@ -73,7 +75,8 @@ class Loop:
         await self.acks.close()
 
     async def turn(self, *, refill: bool = False) -> int:
-        """Takes a batch and acks it; answers how many jobs that were. `refill` first stores as many new ones."""
+        """Takes a batch and acks it; answers how many jobs that were. `refill` first stores as many
+        new ones."""
         if refill:
             await self.store(self.batch)
         taken = await self.claim()

@@ -1,7 +1,8 @@
-"""P1 and P2: burn-down of stored no-op jobs by one, two and four worker processes, against Postgres alone.
+"""P1 and P2: burn-down of stored no-op jobs by one, two and four worker processes, against Postgres
+alone.
 
-Every worker process is started beforehand and held back by a paused queue. Seconds are the table's: from the first claim to the
-last ack. The rows are kept.
+Every worker process is started beforehand and held back by a paused queue. Seconds are the table's:
+from the first claim to the last ack. The rows are kept.
 """
 
 from functools import partial
@@ -79,7 +80,10 @@ def _against_bare(samples: dict[str, list[Sample]], jobs: int) -> Figure:
             f"{name}={value}" for name, value in workers.FAST.items() if "MODULES" not in name
         )
         + "; everything else as it comes.",
-        "Bare is pgbench with the engine's own claim and ack, 500 jobs each; it receives ids and leases and no payload.",
+        (
+            "Bare is pgbench with the engine's own claim and ack, 500 jobs each; it receives ids "
+            "and leases and no payload."
+        ),
     ]
     return figure
 

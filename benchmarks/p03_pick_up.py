@@ -1,4 +1,5 @@
-"""P3: pick-up by an idle worker, from the enqueue call to the start of the handler, 200 jobs 20 ms apart.
+"""P3: pick-up by an idle worker, from the enqueue call to the start of the handler, 200 jobs 20 ms
+apart.
 
 Both ends are read from the machine's monotonic clock, which all its processes share.
 """
@@ -64,7 +65,8 @@ async def _enqueue(client: AsyncClient, jobs: int) -> dict[str, int]:
 
 
 async def two_commits(run: Run, jobs: int) -> Sample:
-    """The floor: an INSERT and an UPDATE, each made durable, one after the other, as far apart as the jobs."""
+    """The floor: an INSERT and an UPDATE, each made durable, one after the other, as far apart as
+    the jobs."""
     waits = []
     async with (
         run.postgres.database() as url,
@@ -120,7 +122,8 @@ async def measure(run: Run, wanted: set[str]) -> None:
         ),
     ]
     figure.notes.append(
-        "Two commits: an INSERT and an UPDATE of one row, each awaited, by one connection. A pick-up has as many that wait for "
+        "Two commits: an INSERT and an UPDATE of one row, each awaited, by one connection. A "
+        "pick-up has as many that wait for "
         "the disk (the enqueue and the claim), so that it cannot be shorter than that here."
     )
     run.add(figure)

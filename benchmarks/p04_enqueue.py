@@ -1,6 +1,8 @@
-"""P4: what enqueueing costs beside psycopg with a bare INSERT or COPY of the same columns, into the same table.
+"""P4: what enqueueing costs beside psycopg with a bare INSERT or COPY of the same columns, into the
+same table.
 
-Every producer is a process of its own; server and table are the same, and each measurement has a fresh database.
+Every producer is a process of its own; server and table are the same, and each measurement has a
+fresh database.
 """
 
 import asyncio
@@ -78,9 +80,13 @@ async def measure(run: Run, wanted: set[str]) -> None:
         _verdict(figure, "client-bulk", "at least 0.6 of bare COPY", 0.6),
     ]
     figure.notes += [
-        "The bare sides insert the same columns into the same table with its indexes and CHECKs; they know no duplicates, "
+        "The bare sides insert the same columns into the same table with its indexes and "
+        "CHECKs; they know no duplicates, "
         "no types and no limits.",
-        "The client has its settings as they come (a pool of 10 connections); all producers run on uvloop where it is installed.",
+        (
+            "The client has its settings as they come (a pool of 10 connections); all producers run "
+            "on uvloop where it is installed."
+        ),
         "psycopg is asynchronous, as the client is; the synchronous one is shown, not judged.",
     ]
     run.add(figure)

@@ -1,4 +1,5 @@
-"""P5: HTTP enqueue of sign-ins over 32 connections, beside the same application answering without a database.
+"""P5: HTTP enqueue of sign-ins over 32 connections, beside the same application answering without a
+database.
 
 One API process (`pgqueue api`) and one process of callers; both sides have the same.
 """
@@ -99,7 +100,8 @@ async def measure(run: Run, wanted: set[str]) -> None:
         for side, taken in samples.items()
     ]
     figure.notes.append(
-        "One API process with its settings as they come (a limit of 10 an hour per user, counted under its lock; a pool of 10 "
+        "One API process with its settings as they come (a limit of 10 an hour per user, "
+        "counted under its lock; a pool of 10 "
         "connections). Callers, API and Postgres share this machine."
     )
     run.add(figure)

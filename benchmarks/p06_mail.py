@@ -20,7 +20,8 @@ from benchmarks.workers import ROOT
 
 CONCURRENCY = 200
 CONNECTIONS = (4, 16)
-"""As it comes, and more of them: an attempt holds its connection while the intent to send is made durable."""
+"""As it comes, and more of them: an attempt holds its connection while the intent to send is made
+durable."""
 LEAST = 1000
 
 
@@ -115,6 +116,7 @@ async def measure(run: Run, wanted: set[str]) -> None:
             }
         )
     figure.notes.append(
-        f"--queue default:{CONCURRENCY}, PGQUEUE_LOG_LEVEL=warning, no TLS; the sink is a process on the same machine."
+        f"--queue default:{CONCURRENCY}, PGQUEUE_LOG_LEVEL=warning, no TLS; the sink is a "
+        "process on the same machine."
     )
     run.add(figure)

@@ -1,7 +1,8 @@
-"""P7: what one job costs the server: bytes of WAL, heap-only claims, commits, processor time. Counts, not times.
+"""P7: what one job costs the server: bytes of WAL, heap-only claims, commits, processor time.
+Counts, not times.
 
-With the sign-in payload and all indexes. WAL is counted with full_page_writes off and autovacuum off, or the number depends on when
-the last checkpoint was; both are on everywhere else.
+With the sign-in payload and all indexes. WAL is counted with full_page_writes off and autovacuum
+off, or the number depends on when the last checkpoint was; both are on everywhere else.
 """
 
 import asyncio
@@ -138,9 +139,11 @@ async def measure(run: Run, wanted: set[str]) -> None:
             ),
         ]
     figure.notes += [
-        f"In groups: concurrency {workers.CONCURRENCY}. One at a time: concurrency 1, so that every job has a claim and an ack of "
+        f"In groups: concurrency {workers.CONCURRENCY}. One at a time: concurrency 1, so that "
+        "every job has a claim and an ack of "
         "its own. Enqueues are single, each with its commit, ten at once.",
-        "Counted with full_page_writes and autovacuum off. Commits are all of the worker's statements, for each is a transaction "
+        "Counted with full_page_writes and autovacuum off. Commits are all of the worker's "
+        "statements, for each is a transaction "
         "of its own; those of its sweeps and heartbeats among them.",
     ]
     run.add(figure)

@@ -1,7 +1,8 @@
 """P8: whether it stays as fast with more in the table: ready jobs, jobs for later, finished rows.
 
-Two looks at each table: the engine's claims and acks in a loop that stores as many new jobs as it takes, so that the backlog stays
-what it is; and a worker process that drains. Each table is made once and serves all rounds.
+Two looks at each table: the engine's claims and acks in a loop that stores as many new jobs as it
+takes, so that the backlog stays what it is; and a worker process that drains. Each table is made
+once and serves all rounds.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +49,8 @@ async def steady(url: str, turns: int, numbers: Callable[[], int]) -> Sample:
 
 
 async def rows_read(url: str) -> int:
-    """Rows of job_logs that the scans of a first claim read, wanted or not, by the plan as it was carried out."""
+    """Rows of job_logs that the scans of a first claim read, wanted or not, by the plan as it was
+    carried out."""
     loop = Loop(url)
     link = loop.claims
     connection = await link.connect()
@@ -118,7 +120,8 @@ async def measure(run: Run, wanted: set[str]) -> None:
                     read <= 2 * BATCH + 10,
                 )
             )
-        # Whether a row was stored before or after the last checkpoint must not count for how fast it is claimed.
+        # Whether a row was stored before or after the last checkpoint must not count for how fast
+        # it is claimed.
         await run.postgres.change(full_page_writes="off")
         await _steady(run, figure, urls, numbers.__next__)
         await run.postgres.change(full_page_writes="on")
@@ -165,8 +168,10 @@ async def _steady(
                 Verdict(f"claim p99, {name}", wanted, f"{p99:.2f} (its inverse)", p99 >= 0.9)
             )
     figure.notes.append(
-        f"The rate is that of claims and acks of {BATCH} in turn, one connection each, {turns} turns, with "
-        "full_page_writes off; storing new jobs in between is outside of it. The drains are a worker process's, all settings on."
+        f"The rate is that of claims and acks of {BATCH} in turn, one connection each, {turns} "
+        "turns, with "
+        "full_page_writes off; storing new jobs in between is outside of it. The drains are a "
+        "worker process's, all settings on."
     )
 
 

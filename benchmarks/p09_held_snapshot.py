@@ -1,7 +1,9 @@
-"""P9: a snapshot that another session holds open while 200,000 jobs go through: nothing that is done can be cleaned away.
+"""P9: a snapshot that another session holds open while 200,000 jobs go through: nothing that is
+done can be cleaned away.
 
-Judged by a worker process that drains them, over its last quarter. Shown beside it: what each claim takes, in a loop of claims and
-acks with the engine's cursor and, as in a queue without one, beginning at the lane's start every time.
+Judged by a worker process that drains them, over its last quarter. Shown beside it: what each claim
+takes, in a loop of claims and acks with the engine's cursor and, as in a queue without one,
+beginning at the lane's start every time.
 """
 
 from collections.abc import AsyncIterator
@@ -55,7 +57,8 @@ async def drained(run: Run, jobs: int, held: bool) -> Sample:
 
 
 async def pumped(run: Run, jobs: int, held: bool, cursor: bool) -> Sample:
-    """Jobs stored, claimed and acked in turn, a batch at a time: what claims take as more and more has been done."""
+    """Jobs stored, claimed and acked in turn, a batch at a time: what claims take as more and more
+    has been done."""
     step = max(jobs // 20, 1)
     points: list[dict[str, float]] = []
     async with (

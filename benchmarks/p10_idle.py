@@ -1,4 +1,5 @@
-"""P10: what an idle worker asks of the server, and whether its memory grows with the jobs that it has done."""
+"""P10: what an idle worker asks of the server, and whether its memory grows with the jobs that it
+has done."""
 
 import asyncio
 from functools import partial
@@ -12,13 +13,15 @@ from benchmarks.run import Figure, Run, Sample, Verdict, median
 
 MEGABYTE = 1_000_000
 TOLERATED = 0.03
-"""Of the memory after the first jobs: what an allocator's fragments come to, and no leak is as small over so many jobs."""
+"""Of the memory after the first jobs: what an allocator's fragments come to, and no leak is as
+small over so many jobs."""
 
 COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
 async def asked(run: Run, seconds: float, doorbell: bool) -> Sample:
-    """Statements per minute of a worker that has nothing to do: each is a transaction of its own. Autovacuum is off meanwhile."""
+    """Statements per minute of a worker that has nothing to do: each is a transaction of its own.
+    Autovacuum is off meanwhile."""
     await run.postgres.change(autovacuum="off")
     try:
         async with (
@@ -29,7 +32,9 @@ async def asked(run: Run, seconds: float, doorbell: bool) -> Sample:
             async with workers.crew(url, 1, bell, asleep=doorbell):
                 await asyncio.sleep(
                     12
-                )  # a session tells its counts when it ends a statement ten seconds after the last time
+                    # a session tells its counts when it ends a statement ten seconds after the last
+                    # time
+                )
                 before = await one(connection, COMMITS)
                 await asyncio.sleep(seconds)
                 after = await one(connection, COMMITS)

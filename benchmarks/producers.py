@@ -1,6 +1,8 @@
-"""A producer as a process of its own: `python -m benchmarks.producers WAY JOBS`. Prints one line of JSON: seconds and CPU seconds.
+"""A producer as a process of its own: `python -m benchmarks.producers WAY JOBS`. Prints one line of
+JSON: seconds and CPU seconds.
 
-Each way of the engine has its bare counterpart: psycopg with an INSERT of the same columns, or COPY.
+Each way of the engine has its bare counterpart: psycopg with an INSERT of the same columns, or
+COPY.
 """
 
 import asyncio
@@ -25,7 +27,10 @@ INSERT = """
 INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, max_attempts)
 VALUES (%s, 'bench.noop', %s, %s, %s, 'default', 5, 5)
 """
-COPY = "COPY job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, max_attempts) FROM STDIN"
+COPY = (
+    "COPY job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, "
+    "max_attempts) FROM STDIN"
+)
 URL = os.environ.get("DATABASE_URL", "")
 
 Timed = Callable[[int], Awaitable[float]]

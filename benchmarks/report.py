@@ -51,7 +51,10 @@ def report(run: Run, drawn: bool) -> str:
         *(f"- {name}: {value}" for name, value in machine().items()),
         f"- Postgres: {run.postgres.version}",
         f"- its settings: {settings}",
-        f"- rounds: {run.rounds}, sides in turn; rates are medians, ratios the median of the rounds' own{size}",
+        (
+            f"- rounds: {run.rounds}, sides in turn; rates are medians, ratios the median of the "
+            f"rounds' own{size}"
+        ),
         "- every sample: `raw.json`, beside this file",
         "",
         *table(verdicts),

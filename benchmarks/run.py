@@ -1,4 +1,5 @@
-"""One run of benchmarks: its server and sizes, the turns that the sides of a comparison take, and what came of it."""
+"""One run of benchmarks: its server and sizes, the turns that the sides of a comparison take, and
+what came of it."""
 
 import json
 import math
@@ -19,7 +20,8 @@ Measure = Callable[[], Awaitable[Mapping[str, Any]]]
 
 @dataclass
 class Verdict:
-    """One line of the table: what was wanted of a figure, and what it is. `met` is None where nothing was promised."""
+    """One line of the table: what was wanted of a figure, and what it is. `met` is None where
+    nothing was promised."""
 
     what: str
     wanted: str
@@ -29,7 +31,8 @@ class Verdict:
 
 @dataclass
 class Figure:
-    """What came of one figure: verdicts, a table for people, curves to be drawn, and every sample."""
+    """What came of one figure: verdicts, a table for people, curves to be drawn, and every
+    sample."""
 
     key: str
     title: str
@@ -61,7 +64,8 @@ class Run:
     async def take_turns(
         self, key: str, sides: Mapping[str, Measure], rounds: int | None = None
     ) -> dict[str, list[Sample]]:
-        """Every side once in a round, each round beginning with another one: what the machine does besides meets all alike."""
+        """Every side once in a round, each round beginning with another one: what the machine does
+        besides meets all alike."""
         samples: dict[str, list[Sample]] = {name: [] for name in sides}
         names = list(sides)
         for turn in range(rounds or self.rounds):
@@ -129,7 +133,8 @@ def ratio(
     base: Sequence[Mapping[str, Any]],
     name: str = "per_second",
 ) -> float:
-    """The median of the rounds' own ratios: within a round both sides had the same machine, over a run they may not."""
+    """The median of the rounds' own ratios: within a round both sides had the same machine, over a
+    run they may not."""
     pairs = zip(sorted(samples, key=_round), sorted(base, key=_round), strict=True)
     return statistics.median(float(sample[name]) / float(other[name]) for sample, other in pairs)
 

@@ -1,4 +1,5 @@
-"""The Postgres of a run: a server of our own, durable, with settings as in production; a fresh database for every measurement."""
+"""The Postgres of a run: a server of our own, durable, with settings as in production; a fresh
+database for every measurement."""
 
 import asyncio
 import os
@@ -30,19 +31,22 @@ SETTINGS: dict[str, object] = {
     "work_mem": "16MB",
     "track_io_timing": "off",
 }
-"""What a server of this size is given in production. max_wal_size is large so that no checkpoint falls into one side alone."""
+"""What a server of this size is given in production. max_wal_size is large so that no checkpoint
+falls into one side alone."""
 
 SHOWN = (*SETTINGS, "wal_level", "wal_compression", "jit", "huge_pages")
 
 
 class Postgres:
-    """One running server. `database()` gives clones of a migrated template, each for one measurement."""
+    """One running server. `database()` gives clones of a migrated template, each for one
+    measurement."""
 
     def __init__(self, major: int | None = None, within: Path | None = None) -> None:
         found = bindirs()
         if major is not None and major not in found:
             raise ServerUnavailable(
-                f"Postgres {major} is not installed here; there is: {', '.join(map(str, sorted(found)))}"
+                f"Postgres {major} is not installed here; there is: "
+                f"{', '.join(map(str, sorted(found)))}"
             )
         self.server = EmbeddedServer(
             SETTINGS, binaries=found[major] if major else None, within=within
@@ -57,7 +61,10 @@ class Postgres:
             cursor = await connection.execute("SELECT version()")
             self.version = (await cursor.fetchall())[0][0]
             cursor = await connection.execute(
-                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) ORDER BY name",
+                (
+                    "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) ORDER "
+                    "BY name"
+                ),
                 [list(SHOWN)],
             )
             self.settings = dict(await cursor.fetchall())
@@ -81,7 +88,8 @@ class Postgres:
 
     @asynccontextmanager
     async def database(self, *, empty: bool = False) -> AsyncIterator[str]:
-        """The URL of a new database, dropped afterwards with whoever is still in it. `empty`: without pgqueue's schema."""
+        """The URL of a new database, dropped afterwards with whoever is still in it. `empty`:
+        without pgqueue's schema."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
         template = "template1" if empty else "pgqueue_template"
         async with self.admin() as connection:

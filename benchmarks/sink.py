@@ -1,4 +1,5 @@
-"""A mail server that takes everything and keeps nothing, as a process of its own: `python -m benchmarks.sink`.
+"""A mail server that takes everything and keeps nothing, as a process of its own: `python -m
+benchmarks.sink`.
 
 Prints its port; and at SIGTERM, as JSON, how many mails came over how many connections.
 """

@@ -1,4 +1,5 @@
-"""Worker processes, started beforehand and held back by a paused queue, so that what is measured begins for all at once."""
+"""Worker processes, started beforehand and held back by a paused queue, so that what is measured
+begins for all at once."""
 
 import asyncio
 import signal
@@ -22,7 +23,8 @@ CONCURRENCY = 1000
 """Of the queue: two claims' worth, so that one is worked on while the next is fetched."""
 
 FAST = {"PGQUEUE_MODULES": "benchmarks.tasks", "PGQUEUE_LOG_LEVEL": "warning"}
-"""The settings that are recommended where jobs are short: high concurrency, and no two log lines per job."""
+"""The settings that are recommended where jobs are short: high concurrency, and no two log lines
+per job."""
 
 NONE: Mapping[str, str] = {}
 
@@ -49,8 +51,8 @@ async def crew(
     concurrency: int = CONCURRENCY,
     asleep: bool = True,
 ) -> AsyncIterator[Crew]:
-    """`count` worker processes that have registered (and sleep, for the doorbell). They are told to stop at the end, and ended if
-    they do not."""
+    """`count` worker processes that have registered (and sleep, for the doorbell). They are told to
+    stop at the end, and ended if they do not."""
     workers = Crew(url)
     try:
         for _ in range(count):
@@ -118,8 +120,9 @@ async def drain(
     whole: bool = True,
     deadlines: float = 600,
 ) -> float:
-    """Lets the workers loose and returns when nothing is left: seconds as seen from outside. `last` is the job that comes last;
-    asking for that one costs the server nothing. With `whole` off that is all that is waited for."""
+    """Lets the workers loose and returns when nothing is left: seconds as seen from outside. `last`
+    is the job that comes last; asking for that one costs the server nothing. With `whole` off that
+    is all that is waited for."""
     began = time.monotonic()
     await connection.execute("SELECT pause_queue('default', false)")
     await connection.execute("SELECT ring_doorbell(ARRAY['default'], 1000)")

@@ -14,7 +14,8 @@ from pgqueue.masking import clean
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """One attempt, as a worker took it: the row's id, its lease, and the undecoded payload (JSON)."""
+    """One attempt, as a worker took it: the row's id, its lease, and the undecoded payload
+    (JSON)."""
 
     id: str
     lease: int
@@ -28,14 +29,16 @@ class Claim(msgspec.Struct, frozen=True):
     queue: str
     rescued: bool = False
     uncertain: bool = False
-    """An earlier attempt said that it would do what cannot be taken back, and nobody heard how that ended."""
+    """An earlier attempt said that it would do what cannot be taken back, and nobody heard how that
+    ended."""
     probe: str | None = None
     """The dependency that this attempt is to try out, while all others of its kind wait."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt ended. `status` is what the row becomes: completed, failed (again after `delay`), dlq, or enqueued (the
-    attempt does not count: again after `delay`, or at its old place when that is None)."""
+    """How an attempt ended. `status` is what the row becomes: completed, failed (again after
+    `delay`), dlq, or enqueued (the attempt does not count: again after `delay`, or at its old place
+    when that is None)."""
 
     status: Status
     delay: timedelta | None = None
@@ -70,7 +73,8 @@ NOTE_LENGTH = 1_000
 
 
 def progress_of(fraction: object, note: object) -> tuple[float, str | None]:
-    """A progress as it may be stored; the note cleaned and cut. TypeError, ValueError when it is none."""
+    """A progress as it may be stored; the note cleaned and cut. TypeError, ValueError when it is
+    none."""
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | Decimal):
         raise TypeError(f"progress is a number from 0 to 1, not {reprlib.repr(fraction)}")
     if not 0 <= fraction <= 1:
@@ -92,7 +96,8 @@ class Job(Generic[P]):
         self.resources = resources
         """What the `lifespan` of the task's module yielded."""
         self.receipt: str | None = None
-        """Set it to what there is to show for the work, a line without addresses: it is stored with the completion."""
+        """Set it to what there is to show for the work, a line without addresses: it is stored with
+        the completion."""
         self._claim = claim
         self._writes = writes
 
@@ -125,32 +130,37 @@ class Job(Generic[P]):
 
     @property
     def uncertain(self) -> bool:
-        """Whether an earlier attempt called `intend` and nobody heard how that ended: it may have done it, or not."""
+        """Whether an earlier attempt called `intend` and nobody heard how that ended: it may have
+        done it, or not."""
         return self._claim.uncertain
 
     async def progress(self, fraction: float, note: str | None = None) -> None:
-        """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when the job is no longer ours."""
+        """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when
+        the job is no longer ours."""
         said = progress_of(fraction, note)
         if self._writes is not None:
             await self._writes.progress(self._claim, *said)
 
     async def intend(self) -> None:
-        """Writes down, durably, that the attempt now does what it cannot take back (sends, charges). Should nobody hear how that
-        ended, the next attempt is `uncertain`. Raises LeaseLost when the job is no longer ours: then do not do it."""
+        """Writes down, durably, that the attempt now does what it cannot take back (sends,
+        charges). Should nobody hear how that ended, the next attempt is `uncertain`. Raises
+        LeaseLost when the job is no longer ours: then do not do it."""
         if self._writes is not None:
             await self._writes.intend(self._claim)
 
     def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """`async with job.transaction() as connection:` a psycopg.AsyncConnection in a transaction of its own, whose commit also
-        completes the job: what the handler writes there happens exactly once. Raises LeaseLost and rolls back when the job is no
-        longer ours. Once for each job, as the last thing that counts: the job is over when the block is left."""
+        """`async with job.transaction() as connection:` a psycopg.AsyncConnection in a transaction
+        of its own, whose commit also completes the job: what the handler writes there happens
+        exactly once. Raises LeaseLost and rolls back when the job is no longer ours. Once for each
+        job, as the last thing that counts: the job is over when the block is left."""
         if self._writes is None:
             raise RuntimeError("there is no database here: job.transaction() needs a worker")
         return self._writes.transaction(self, self._claim)
 
 
 class ThreadJob(Job[P]):
-    """What a plain function gets, which runs in a thread: it cannot await, and has none of these."""
+    """What a plain function gets, which runs in a thread: it cannot await, and has none of
+    these."""
 
     __slots__ = ()
 

@@ -1,4 +1,5 @@
-"""The client: one method per verb, for producers and for operators. Reading it is reading the contents of sql/queries/."""
+"""The client: one method per verb, for producers and for operators. Reading it is reading the
+contents of sql/queries/."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -54,9 +55,9 @@ class Options(TypedDict, total=False):
 
 
 class AsyncClient(Caller):
-    """Enqueues jobs and looks after them. Build it with `AsyncClient.open`, or from an open pool in autocommit. Never migrates: on a
-    database without our schema every verb raises SchemaError. No verb waits longer than `timeout` (5 s): then it raises
-    Unavailable, which says why."""
+    """Enqueues jobs and looks after them. Build it with `AsyncClient.open`, or from an open pool in
+    autocommit. Never migrates: on a database without our schema every verb raises SchemaError. No
+    verb waits longer than `timeout` (5 s): then it raises Unavailable, which says why."""
 
     def __init__(
         self, pool: AsyncConnectionPool[Any], *, doorbell: bool = True, timeout: Duration = 5.0
@@ -72,8 +73,9 @@ class AsyncClient(Caller):
     async def open(
         cls, database: "str | Settings | AsyncConnectionPool[Any]", **options: Any
     ) -> AsyncIterator["AsyncClient"]:
-        """A client for a database URL, for Settings, or for a pool that is open already (which stays open). Options: `timeout`
-        (PGQUEUE_ENQUEUE_TIMEOUT), and `doorbell` (PGQUEUE_DOORBELL)."""
+        """A client for a database URL, for Settings, or for a pool that is open already (which
+        stays open). Options: `timeout` (PGQUEUE_ENQUEUE_TIMEOUT), and `doorbell`
+        (PGQUEUE_DOORBELL)."""
         if isinstance(database, AsyncConnectionPool):
             client = cls(database, **options)
             try:
@@ -124,12 +126,13 @@ class AsyncClient(Caller):
         filled: dict[str, Any] | None = None,
         connection: Connection | None = None,
     ) -> Ticket:
-        """Stores one job; when this returns, it is durable. With `connection` it joins that transaction, and is stored when the
-        caller commits (call `ring` afterwards to have it started at once).
+        """Stores one job; when this returns, it is durable. With `connection` it joins that
+        transaction, and is stored when the caller commits (call `ring` afterwards to have it
+        started at once).
 
-        task: a Task, or the name of a job type. priority: 0 (first) to 9; None is 5. run_after: an aware datetime; or delay:
-        from the database's now. Raises RateLimited, DuplicatePayload (both leave the caller's transaction usable), UnknownType,
-        InvalidJob.
+        task: a Task, or the name of a job type. priority: 0 (first) to 9; None is 5. run_after: an
+        aware datetime; or delay: from the database's now. Raises RateLimited, DuplicatePayload
+        (both leave the caller's transaction usable), UnknownType, InvalidJob.
         """
         job = NewJob(
             task, payload, job_id, user_id, queue, priority, run_after, delay, max_attempts, filled
@@ -162,8 +165,8 @@ class AsyncClient(Caller):
     async def enqueue_many(
         self, jobs: Sequence[AnyJob], *, connection: Connection | None = None
     ) -> list[Ticket]:
-        """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries its `error`.
-        Raises UnknownType or InvalidJob for the whole, and then nothing is stored."""
+        """Stores up to 10,000 jobs in one commit. A ticket per job, in order; a refused one carries
+        its `error`. Raises UnknownType or InvalidJob for the whole, and then nothing is stored."""
         if len(jobs) > MOST_AT_ONCE:
             raise InvalidJob(f"at most {MOST_AT_ONCE} jobs at once, not {len(jobs)}")
         if not jobs:
@@ -185,7 +188,8 @@ class AsyncClient(Caller):
         return [ticket_from(row, one["job_type"]) for row, one in zip(answers, given, strict=True)]
 
     def ring(self, queue: str = "default", jobs: int = 1) -> None:
-        """Wakes sleeping workers, for callers that committed jobs in a transaction of their own. Returns at once."""
+        """Wakes sleeping workers, for callers that committed jobs in a transaction of their own.
+        Returns at once."""
         self._ring(queue, jobs)
 
     def _ring(self, queue: str | None, jobs: int) -> None:
@@ -202,14 +206,15 @@ class AsyncClient(Caller):
         return view_from(rows[0])
 
     async def cancel(self, job_id: str) -> None:
-        """Ends a job that waits at once, and the lease of one that runs. Raises JobNotFound, WrongState when it has ended."""
+        """Ends a job that waits at once, and the lease of one that runs. Raises JobNotFound,
+        WrongState when it has ended."""
         await self._change("cancel_job", {"job_id": job_id})
 
     # Operators
 
     async def replay(self, job_id: str, payload: Any = None) -> None:
-        """Sends a dead or cancelled job back to its queue with attempts from 0. A payload given here replaces the old one,
-        which stays in the history. Raises JobNotFound, WrongState."""
+        """Sends a dead or cancelled job back to its queue with attempts from 0. A payload given
+        here replaces the old one, which stays in the history. Raises JobNotFound, WrongState."""
         text = None if payload is None else json_text(payload)
         row = await self._change("replay_job", {"job_id": job_id, "payload": text})
         if row["queue"]:
@@ -223,7 +228,8 @@ class AsyncClient(Caller):
         limit: int = MOST_AT_ONCE,
         dry_run: bool = False,
     ) -> Replayed:
-        """Sends dead jobs back, the longest dead first, `rate` of them a second, at most `limit` (10,000) a call."""
+        """Sends dead jobs back, the longest dead first, `rate` of them a second, at most `limit`
+        (10,000) a call."""
         if not rate > 0:
             raise InvalidJob("the rate must be above 0 jobs a second")
         matched = await self.count_dead(which)
@@ -244,7 +250,8 @@ class AsyncClient(Caller):
         limit: int = 100,
         cursor: tuple[datetime, UUID] | None = None,
     ) -> list[JobView]:
-        """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job of the page before."""
+        """A page of the dead-letter queue, newest first. `cursor` is (dead_at, id) of the last job
+        of the page before."""
         dead_at, last = cursor or (None, None)
         rows = await self._run_readable(
             "list_dead_jobs",
@@ -259,7 +266,8 @@ class AsyncClient(Caller):
         return int(rows[0]["count"])
 
     async def delete_dead(self, job_id: str) -> None:
-        """Takes a job out of the dead-letter queue: it becomes cancelled. Raises JobNotFound, WrongState."""
+        """Takes a job out of the dead-letter queue: it becomes cancelled. Raises JobNotFound,
+        WrongState."""
         await self._change("delete_dead_job", {"job_id": job_id})
 
     async def pause(self, queue: str) -> None:
@@ -272,7 +280,8 @@ class AsyncClient(Caller):
         self._ring(queue, MOST_AT_ONCE)
 
     async def stats(self) -> dict[str, Any]:
-        """How many jobs are in each state, and how the last quarter of an hour went. See sql/monitoring/job_stats.sql."""
+        """How many jobs are in each state, and how the last quarter of an hour went. See
+        sql/monitoring/job_stats.sql."""
         return (await self.report("job_stats"))[0]
 
     async def report(self, name: str) -> list[dict[str, Any]]:

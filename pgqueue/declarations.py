@@ -62,14 +62,16 @@ class Declared:
             self.refuse(f"{_short(handler)} is a task already: one @task for each function")
         if inspect.isclass(handler) or not callable(handler):
             self.refuse(
-                f"a handler is a function, not {'a class' if inspect.isclass(handler) else _short(handler)}"
+                "a handler is a function, not "
+                f"{'a class' if inspect.isclass(handler) else _short(handler)}"
             )
         called = type(handler).__call__  # of an object that can be called; a function has one too
         if any(map(inspect.isgeneratorfunction, (handler, called))) or any(
             map(inspect.isasyncgenfunction, (handler, called))
         ):
             self.refuse(
-                "a handler does its work when it is called: nothing runs a generator, take out its `yield`"
+                "a handler does its work when it is called: nothing runs a generator, take out "
+                "its `yield`"
             )
         try:
             parameters = list(inspect.signature(handler).parameters.values())
@@ -80,7 +82,8 @@ class Declared:
         named = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
         if len(parameters) != 1 or parameters[0].kind in named:
             self.refuse(
-                f"a handler takes one argument, the job: write `def handler(job)`, not {_signature(parameters)}"
+                "a handler takes one argument, the job: write `def handler(job)`, not "
+                f"{_signature(parameters)}"
             )
         return parameters[0]
 
@@ -106,7 +109,8 @@ class Declared:
                 "a msgspec Struct, a dataclass, a TypedDict, a pydantic model, a builtin or Any"
             )
             self.refuse(
-                f"its payload type {getattr(hint, '__qualname__', hint)} cannot be used ({error}): write {wanted}"
+                f"its payload type {getattr(hint, '__qualname__', hint)} cannot be used "
+                f"({error}): write {wanted}"
             )
 
     def _hint(self, handler: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -124,7 +128,8 @@ class Declared:
             )[parameter.name]
         except Exception as error:  # noqa: BLE001 - an annotation is a piece of a program
             self.refuse(
-                f"the annotation {written!r} cannot be resolved ({headline(error)}): import it outside of TYPE_CHECKING"
+                f"the annotation {written!r} cannot be resolved ({headline(error)}): import it "
+                "outside of TYPE_CHECKING"
             )
 
     def user_from(self, name: object, payload_type: Any) -> None:
@@ -138,7 +143,8 @@ class Declared:
         if name in members:
             self.refuse(f"user_from is the name in JSON: write user_from={members[str(name)]!r}")
         self.refuse(
-            f"user_from={name!r} is no member of the payload, which has {', '.join(sorted(members.values())) or 'none'}"
+            f"user_from={name!r} is no member of the payload, which has "
+            f"{', '.join(sorted(members.values())) or 'none'}"
         )
 
 

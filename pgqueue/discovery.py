@@ -11,10 +11,11 @@ from pgqueue.task import Task
 
 
 def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:
-    """The tasks that the named modules hold, by job type, and the module of each: of those that hold it, the one that declares it
-    or the nearest package around that, else the first.
+    """The tasks that the named modules hold, by job type, and the module of each: of those that
+    hold it, the one that declares it or the nearest package around that, else the first.
 
-    Raises ModuleError when a module cannot be imported, TaskError when it holds no task or a type is declared twice.
+    Raises ModuleError when a module cannot be imported, TaskError when it holds no task or a type
+    is declared twice.
     """
     tasks: dict[str, Task[Any]] = {}
     holders: dict[str, list[ModuleType]] = {}
@@ -28,7 +29,8 @@ def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, 
                 places = f"{place_of(other.handler)} and {place_of(one.handler)}"
                 first = holders[one.job_type][0].__name__
                 raise TaskError(
-                    f"job type {one.job_type} is declared twice: in {first} and in {name} ({places})"
+                    f"job type {one.job_type} is declared twice: in {first} and in {name} "
+                    f"({places})"
                 )
             holders.setdefault(one.job_type, []).append(module)
     return tasks, {job_type: _home(tasks[job_type], where) for job_type, where in holders.items()}

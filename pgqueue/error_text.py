@@ -14,14 +14,16 @@ LONGEST = 40_000
 """Characters that are read of one text."""
 
 LINKS, FRAMES, NOTES, MEMBERS, DEPTH = 10, 40, 5, 5, 3
-"""Of a stack trace: exceptions in a chain, frames of each, notes of each, members of a group, groups within groups."""
+"""Of a stack trace: exceptions in a chain, frames of each, notes of each, members of a group,
+groups within groups."""
 
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 _MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def _own(kind: type, name: str) -> Any:
-    # The attribute as Python itself stores it: a subclass may put a property of the same name before it.
+    # The attribute as Python itself stores it: a subclass may put a property of the same name
+    # before it.
     return vars(kind)[name].__get__
 
 
@@ -35,7 +37,8 @@ _members = _own(BaseExceptionGroup, "exceptions")
 
 
 def text_of(value: object, most: int = LONGEST) -> str:
-    """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised instead."""
+    """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised
+    instead."""
     try:
         return cut(str.__getitem__(str(value), slice(most + HALF)), most)
     except BaseException:  # noqa: BLE001 - a foreign __str__ may raise KeyboardInterrupt, too
@@ -89,7 +92,8 @@ def _chain(error: BaseException, depth: int) -> Iterator[str]:
 
 
 def _links(error: BaseException) -> Iterator[tuple[BaseException, str]]:
-    """The error and what led to it, newest first, each with the words that join it to the one before."""
+    """The error and what led to it, newest first, each with the words that join it to the one
+    before."""
     seen: set[int] = set()
     link: BaseException | None = error
     joint = ""

@@ -1,4 +1,5 @@
-"""What can go wrong with a queue, as nouns under one root; and the words with which a handler ends its attempt."""
+"""What can go wrong with a queue, as nouns under one root; and the words with which a handler ends
+its attempt."""
 
 from datetime import timedelta
 
@@ -18,11 +19,13 @@ class JobNotFound(QueueError):
 
 
 class RateLimited(QueueError):
-    """The user has used up the limit of this job type. `retry_after` says when one place comes free."""
+    """The user has used up the limit of this job type. `retry_after` says when one place comes
+    free."""
 
     def __init__(self, job_type: str, retry_after: timedelta) -> None:
         super().__init__(
-            f"Too many jobs of type {job_type} for this user: try again in {retry_after.total_seconds():.0f} s"
+            f"Too many jobs of type {job_type} for this user: try again in "
+            f"{retry_after.total_seconds():.0f} s"
         )
         self.job_type = job_type
         self.retry_after = retry_after
@@ -46,12 +49,13 @@ class WrongState(QueueError):
 
 
 class LeaseLost(QueueError):
-    """The job is no longer this attempt's: its lease ran out, or it was cancelled. What the attempt writes does not count."""
+    """The job is no longer this attempt's: its lease ran out, or it was cancelled. What the attempt
+    writes does not count."""
 
 
 class InvalidJob(QueueError):
-    """The job cannot be enqueued as it is: unknown type, a payload that does not fit, a value out of range. `index` says which
-    of several it is."""
+    """The job cannot be enqueued as it is: unknown type, a payload that does not fit, a value out
+    of range. `index` says which of several it is."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
@@ -63,8 +67,8 @@ class UnknownType(InvalidJob):
 
 
 class Unavailable(QueueError):
-    """The database cannot be reached, or does not answer in time. `reason` says why. What was asked may have been done or not; an
-    enqueue with an id can simply be sent again."""
+    """The database cannot be reached, or does not answer in time. `reason` says why. What was asked
+    may have been done or not; an enqueue with an id can simply be sent again."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The database is not available: {reason}")
@@ -72,11 +76,13 @@ class Unavailable(QueueError):
 
 
 class NotAllowed(InvalidJob):
-    """The type is for administrators, and the role in the database is not one: see sql/roles.sql."""
+    """The type is for administrators, and the role in the database is not one: see
+    sql/roles.sql."""
 
 
 class SchemaError(QueueError):
-    """The database does not hold a schema that this release can work with; the message says what to do."""
+    """The database does not hold a schema that this release can work with; the message says what to
+    do."""
 
 
 class ArchiveError(QueueError, OSError):
@@ -84,7 +90,8 @@ class ArchiveError(QueueError, OSError):
 
 
 class SettingsError(QueueError):
-    """The environment holds wrong or missing settings. `problems` has a sentence for each, all of them at once."""
+    """The environment holds wrong or missing settings. `problems` has a sentence for each, all of
+    them at once."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -108,9 +115,10 @@ class Ending(Exception):
 
 
 class Retry(Ending):
-    """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the backoff). `uncertain`: what
-    the attempt had announced by `job.intend()` may have been done all the same. `answered`: what the job depends on works; it
-    refused this job only, so the circuit breaker does not count the failure."""
+    """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the
+    backoff). `uncertain`: what the attempt had announced by `job.intend()` may have been done all
+    the same. `answered`: what the job depends on works; it refused this job only, so the circuit
+    breaker does not count the failure."""
 
     after: timedelta | None = None
     uncertain: bool = False
@@ -131,8 +139,8 @@ class Retry(Ending):
 
 
 class Discard(Ending):
-    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left. `answered`: what the job depends
-    on said so, and therefore works."""
+    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left.
+    `answered`: what the job depends on said so, and therefore works."""
 
     answered: bool = False
 
@@ -151,9 +159,10 @@ class Snooze(Ending):
 
 
 class DependencyDown(Ending):
-    """Something that the job needs is broken, not the job: this attempt does not count, the circuit breaker of `dependency`
-    opens, and the jobs of all types that depend on it wait until one of them gets through. The job keeps its place in the queue;
-    with `after` it comes again no earlier than that, because it may be the only one that is refused so."""
+    """Something that the job needs is broken, not the job: this attempt does not count, the circuit
+    breaker of `dependency` opens, and the jobs of all types that depend on it wait until one of
+    them gets through. The job keeps its place in the queue; with `after` it comes again no earlier
+    than that, because it may be the only one that is refused so."""
 
     after: timedelta | None = None
 

@@ -1,4 +1,5 @@
-"""The first thing that is imported: where Python looks for modules when it runs `python -m pgqueue.worker`."""
+"""The first thing that is imported: where Python looks for modules when it runs `python -m
+pgqueue.worker`."""
 
 import os
 import sys
@@ -7,8 +8,9 @@ _PROGRAMS = ("pgqueue.worker", "pgqueue.cli")
 
 
 def working_directory_last() -> None:
-    """Modules of the application are found in the working directory, after those of Python and of what is installed: a file
-    called logging.py or psycopg.py there is not taken for the library's."""
+    """Modules of the application are found in the working directory, after those of Python and of
+    what is installed: a file called logging.py or psycopg.py there is not taken for the
+    library's."""
     here = os.getcwd()
     if sys.path and sys.path[0] in ("", here) and (_by_m() or sys.path[0] == ""):
         del sys.path[0]
@@ -17,7 +19,8 @@ def working_directory_last() -> None:
 
 
 def _by_m() -> bool:
-    """Whether Python itself put the working directory first, for one of our programs (`-m NAME`, `-mNAME`)."""
+    """Whether Python itself put the working directory first, for one of our programs (`-m NAME`,
+    `-mNAME`)."""
     return any(one.removeprefix("-m") in _PROGRAMS for one in sys.orig_argv[1:6])
 
 

@@ -20,7 +20,10 @@ def imported(name: str, what: str = "task module") -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
             missing = "" if error.name == name else f" (there is no {error.name})"
-            where = f"looked in the working directory {os.getcwd()} and wherever Python looks: PYTHONPATH adds to that"
+            where = (
+                f"looked in the working directory {os.getcwd()} and wherever Python looks: "
+                "PYTHONPATH adds to that"
+            )
             raise ModuleError(
                 f"{what} {name} cannot be imported: it was not found{missing}; {where}"
             ) from error

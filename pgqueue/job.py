@@ -33,7 +33,8 @@ class Status(StrEnum):
 
 
 class Kind(Protocol[P]):
-    """What a new job needs of a Task. It binds the payload's type, so that a type checker knows what goes with which task."""
+    """What a new job needs of a Task. It binds the payload's type, so that a type checker knows
+    what goes with which task."""
 
     job_type: str
     payload_type: Any
@@ -55,20 +56,23 @@ class AnyJob(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     filled: dict[str, Any] | None = None
     fresh_id: bool = False
-    """The id was made for this very call: whatever has it is this job, stored by an earlier try whose answer was lost."""
+    """The id was made for this very call: whatever has it is this job, stored by an earlier try
+    whose answer was lost."""
 
 
 class NewJob(AnyJob, Generic[Of], frozen=True):
-    """A job to be enqueued. `task` is a Task or the name of a job type; `filled` are members that the server adds to what the
-    caller sent: stored with the payload, ignored when two payloads are compared."""
+    """A job to be enqueued. `task` is a Task or the name of a job type; `filled` are members that
+    the server adds to what the caller sent: stored with the payload, ignored when two payloads are
+    compared."""
 
     task: Kind[Of] | str
     payload: Of
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """What came of an enqueue. `created` is false when the id was known already, and `status` is then that job's state.
-    In `enqueue_many` a refused item has no status but an `error` (RateLimited or DuplicatePayload)."""
+    """What came of an enqueue. `created` is false when the id was known already, and `status` is
+    then that job's state. In `enqueue_many` a refused item has no status but an `error`
+    (RateLimited or DuplicatePayload)."""
 
     job_id: str
     status: Status | None
@@ -77,7 +81,8 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands in the table. Times are aware datetimes in UTC, None when they have not come."""
+    """A job as it stands in the table. Times are aware datetimes in UTC, None when they have not
+    come."""
 
     id: UUID
     job_id: str
@@ -102,11 +107,13 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     receipt: str | None
     """What the completed attempt has to show for it."""
     history: list[dict[str, Any]]
-    """What went wrong before, oldest first: failed attempts with time, worker, error and stack; replays."""
+    """What went wrong before, oldest first: failed attempts with time, worker, error and stack;
+    replays."""
 
 
 class DeadFilter(msgspec.Struct, frozen=True):
-    """Which part of the dead-letter queue. `error` is a part of the error text, in any case; None lets everything pass."""
+    """Which part of the dead-letter queue. `error` is a part of the error text, in any case; None
+    lets everything pass."""
 
     job_type: str | None = None
     user_id: str | None = None
@@ -117,7 +124,8 @@ class DeadFilter(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still dead."""
+    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still
+    dead."""
 
     retried: int
     matched: int

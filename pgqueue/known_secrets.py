@@ -1,6 +1,8 @@
-"""The secrets of this process by their values: whatever repeats one, in whatever spelling, is not logged or stored with it.
+"""The secrets of this process by their values: whatever repeats one, in whatever spelling, is not
+logged or stored with it.
 
-Patterns find a secret by what stands around it. A mail server that answers "wrong: hunter2 for ana" stands nothing around it.
+Patterns find a secret by what stands around it. A mail server that answers "wrong: hunter2 for ana"
+stands nothing around it.
 """
 
 import json
@@ -21,17 +23,18 @@ _LABEL = re.compile(
     r"(?i)(?:pass(?:word|wd|phrase)|pwd|secret|tokens?|(?:api|access|private)[-_]?key|bearer|basic|authorization)"
 )
 _LABELS = r"(?:\\{0,15}+['\"]|%2[27])?\s*(?:[=:]|%3[AD])|(?:\s+|%20)[^\s]"
-"""What follows a label, and the secret after it. A password that is the word "password" must not be taken out of
-`password=hunter2`: the patterns that hide what follows would not know it again."""
+"""What follows a label, and the secret after it. A password that is the word "password" must not be
+taken out of `password=hunter2`: the patterns that hide what follows would not know it again."""
 
 _known: dict[str, re.Pattern[str]] = {}
-"""Spelling -> what finds it, the longest first: one secret may hold another. Of the process, and not
-handed in, for logs and stored texts are masked where no settings are. Replaced as a whole, never
-changed: another thread may be reading it."""
+"""Spelling -> what finds it, the longest first: one secret may hold another. Of the process, and
+not handed in, for logs and stored texts are masked where no settings are. Replaced as a whole,
+never changed: another thread may be reading it."""
 
 
 def learn(secrets: Iterable[str | None], user: str | None = None) -> None:
-    """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent by SMTP (RFC 4616)."""
+    """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent
+    by SMTP (RFC 4616)."""
     global _known
     given = {secret for secret in secrets if secret}
     spellings = {one for secret in given for one in _spellings(secret, user)}
@@ -75,7 +78,8 @@ def _spellings(secret: str, user: str | None) -> set[str]:
 
 
 def _finder(spelling: str, *, word: bool) -> re.Pattern[str]:
-    # A password that is a word, "postgres" for one, is hidden where it stands alone, and not in the middle of another word.
+    # A password that is a word, "postgres" for one, is hidden where it stands alone, and not in the
+    # middle of another word.
     alone = len(spelling) < 8 or (word and spelling.isalpha())
     found = re.escape(spelling)
     if _LABEL.fullmatch(spelling):

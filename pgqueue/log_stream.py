@@ -35,7 +35,8 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 
 class PatientHandler(LineHandler):
-    """Writes to a descriptor as long as it takes what it is given; else a thread waits for that, and lines queue up in order."""
+    """Writes to a descriptor as long as it takes what it is given; else a thread waits for that,
+    and lines queue up in order."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -87,7 +88,8 @@ class PatientHandler(LineHandler):
             self._writer.start()
 
     def _write_on(self) -> None:
-        """Until nothing waits. What waits is taken away only when it is written, so that nothing overtakes it."""
+        """Until nothing waits. What waits is taken away only when it is written, so that nothing
+        overtakes it."""
         while True:
             with contextlib.suppress(OSError):
                 while not self._writable(1.0):
@@ -116,7 +118,8 @@ class PatientHandler(LineHandler):
         return True
 
     def flush(self) -> None:
-        """Waits for the reader, but not for long. While the process runs there is nothing to wait for."""
+        """Waits for the reader, but not for long. While the process runs there is nothing to wait
+        for."""
         writer = self._writer
         if writer is None or threading.current_thread() is writer:
             return

@@ -64,11 +64,13 @@ def _message(record: logging.LogRecord) -> str:
 
 
 _BREAK = f"\n{token_hex(8)}\n"
-"""Stands for a line break of the program's own while the message is made. Nothing foreign can know it."""
+"""Stands for a line break of the program's own while the message is made. Nothing foreign can know
+it."""
 
 
 def _message_lines(record: logging.LogRecord) -> list[str]:
-    """The message as the lines that the program wrote. A line break in what was put in by an argument starts no line."""
+    """The message as the lines that the program wrote. A line break in what was put in by an
+    argument starts no line."""
     if not record.args or not isinstance(record.msg, str) or "\n" not in record.msg:
         return [_bounded(_message(record))]
     marked = logging.makeLogRecord(vars(record) | {"msg": record.msg.replace("\n", _BREAK)})
@@ -76,7 +78,8 @@ def _message_lines(record: logging.LogRecord) -> list[str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, logger, event, message, and what the caller added."""
+    """One JSON object a line: timestamp, level, logger, event, message, and what the caller
+    added."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC)
@@ -95,8 +98,8 @@ class JsonFormatter(logging.Formatter):
 
 
 class HumanFormatter(logging.Formatter):
-    """A line for people: time, level when it is not info, message. Only what begins at the margin is an entry of the log: the
-    further lines of a message or a stack trace are set in."""
+    """A line for people: time, level when it is not info, message. Only what begins at the margin
+    is an entry of the log: the further lines of a message or a stack trace are set in."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
@@ -110,7 +113,8 @@ class HumanFormatter(logging.Formatter):
 def configure_logging(
     level: str = "info", style: Literal["auto", "human", "json"] = "auto"
 ) -> None:
-    """Sends every log line of the process to standard error, masked. auto: for people when that is a terminal."""
+    """Sends every log line of the process to standard error, masked. auto: for people when that is
+    a terminal."""
     human = style == "human" or (style == "auto" and sys.stderr.isatty())
     handler = handler_for(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())

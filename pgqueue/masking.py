@@ -5,8 +5,9 @@ from typing import Literal
 
 from pgqueue.known_secrets import hide
 
-# Every pattern takes a time in proportion to the text, whatever the text: a worker stands still meanwhile, the thread of its
-# leases too. So what is repeated is counted, or cannot be split in two ways, or is taken in by the match as far as it was read.
+# Every pattern takes a time in proportion to the text, whatever the text: a worker stands still
+# meanwhile, the thread of its leases too. So what is repeated is counted, or cannot be split in two
+# ways, or is taken in by the match as far as it was read.
 ADDRESS = re.compile(
     r"""[^\s<>"(),:;\[\]@\\]{1,64}@[^\s<>"'(),:;\[\]@=/\\]+\.[^\s<>"'(),:;\[\]@=/\\.]+"""
 )
@@ -58,14 +59,15 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def mask_address(address: str) -> str:
-    """`u***@example.com`; a local part of one or two characters disappears altogether. Masking again changes nothing."""
+    """`u***@example.com`; a local part of one or two characters disappears altogether. Masking
+    again changes nothing."""
     local, _, domain = address.rpartition("@")
     return f"{local[0]}***@{domain}" if len(local) > 2 and local != "***" else f"***@{domain}"
 
 
 def mask(text: str) -> str:
-    """The text without a whole e-mail address, without a secret of this process, and without what looks like one: the password
-    of a URL, a `password=...`."""
+    """The text without a whole e-mail address, without a secret of this process, and without what
+    looks like one: the password of a URL, a `password=...`."""
     text = hide(text)
     if "://" in text:
         text = _URL_PASSWORD.sub(_without_password, text)
@@ -83,14 +85,16 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def _masked(found: re.Match[str]) -> str:
-    # What stands before the address as in "to=ana@example.com" is kept; a local part may itself hold or end in such a character.
+    # What stands before the address as in "to=ana@example.com" is kept; a local part may itself
+    # hold or end in such a character.
     lead = _BEFORE_ADDRESS.match(found[0])
     before = lead[1] if lead else ""
     return before + mask_address(found[0][len(before) :])
 
 
 def clean(text: str, length: int, *, keep: Literal["start", "end"] = "start") -> str:
-    """The text as it may be stored or logged: no NUL, no lone surrogates, masked, at most `length` characters."""
+    """The text as it may be stored or logged: no NUL, no lone surrogates, masked, at most `length`
+    characters."""
     text = mask(_UNSTORABLE.sub("\ufffd", cut(text, 4 * length + HALF, keep)))
     if len(text) <= length:
         return text
@@ -98,9 +102,9 @@ def clean(text: str, length: int, *, keep: Literal["start", "end"] = "start") ->
 
 
 def cut(text: str, length: int, keep: Literal["start", "end"] = "start") -> str:
-    """At most `length` characters of a text that is not masked yet: to mask a megabyte takes long. Where it
-    is cut there may stand half an address or half a secret, which no pattern knows: up to the next space,
-    or the next line, it is left out."""
+    """At most `length` characters of a text that is not masked yet: to mask a megabyte takes long.
+    Where it is cut there may stand half an address or half a secret, which no pattern knows: up to
+    the next space, or the next line, it is left out."""
     if len(text) <= length:
         return text
     # A secret of our own is taken out first, that it may not be cut in two.

@@ -14,7 +14,8 @@ def _is_model(kind: Any) -> bool:
 
 
 def decoder_of(kind: Any) -> Callable[[bytes | str], Any]:
-    """From JSON to a value of the type. TypeError, with the reason, for a type that no JSON can be read into."""
+    """From JSON to a value of the type. TypeError, with the reason, for a type that no JSON can be
+    read into."""
     decoder = msgspec.json.Decoder(kind, dec_hook=_into_foreign)
     for one in _parts(types.type_info(kind)):
         if isinstance(one, types.CustomType) and not _is_model(one.cls):
@@ -23,7 +24,8 @@ def decoder_of(kind: Any) -> Callable[[bytes | str], Any]:
 
 
 def fitted(payload: Any, kind: Any) -> Any:
-    """The payload, when it is one of the type or what JSON would give. Raises msgspec.ValidationError, TypeError, ValueError."""
+    """The payload, when it is one of the type or what JSON would give. Raises
+    msgspec.ValidationError, TypeError, ValueError."""
     if isinstance(kind, type) and type(payload) is kind:
         return payload
     return msgspec.convert(
@@ -39,8 +41,8 @@ def to_plain(value: Any) -> Any:
 
 
 def members_of(kind: Any) -> dict[str, str] | None:
-    """What the members of such a payload are called in Python, and in JSON; None when any name may be one. TypeError for a
-    payload without members."""
+    """What the members of such a payload are called in Python, and in JSON; None when any name may
+    be one. TypeError for a payload without members."""
     found: dict[str, str] = {}
     info = types.type_info(kind)
     for one in info.types if isinstance(info, types.UnionType) else [info]:

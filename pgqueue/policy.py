@@ -1,4 +1,5 @@
-"""Decides, and touches nothing: how long to wait after a failure, and what becomes of a job whose attempt has ended."""
+"""Decides, and touches nothing: how long to wait after a failure, and what becomes of a job whose
+attempt has ended."""
 
 import random
 from datetime import timedelta
@@ -16,7 +17,8 @@ from pgqueue.masking import ERROR_LENGTH, STACK_LENGTH, clean
 from pgqueue.task import Backoff
 
 DEPENDENCY_DELAY = timedelta(seconds=30)
-"""How long a job waits that calls something down which its type does not depend on: no breaker holds it back."""
+"""How long a job waits that calls something down which its type does not depend on: no breaker
+holds it back."""
 
 SHORTEST_SNOOZE = timedelta(seconds=1)
 """A job that asked for less would be started as fast as the worker can."""
@@ -40,8 +42,8 @@ class Released(Exception):
 
 
 def backoff_delay(backoff: Backoff, attempt: int, jitter: float | None = None) -> timedelta:
-    """The wait after failed attempt `attempt` (from 1): base * 2^(attempt-1), never shorter, plus `jitter` (0 to 1, random when
-    None) tenths of that, at most the cap."""
+    """The wait after failed attempt `attempt` (from 1): base * 2^(attempt-1), never shorter, plus
+    `jitter` (0 to 1, random when None) tenths of that, at most the cap."""
     share = random.random() if jitter is None else jitter
     seconds = (
         duration(backoff.base).total_seconds() * 2.0 ** min(attempt - 1, 60) * (1 + 0.1 * share)
@@ -61,8 +63,9 @@ _OUR_OWN_FAULT = (
 
 
 def blames_dependency(error: BaseException) -> bool:
-    """Whether a failure may be the fault of what the job depends on: whatever went wrong outside; not what is a mistake in the
-    program or in its data. (OSError first: a certificate that cannot be trusted is a ValueError too.)"""
+    """Whether a failure may be the fault of what the job depends on: whatever went wrong outside;
+    not what is a mistake in the program or in its data. (OSError first: a certificate that cannot
+    be trusted is a ValueError too.)"""
     return isinstance(error, OSError) or not isinstance(error, _OUR_OWN_FAULT)
 
 
@@ -87,8 +90,8 @@ def verdict(
 
 
 def _asked_for(error: BaseException) -> Outcome | str | None:
-    """The outcome that the class of the error asks for; None for an ordinary failure; advice for a class of the application's own
-    that does not say what its kind has to."""
+    """The outcome that the class of the error asks for; None for an ordinary failure; advice for a
+    class of the application's own that does not say what its kind has to."""
     match error:
         case Released():
             return Outcome(Status.ENQUEUED, certain=False)
@@ -96,7 +99,10 @@ def _asked_for(error: BaseException) -> Outcome | str | None:
             try:
                 delay = max(duration(error.delay), SHORTEST_SNOOZE)
             except (AttributeError, ValueError):
-                return f"{name_of(error)} is a Snooze without a delay: call super().__init__(delay) in its __init__"
+                return (
+                    f"{name_of(error)} is a Snooze without a delay: call super().__init__(delay) "
+                    "in its __init__"
+                )
             reason = getattr(error, "reason", None)
             return Outcome(
                 Status.ENQUEUED,
@@ -106,7 +112,10 @@ def _asked_for(error: BaseException) -> Outcome | str | None:
         case DependencyDown():
             name = getattr(error, "dependency", None)
             if not isinstance(name, str) or not name:
-                return f"{name_of(error)} names no dependency: call super().__init__(name) in its __init__"
+                return (
+                    f"{name_of(error)} names no dependency: call super().__init__(name) in its "
+                    "__init__"
+                )
             try:
                 aside = None if error.after is None else duration(error.after)
             except ValueError as wrong:
@@ -163,7 +172,8 @@ def _failed(
 
 
 def _after(claim: Claim, backoff: Backoff, jitter: float | None, **outcome: Any) -> Outcome:
-    """A burned attempt: again after the backoff, and no earlier than it asked for; or the dead-letter queue."""
+    """A burned attempt: again after the backoff, and no earlier than it asked for; or the
+    dead-letter queue."""
     if claim.attempt >= claim.max_attempts:
         return Outcome(Status.DLQ, **outcome)
     delay = backoff_delay(backoff, claim.attempt, jitter)
@@ -171,8 +181,9 @@ def _after(claim: Claim, backoff: Backoff, jitter: float | None, **outcome: Any)
 
 
 def spared(outcome: Outcome, *, probe: bool) -> Outcome:
-    """The same failure while the breaker is open: the attempt does not count, and the job waits at its old place; a failed probe
-    goes to the back of its lane, so that one bad job is not every probe."""
+    """The same failure while the breaker is open: the attempt does not count, and the job waits at
+    its old place; a failed probe goes to the back of its lane, so that one bad job is not every
+    probe."""
     delay = outcome.aside or (timedelta() if probe else None)
     return msgspec.structs.replace(outcome, status=Status.ENQUEUED, delay=delay, stack_trace=None)
 
@@ -211,5 +222,8 @@ def plain(outcome: Outcome) -> Outcome:
 
 def unwritten(outcome: Outcome, refusal: str) -> Outcome:
     """What becomes of a job whose attempt ended, but whose outcome the database refuses."""
-    said = f"The attempt ended as {outcome.status}, but the database refuses to store that ({refusal}). Its work may have been done"
+    said = (
+        f"The attempt ended as {outcome.status}, but the database refuses to store that "
+        f"({refusal}). Its work may have been done"
+    )
     return Outcome(Status.DLQ, error=_text(said), certain=False)

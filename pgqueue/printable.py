@@ -1,4 +1,5 @@
-"""Foreign text where people and programs read lines: what controls a terminal, or hides or turns what follows, is escaped."""
+"""Foreign text where people and programs read lines: what controls a terminal, or hides or turns
+what follows, is escaped."""
 
 import json
 import re
@@ -8,13 +9,15 @@ UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-"""C0 and C1 controls, line ends, directions of bidirectional text, what has no width, lone surrogates, tags."""
+"""C0 and C1 controls, line ends, directions of bidirectional text, what has no width, lone
+surrogates, tags."""
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def safe(text: object, *, lines: bool = False) -> str:
-    """The text with control characters written as escapes; with `lines` it may have several lines."""
+    """The text with control characters written as escapes; with `lines` it may have several
+    lines."""
 
     def escape(found: re.Match[str]) -> str:
         one = found[0]
@@ -28,7 +31,8 @@ def safe(text: object, *, lines: bool = False) -> str:
 
 
 def safe_json(text: str) -> str:
-    """One line of JSON, its strings the same, and none of those characters in it as they are: JSON itself lets most of them be."""
+    """One line of JSON, its strings the same, and none of those characters in it as they are: JSON
+    itself lets most of them be."""
     return UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 

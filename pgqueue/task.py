@@ -1,4 +1,5 @@
-"""`@task` turns a handler into a Task: the function, the type of its payload, and the policy of its job type."""
+"""`@task` turns a handler into a Task: the function, the type of its payload, and the policy of its
+job type."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -34,7 +35,8 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """After failed attempt n the job waits base * 2^(n-1), plus up to 10 % of jitter, never longer than `cap` (seconds)."""
+    """After failed attempt n the job waits base * 2^(n-1), plus up to 10 % of jitter, never longer
+    than `cap` (seconds)."""
 
     base: Duration = 2
     cap: Duration = 3600
@@ -135,21 +137,22 @@ def task(
 ) -> Callable[[Callable[[Job[P]], Awaitable[Any] | Any]], Task[P]]:
     """Declares the handler of a job type.
 
-    timeout: seconds, timedelta or "30s"; how long one attempt may take.
-    rate_limit: a Limit, or a function that makes it from the Settings.
-    depends_on: the name of what the job cannot do without ("smtp").
-    user_from: the member of the payload that names the user, where enqueue gets no user_id.
-    admin: only administrators may enqueue, see or cancel jobs of this type over HTTP.
+    timeout: seconds, timedelta or "30s"; how long one attempt may take. rate_limit: a Limit, or a
+    function that makes it from the Settings. depends_on: the name of what the job cannot do without
+    ("smtp"). user_from: the member of the payload that names the user, where enqueue gets no
+    user_id. admin: only administrators may enqueue, see or cancel jobs of this type over HTTP.
 
-    The payload's type is read from the handler's annotation, `job: Job[Resize]`; without one the payload is plain JSON values.
-    Raises TaskError, with file and line, for a declaration that cannot work.
+    The payload's type is read from the handler's annotation, `job: Job[Resize]`; without one the
+    payload is plain JSON values. Raises TaskError, with file and line, for a declaration that
+    cannot work.
     """
 
     frame = inspect.currentframe()
     place = None if frame is None else frame.f_back
     if callable(job_type):
         raise TaskError(
-            f'{place_of(job_type)}: @task needs the name of the job type: write @task("image.resize")'
+            f"{place_of(job_type)}: @task needs the name of the job type: write "
+            '@task("image.resize")'
         )
 
     def declare(handler: Callable[[Job[P]], Awaitable[Any] | Any]) -> Task[P]:

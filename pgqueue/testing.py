@@ -1,12 +1,12 @@
 """For the tests of people who write tasks: run a handler alone, work off a queue, move time.
 
-outcome = await run(resize, Resize("a.png", 200))            # no database
-assert outcome.status == "completed"
+outcome = await run(resize, Resize("a.png", 200))            # no database assert outcome.status ==
+"completed"
 
-await drain(client, resize)                                  # a real worker, until nothing is due; it publishes the type
-await client.enqueue(resize, Resize("a.png", 200), job_id="img-1", user_id="u1")
-await drain(client, resize)
-await advance(client, "img-1")                               # a retry or a scheduled job is due now
+await drain(client, resize)                                  # a real worker, until nothing is due;
+it publishes the type await client.enqueue(resize, Resize("a.png", 200), job_id="img-1",
+user_id="u1") await drain(client, resize) await advance(client, "img-1")
+# a retry or a scheduled job is due now
 """
 
 import asyncio
@@ -55,8 +55,8 @@ async def run(
     user_id: str = "test-user",
     resources: Any = None,
 ) -> Outcome:
-    """One attempt of a task on a payload (a value of its type, or what JSON would give), without a database: decoding, timeout
-    and verdict are the worker's own."""
+    """One attempt of a task on a payload (a value of its type, or what JSON would give), without a
+    database: decoding, timeout and verdict are the worker's own."""
     ended: list[Outcome] = []
 
     performer = Performer(
@@ -93,7 +93,8 @@ async def run(
 async def working(
     settings: Settings, *tasks: Task[Any], lifespan: Any = None
 ) -> AsyncIterator[Worker]:
-    """A worker beside the test, in the same process, for the length of the block; it is stopped in an orderly way after it."""
+    """A worker beside the test, in the same process, for the length of the block; it is stopped in
+    an orderly way after it."""
     named = {task.job_type: task for task in tasks}
     home = ModuleType("tasks_of_a_test")
     home.lifespan = lifespan  # type: ignore[attr-defined]  # that is how a task module looks
@@ -114,8 +115,9 @@ async def working(
 
 
 async def drain(client: AsyncClient, *tasks: Task[Any], timeout: float = 30.0) -> None:
-    """Performs what is due of these tasks (those of PGQUEUE_MODULES when none is given) until none of it is due or running; what
-    is scheduled for later stays. Raises TimeoutError after `timeout` seconds."""
+    """Performs what is due of these tasks (those of PGQUEUE_MODULES when none is given) until none
+    of it is due or running; what is scheduled for later stays. Raises TimeoutError after `timeout`
+    seconds."""
     settings = replace(
         settings_from(),
         database_url=str(client.pool.conninfo),

@@ -1,29 +1,35 @@
--- Who may do what: five group roles, to be granted to the roles that people and programs log in as. Until it has run, only the owner of
--- the tables and superusers may do anything. Run it after every `pgqueue migrate`, as the superuser or as the owner of the tables with
--- CREATEROLE:
+-- Who may do what: five group roles, to be granted to the roles that people and programs log in as.
+-- Until it has run, only the owner of the tables and superusers may do anything. Run it after every
+-- `pgqueue migrate`, as the superuser or as the owner of the tables with CREATEROLE:
 --
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/roles.sql
 --
--- It refuses a schema in which other roles may create things (public was such a schema before Postgres 15), because what they create
--- there can be taken for the server's own operators and functions. To go on with a warning instead:
--- PGOPTIONS="-c pgqueue.others_may_create=on".
+-- It refuses a schema in which other roles may create things (public was such a schema before
+-- Postgres 15), because what they create there can be taken for the server's own operators and
+-- functions. To go on with a warning instead: PGOPTIONS="-c pgqueue.others_may_create=on".
 --
--- As often as you like: it states what is, and runs in one transaction. When the tables are in a schema of their own, that schema
--- has to be first on the search path (PGOPTIONS="-c search_path=NAME"). Roles belong to the whole server, rights to this database.
+-- As often as you like: it states what is, and runs in one transaction. When the tables are in a
+-- schema of their own, that schema has to be first on the search path (PGOPTIONS="-c
+-- search_path=NAME"). Roles belong to the whole server, rights to this database.
 --
--- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the functions lend. Nobody works as it
--- pgqueue_producer   enqueues (enqueue_job, and what the client calls) and rings the doorbell; no right on any table, so that it can
+-- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the
+-- functions lend. Nobody works as it pgqueue_producer   enqueues (enqueue_job, and what the client
+-- calls) and rings the doorbell; no right on any table, so that it can
 --                    neither read other people's payloads nor go round a limit by a bare INSERT; no jobs of types with admin=True
--- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes (never payload, user or id),
+-- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes
+-- (never payload, user or id),
 --                    publishes job types (but cannot take admin=True from one), keeps its place among the processes, prunes; and
 --                    enqueues, for handlers that do
--- pgqueue_reader     looks at everything and changes nothing. It sees payloads too, or SELECT * would not work: they are personal
+-- pgqueue_reader     looks at everything and changes nothing. It sees payloads too, or SELECT *
+-- would not work: they are personal
 --                    data, so this is for operators, and not for a dashboard that anybody opens
--- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, jobs of types with admin=True, cancel, replay,
+-- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, jobs of types
+-- with admin=True, cancel, replay,
 --                    delete, pause, publishing job types, and a place among the processes. No UPDATE on any job but by the functions
 --
--- The role that owned the tables so far becomes a member of pgqueue_migrator, so that what works goes on working; take that away
--- (REVOKE pgqueue_migrator FROM ...) when every program has a role of its own.
+-- The role that owned the tables so far becomes a member of pgqueue_migrator, so that what works
+-- goes on working; take that away (REVOKE pgqueue_migrator FROM ...) when every program has a role
+-- of its own.
 --
 -- Roles to log in with, for example:
 --
@@ -35,11 +41,13 @@
 --   CREATE ROLE queue_look LOGIN IN ROLE pgqueue_reader;
 --   ALTER ROLE queue_look SET default_transaction_read_only = on;
 --
--- Give each a password, or a line in pg_hba.conf. What a deployer creates belongs to pgqueue_migrator because of its SET role.
+-- Give each a password, or a line in pg_hba.conf. What a deployer creates belongs to
+-- pgqueue_migrator because of its SET role.
 --
--- Behind a pooler in transaction mode (PGQUEUE_PGBOUNCER=on) a process cannot set anything for its connections, so that it has to
--- be said here, for the roles that log in (a group's settings are not inherited). Without these a lost worker's statement holds its
--- locks for as long as it likes, and a claim may choose a plan that reads all live rows:
+-- Behind a pooler in transaction mode (PGQUEUE_PGBOUNCER=on) a process cannot set anything for its
+-- connections, so that it has to be said here, for the roles that log in (a group's settings are
+-- not inherited). Without these a lost worker's statement holds its locks for as long as it likes,
+-- and a claim may choose a plan that reads all live rows:
 --
 --   ALTER ROLE queue_worker SET statement_timeout = '30s';
 --   ALTER ROLE queue_worker SET lock_timeout = '30s';
@@ -54,7 +62,8 @@
 --   ALTER ROLE queue_worker SET default_transaction_isolation = 'read committed';
 --   ALTER ROLE queue_api SET default_transaction_isolation = 'read committed';
 --
--- (enable_sort stays on: a worker switches it off on the connection of its claims alone.) If DATABASE_URL had a ?schema=:
+-- (enable_sort stays on: a worker switches it off on the connection of its claims alone.) If
+-- DATABASE_URL had a ?schema=:
 --   ALTER ROLE queue_worker SET search_path = ...; and so for every role that logs in.
 
 BEGIN;
@@ -104,8 +113,9 @@ END
 $$;
 
 DO $$
--- Owner, and rights to functions: each is for those alone who are named below. One that stands in no list but `inner_ones` is called by
--- others of ours, by defaults and by triggers, and by no session.
+-- Owner, and rights to functions: each is for those alone who are named below. One that stands in
+-- no list but `inner_ones` is called by others of ours, by defaults and by triggers, and by no
+-- session.
 DECLARE
     home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
     was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
@@ -167,7 +177,8 @@ GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, 
 GRANT DELETE ON job_logs TO pgqueue_worker;  -- retention; with PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go
 GRANT INSERT, DELETE, UPDATE (ended_at) ON job_tombstones TO pgqueue_worker;
 
--- All but job_type: who could rename one with a limit or for administrators could publish another in its place.
+-- All but job_type: who could rename one with a limit or for administrators could publish another
+-- in its place.
 GRANT INSERT, UPDATE (queue, max_attempts, limit_count, limit_window, user_from, backoff_base, backoff_cap, timeout, depends_on, admin,
                       published_at) ON job_types TO pgqueue_worker, pgqueue_operator;
 GRANT INSERT, UPDATE ON job_dependencies TO pgqueue_worker;

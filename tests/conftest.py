@@ -1,10 +1,12 @@
-"""The Postgres of the tests: one server per test process and major version, a fresh database for every test.
+"""The Postgres of the tests: one server per test process and major version, a fresh database for
+every test.
 
-A test that takes `database_url`, `connection` or `settings` gets a clone of a migrated template (20 ms), removed
-afterwards; end your own processes before. What takes `settings` is a program, with a program's rights (tests/support/logins.py).
-`@pytest.mark.postgres(15, 18)` runs a test on these versions of the server, and skips those that are not installed; without it a
-test runs on the embedded one. Tests that harm the server take one of their own: `with EmbeddedServer() as server`, and
-`migrate(server.url())`. What is logged is read (tests/support/logged.py).
+A test that takes `database_url`, `connection` or `settings` gets a clone of a migrated template (20
+ms), removed afterwards; end your own processes before. What takes `settings` is a program, with a
+program's rights (tests/support/logins.py). `@pytest.mark.postgres(15, 18)` runs a test on these
+versions of the server, and skips those that are not installed; without it a test runs on the
+embedded one. Tests that harm the server take one of their own: `with EmbeddedServer() as server`,
+and `migrate(server.url())`. What is logged is read (tests/support/logged.py).
 """
 
 import asyncio
@@ -43,7 +45,8 @@ FAST = {
     "max_connections": 200,
     "max_wal_size": "256MB",
 }
-"""What a crash of the machine would take is no matter here. Durability tests start a server without these."""
+"""What a crash of the machine would take is no matter here. Durability tests start a server without
+these."""
 
 
 class Server(EmbeddedServer):
@@ -56,7 +59,8 @@ class Server(EmbeddedServer):
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So a shell starts what it starts in the background; programs that tests start and interrupt would inherit it.
+        # So a shell starts what it starts in the background; programs that tests start and
+        # interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
@@ -73,9 +77,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """An async test that waits for what does not come is cancelled, in time for its fixtures to be taken down.
+    """An async test that waits for what does not come is cancelled, in time for its fixtures to be
+    taken down.
 
-    pytest-timeout, which comes after it, leaves the test waiting in the event loop: its worker and its database stay.
+    pytest-timeout, which comes after it, leaves the test waiting in the event loop: its worker and
+    its database stay.
     """
     if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
         return
@@ -97,7 +103,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def secrets_are_forgotten() -> Iterator[None]:
-    """What one test made the process keep secret is a word like another in the next: the secrets are the process's."""
+    """What one test made the process keep secret is a word like another in the next: the secrets
+    are the process's."""
     known = secrecy._known
     yield
     secrecy._known = known
@@ -141,7 +148,8 @@ def a_server(major: int) -> Any:
 
 
 def in_memory() -> Path | None:
-    """Where a database is cloned in 20 ms instead of 100 to 300, if there is such a place with room to run programs in."""
+    """Where a database is cloned in 20 ms instead of 100 to 300, if there is such a place with room
+    to run programs in."""
     memory = Path("/dev/shm")
     if (
         not memory.is_dir()
@@ -168,7 +176,8 @@ pg_server_18, template_18 = a_server(18), a_template(18)
 
 @pytest.fixture
 def pg_server(request: pytest.FixtureRequest, postgres_major: int) -> Server:
-    """The server of this test. Shared with others: leave it running, and its settings as they are."""
+    """The server of this test. Shared with others: leave it running, and its settings as they
+    are."""
     server: Server = request.getfixturevalue(f"pg_server_{postgres_major}")
     return server
 
@@ -177,7 +186,8 @@ def pg_server(request: pytest.FixtureRequest, postgres_major: int) -> Server:
 def database_url(
     request: pytest.FixtureRequest, pg_server: Server, postgres_major: int
 ) -> Iterator[str]:
-    """A database of this test's own, migrated. The URL is its owner's; the programs have logins of their own (tests/support/logins.py)."""
+    """A database of this test's own, migrated. The URL is its owner's; the programs have logins of
+    their own (tests/support/logins.py)."""
     template = request.getfixturevalue(f"template_{postgres_major}").template_dbname
     name = f"{OWNED}{uuid.uuid4().hex[:12]}"
     where: dict[str, Any] = {

@@ -1,4 +1,5 @@
-"""Who the peers are: what to install, how each is set, what it keeps, and how to see from outside that all its jobs have ended."""
+"""Who the peers are: what to install, how each is set, what it keeps, and how to see from outside
+that all its jobs have ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ class Peer:
     settings: str
     keeps: str
     unfinished: LiteralString
-    """A count that is 0 when every job has ended and is so stored. For Redis: commands whose answers are added up."""
+    """A count that is 0 when every job has ended and is so stored. For Redis: commands whose
+    answers are added up."""
     jobs: int = 20_000
     """In a burn-down of full size: more for those that would be done too soon to be timed."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +50,10 @@ PEERS = (
         "graphile-worker",
         "with_graphile_worker.cjs",
         ("graphile-worker",),
-        "24 jobs at once, pool of 25, localQueue of 500, completeJobBatchDelay 0, as on its page on performance",
+        (
+            "24 jobs at once, pool of 25, localQueue of 500, completeJobBatchDelay 0, as on its "
+            "page on performance"
+        ),
         "nothing: deletes jobs that are done",
         "SELECT count(*) FROM graphile_worker.jobs",
         jobs=100_000,
@@ -121,7 +126,10 @@ PEERS = (
         "BullMQ",
         "with_bullmq.cjs",
         ("bullmq", "ioredis"),
-        "one worker, concurrency 500; Redis with appendonly yes, appendfsync everysec: up to a second of jobs may be lost",
+        (
+            "one worker, concurrency 500; Redis with appendonly yes, appendfsync everysec: up to a "
+            "second of jobs may be lost"
+        ),
         "all jobs, in memory",
         "LLEN bull:bench:wait; LLEN bull:bench:active; ZCARD bull:bench:prioritized",
         jobs=100_000,

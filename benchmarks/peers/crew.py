@@ -86,7 +86,8 @@ async def call(peer: Peer, url: str, log: Path, *words: str, limit: float = 600)
 
 @asynccontextmanager
 async def workers(peer: Peer, url: str, log: Path, count: int) -> AsyncIterator[list[Said]]:
-    """So many worker processes, started at once; ended without ceremony, for nothing of theirs is needed any more."""
+    """So many worker processes, started at once; ended without ceremony, for nothing of theirs is
+    needed any more."""
     crew = [await _spawn(peer, url, log, "worker") for _ in range(count)]
     try:
         yield [said for _, said, _ in crew]

@@ -1,4 +1,5 @@
-"""Environments of the peers: a venv or a node_modules for each, under benchmarks/.cache, made once."""
+"""Environments of the peers: a venv or a node_modules for each, under benchmarks/.cache, made
+once."""
 
 import asyncio
 import glob
@@ -103,7 +104,10 @@ def _version(peer: Peer, folder: Path) -> str:
             ["node", "--version"], capture_output=True, text=True, check=True
         ).stdout.strip()
         return f"{found} (Node {node})"
-    code = "import platform, sys; from importlib.metadata import version as of; print(of(sys.argv[1]), platform.python_version())"
+    code = (
+        "import platform, sys; from importlib.metadata import version as of; "
+        "print(of(sys.argv[1]), platform.python_version())"
+    )
     python = str(folder / "bin" / "python")
     done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, check=True)
     number, runs_on = done.stdout.split()

@@ -1,4 +1,5 @@
-"""The peers, one after the other in every round: burn-down, bulk and single enqueue, pick-up, and a held snapshot."""
+"""The peers, one after the other in every round: burn-down, bulk and single enqueue, pick-up, and a
+held snapshot."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -39,8 +40,8 @@ async def store(run: Run, peer: Peer, log: Path) -> AsyncIterator[str]:
 
 
 async def burn_down(run: Run, peer: Peer, jobs: int, processes: int, held: bool = False) -> Sample:
-    """Bulk enqueue, then that many processes until everything has ended: from a worker's being ready (or the first handler, where
-    that is earlier) to the last job stored as done."""
+    """Bulk enqueue, then that many processes until everything has ended: from a worker's being
+    ready (or the first handler, where that is earlier) to the last job stored as done."""
     log = _log(run, peer)
     async with store(run, peer, log) as url:
         bulk = await call(peer, url, log, "bulk", str(jobs))
@@ -143,7 +144,8 @@ def _sides(run: Run, peers: list[Peer]) -> Mapping[str, dict[str, Measure]]:
 
 
 async def _guarded(absent: dict[str, str], name: str, side: Measure) -> Mapping[str, Any]:
-    """A peer that fails is reported, and the others are measured all the same. Our own failure is ours."""
+    """A peer that fails is reported, and the others are measured all the same. Our own failure is
+    ours."""
     try:
         return await side()
     except (Failed, NotInstalled) as error:

@@ -23,7 +23,8 @@ SETTINGS = {
 def program() -> str:
     """redis-server; installed where we may. Raises NotInstalled."""
     if not shutil.which("redis-server") and os.geteuid() == 0 and shutil.which("apt-get"):
-        # Debian's package starts a server of its own, unless it believes that the system is starting up.
+        # Debian's package starts a server of its own, unless it believes that the system is
+        # starting up.
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         subprocess.run(
             ["apt-get", "-qq", "-y", "install", "redis-server"],

@@ -38,10 +38,14 @@ def figure(
         f"{name} was not measured, or not in all: {why}" for name, why in absent.items()
     ]
     whole.notes.append(
-        "All on the server above (fsync and synchronous_commit on), but BullMQ on Redis. Each in an environment of its own; jobs "
-        "stored by the peer's own bulk enqueue. A burn-down counts from the moment when a worker process says that it is ready "
-        "(pgqueue, which says so before its connections are open: when its first handler starts) until the store has no job that "
-        "has not ended. Programs and settings: benchmarks/peers/. From npm comes the newest that runs on this Node."
+        "All on the server above (fsync and synchronous_commit on), but BullMQ on Redis. Each "
+        "in an environment of its own; jobs "
+        "stored by the peer's own bulk enqueue. A burn-down counts from the moment when a "
+        "worker process says that it is ready "
+        "(pgqueue, which says so before its connections are open: when its first handler "
+        "starts) until the store has no job that "
+        "has not ended. Programs and settings: benchmarks/peers/. From npm comes the newest "
+        "that runs on this Node."
     )
     return whole
 

@@ -1,4 +1,5 @@
-"""The command line. Each command's module is imported when it is called, so that `pgqueue --help` is quick."""
+"""The command line. Each command's module is imported when it is called, so that `pgqueue --help`
+is quick."""
 
 from importlib import import_module
 
@@ -64,6 +65,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """pgqueue: a job queue on Postgres alone.
 
-    Says where the database is by DATABASE_URL. Exits 0 when done, 1 when what was asked about is not so, 2 for wrong usage or
-    configuration, 3 when the database cannot be reached.
+    Says where the database is by DATABASE_URL. Exits 0 when done, 1 when what was asked about is
+    not so, 2 for wrong usage or configuration, 3 when the database cannot be reached.
     """

@@ -21,7 +21,8 @@ def serving(queue: str) -> str:
 
 
 async def waits_for(client: AsyncClient, view: JobView) -> list[str]:
-    """In sentences; empty for a job that runs or has ended, and where this role may not see the reasons."""
+    """In sentences; empty for a job that runs or has ended, and where this role may not see the
+    reasons."""
     if view.status not in (Status.ENQUEUED, Status.FAILED):
         return []
     causes = []

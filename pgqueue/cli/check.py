@@ -28,7 +28,10 @@ ADVICE = {
     "p99": "sql/monitoring/slow_jobs.sql says where the time goes; more workers or slots",
     "depth": "pgqueue queues says where; more workers, or more slots in PGQUEUE_QUEUES",
     "unserved": "pgqueue queues says which queue; start pgqueue worker --queue NAME:50",
-    "disagreements": "processes with different declarations of a type: finish the rollout; pgqueue workers lists them",
+    "disagreements": (
+        "processes with different declarations of a type: finish the rollout; pgqueue workers "
+        "lists them"
+    ),
 }
 """What each check is called, and what to do when it is crossed."""
 

@@ -38,10 +38,11 @@ class Stopped(Exception):
     help="Keep the embedded Postgres's data here.",
 )
 def dev(data: Path | None) -> None:
-    """Runs the whole system on this machine: Postgres, migrations, the API and a worker. Ctrl-C stops all of it.
+    """Runs the whole system on this machine: Postgres, migrations, the API and a worker. Ctrl-C
+    stops all of it.
 
-    Uses the database of DATABASE_URL, or an embedded server that is gone afterwards. Every route is open and mail goes to the
-    log, unless PGQUEUE_OPEN and MAIL_TRANSPORT say otherwise.
+    Uses the database of DATABASE_URL, or an embedded server that is gone afterwards. Every route is
+    open and mail goes to the log, unless PGQUEUE_OPEN and MAIL_TRANSPORT say otherwise.
     """
     settings = read_settings(database=False)
     children: dict[str, Child] = {}
@@ -103,7 +104,8 @@ def _up(settings: Settings, data: Path | None, children: dict[str, Child], stack
 
 @contextmanager
 def _child(kind: str, environment: dict[str, str], deadlines: float) -> Iterator[Child]:
-    # A process group of its own: Ctrl-C reaches us alone, and a child hears of it once. Two signals would be "at once".
+    # A process group of its own: Ctrl-C reaches us alone, and a child hears of it once. Two signals
+    # would be "at once".
     command = [sys.executable, "-m", "pgqueue.cli", kind]
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
     try:

@@ -90,7 +90,8 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
         )
     if total > len(views):
         say(
-            f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq retry sends them back"
+            f"{len(views)} of {total}: --limit {min(total, 100_000)} shows more; pgqueue dlq "
+            "retry sends them back"
         )
 
 
@@ -147,7 +148,8 @@ def errors(as_json: bool) -> None:
     "--json", is_flag=True, expose_value=False, help="JSON lines are what it writes anyway."
 )
 def export(output: Path | None, limit: int, **which: Any) -> None:
-    """Writes dead jobs as JSON lines, newest first, with their payloads as they are: personal data."""
+    """Writes dead jobs as JSON lines, newest first, with their payloads as they are: personal
+    data."""
     if output is None:
         _ = with_client(
             lambda client, _: write(client, DlqFilters(**which), limit, sys.stdout.buffer)

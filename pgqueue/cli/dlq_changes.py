@@ -51,7 +51,8 @@ def retry(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Sends dead jobs back to their queues, with attempts from 0: those named by ID, or those that pass all filters.
+    """Sends dead jobs back to their queues, with attempts from 0: those named by ID, or those that
+    pass all filters.
 
     A single ID may also be a cancelled job. Exits 1 when fewer went back than were named.
     """
@@ -94,7 +95,8 @@ def retry(
         )
         if answer["remaining"]:
             say(
-                f"{answer['remaining']} that matched are still dead: run it again in {span(answer['retried'] / rate)}"
+                f"{answer['remaining']} that matched are still dead: run it again in "
+                f"{span(answer['retried'] / rate)}"
             )
     missed = (
         len(set(which.job_ids)) - answer["matched"] if which.job_ids and not which.filtered else 0
@@ -126,9 +128,11 @@ def ask(what: str, count: int, yes: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def delete(everything: bool, limit: int, yes: bool, as_json: bool, **given: Any) -> None:
-    """Takes dead jobs out of the dead-letter queue: they become cancelled, and are never tried again by themselves.
+    """Takes dead jobs out of the dead-letter queue: they become cancelled, and are never tried
+    again by themselves.
 
-    Neither their ids nor their places in a rate limit come free. Exits 1 when one of the named is not in the dead-letter queue.
+    Neither their ids nor their places in a rate limit come free. Exits 1 when one of the named is
+    not in the dead-letter queue.
     """
     which = DlqFilters(**given)
     which.require(everything)

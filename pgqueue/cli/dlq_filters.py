@@ -42,7 +42,8 @@ async def clock(client: AsyncClient) -> datetime:
 
 
 class DlqFilters(msgspec.Struct, frozen=True):
-    """What the command line said. Moments may still be durations: only the database knows what time it is."""
+    """What the command line said. Moments may still be durations: only the database knows what time
+    it is."""
 
     job_ids: tuple[str, ...] = ()
     job_type: str | None = None
@@ -82,7 +83,8 @@ class DlqFilters(msgspec.Struct, frozen=True):
 
 
 def filters(command: F) -> F:
-    """Adds the filter options; the command gets them as job_type, user_id, error, since and until."""
+    """Adds the filter options; the command gets them as job_type, user_id, error, since and
+    until."""
     options = [
         click.option("--type", "job_type", help="Of this job type."),
         click.option("--user", "user_id", help="Of this user."),

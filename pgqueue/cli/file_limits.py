@@ -8,7 +8,8 @@ OTHERS = 64
 
 
 def raise_file_limit() -> int:
-    """Lifts the soft limit to the hard one, as far as the system lets it, and returns what it is now."""
+    """Lifts the soft limit to the hard one, as far as the system lets it, and returns what it is
+    now."""
     try:
         import resource
     except ImportError:  # not a system with such limits

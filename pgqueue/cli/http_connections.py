@@ -1,4 +1,5 @@
-"""Connections of the API: how many there may be, and how long and how much each may let the server wait."""
+"""Connections of the API: how many there may be, and how long and how much each may let the server
+wait."""
 
 import asyncio
 import json
@@ -13,7 +14,8 @@ from pgqueue.cli.http_framing import Framing, Malformed
 from pgqueue.settings import Settings
 
 LINGER = 2.0
-"""Seconds in which a caller that was refused may still read why: closed at once, its system would throw the answer away."""
+"""Seconds in which a caller that was refused may still read why: closed at once, its system would
+throw the answer away."""
 
 LINGERED = 1024 * 1024
 """Bytes that are read and thrown away meanwhile."""
@@ -25,12 +27,14 @@ BACKLOG = 2048
 """Connections that may wait to be accepted, where the file limit has room for them."""
 
 IDLE, HEAD, BODY = 0, 1, 2
-"""What a connection waits for: its next request, the rest of a head, the rest of a body. In this order they make room."""
+"""What a connection waits for: its next request, the rest of a head, the rest of a body. In this
+order they make room."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for a request's head and for its body; open connections; connections that may wait to be accepted."""
+    """Seconds for a request's head and for its body; open connections; connections that may wait to
+    be accepted."""
 
     head: float
     body: float
@@ -67,8 +71,8 @@ else:
 
 
 class Guard(Parser):
-    """Stands before either of uvicorn's two protocols. They are handed whole heads, one request at a time, and nothing of one
-    that is refused. `look` is called about once a second."""
+    """Stands before either of uvicorn's two protocols. They are handed whole heads, one request at
+    a time, and nothing of one that is refused. `look` is called about once a second."""
 
     limits: ClassVar[Limits]
 
@@ -98,7 +102,8 @@ class Guard(Parser):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Whichever has let the server wait the longest goes. Only when all are worked on is the new one turned away."""
+        """Whichever has let the server wait the longest goes. Only when all are worked on is the
+        new one turned away."""
         waiting = [
             one
             for one in self.connections
@@ -213,6 +218,12 @@ def _problem(status: int, sentence: str, header: str) -> bytes:
         "message": sentence,
     }
     body = json.dumps({"type": "about:blank", **members}).encode()
-    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/problem+json\r\n{header}"
-    head += f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: "
+        f"application/problem+json\r\n{header}"
+    )
+    head += (
+        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: "
+        "nosniff\r\nConnection: close\r\n"
+    )
     return f"{head}\r\n".encode() + body

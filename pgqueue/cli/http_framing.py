@@ -1,7 +1,8 @@
-"""Follows the bytes of an HTTP/1.1 connection ahead of the parser, so that the parser gets whole heads and bounded bodies only.
+"""Follows the bytes of an HTTP/1.1 connection ahead of the parser, so that the parser gets whole
+heads and bounded bodies only.
 
-Both of uvicorn's parsers keep what they are sent until a head is complete, however long it gets, and differ in what they forgive.
-What is handed on here is strict, and the same for both.
+Both of uvicorn's parsers keep what they are sent until a head is complete, however long it gets,
+and differ in what they forgive. What is handed on here is strict, and the same for both.
 """
 
 import re
@@ -134,7 +135,8 @@ class Framing:
             raise Malformed(400, "Transfer-Encoding must be chunked, in HTTP/1.1")
 
     def _chunks(self, size_line: re.Pattern[bytes]) -> bytes | None:
-        """All that is there, as one chunk: without extensions and trailers, which nothing here reads."""
+        """All that is there, as one chunk: without extensions and trailers, which nothing here
+        reads."""
         parts: list[bytes] = []
         at, ended = 0, False
         start = -1
@@ -161,7 +163,8 @@ class Framing:
         return piece or None
 
     def _size(self, size_line: re.Pattern[bytes], at: int) -> int:
-        """Behind the line that says how long the next chunk is; `at` itself when it is not all there."""
+        """Behind the line that says how long the next chunk is; `at` itself when it is not all
+        there."""
         found = size_line.match(self._buffer, at)
         if not found:
             if self._buffer.find(b"\n", at + 2) >= 0 or len(self._buffer) - at > _LONGEST_SIZE_LINE:
@@ -175,7 +178,8 @@ class Framing:
         return found.end()
 
     def _trailer(self, at: int) -> tuple[int, bool]:
-        """Behind the next line of the trailers, and whether it ended them; `at` itself when it is not all there."""
+        """Behind the next line of the trailers, and whether it ended them; `at` itself when it is
+        not all there."""
         end = self._buffer.find(b"\r\n", at)
         if (end if end >= 0 else len(self._buffer)) - at + self._overhead > HEAD:
             raise Malformed(431, f"The request's trailers are longer than {HEAD // 1024} KiB")
@@ -185,7 +189,8 @@ class Framing:
         return end + 2, end == at
 
     def _count(self, overhead: int) -> None:
-        # Chunks of a byte cost a hundred times what their bytes do, and extensions without end cost time.
+        # Chunks of a byte cost a hundred times what their bytes do, and extensions without end cost
+        # time.
         self._overhead += overhead
         if self._overhead > HEAD + 2 * self._body:
             raise Malformed(400, "The request's chunks hold almost nothing: send larger ones")

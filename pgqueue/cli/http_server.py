@@ -21,7 +21,8 @@ LAST_REQUESTS = 10
 """Seconds that running requests have to finish."""
 
 KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than balancers keep theirs, so that it is they who close it."""
+"""Seconds that an idle connection stays open: longer than balancers keep theirs, so that it is they
+who close it."""
 
 LOOK = 5
 """Ticks of the server, of a tenth of a second each, between two looks at its connections."""
@@ -55,8 +56,9 @@ def serve(app: Any, settings: Settings, listener: socket.socket, parent: int | N
 
 
 class DrainingServer(uvicorn.Server):
-    """After the first signal the application is told that it is stopping and goes on serving for `drain` seconds; then nothing
-    new is accepted, and what runs may finish. After a second one the process ends."""
+    """After the first signal the application is told that it is stopping and goes on serving for
+    `drain` seconds; then nothing new is accepted, and what runs may finish. After a second one the
+    process ends."""
 
     def __init__(self, config: uvicorn.Config, app: Any, drain: float, parent: int | None) -> None:
         super().__init__(config)

@@ -23,7 +23,8 @@ from pgqueue.suggestions import did_you_mean
 
 
 def read_payload(text: str) -> msgspec.Raw:
-    """JSON from the command line, from stdin (`-`) or from a file (`@name`), letter by letter as it was written."""
+    """JSON from the command line, from stdin (`-`) or from a file (`@name`), letter by letter as it
+    was written."""
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):
@@ -169,7 +170,8 @@ def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = 
 @click.argument("job_id", metavar="ID")
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Cancels the job ID. One that runs loses its lease at once, and its handler is stopped within seconds."""
+    """Cancels the job ID. One that runs loses its lease at once, and its handler is stopped within
+    seconds."""
 
     async def run(client: AsyncClient, _: Settings) -> None:
         await client.cancel(job_id)

@@ -23,13 +23,16 @@ from pgqueue.settings import Settings
 @click.option(
     "--adopt",
     is_flag=True,
-    help="Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied.",
+    help=(
+        "Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied."
+    ),
 )
 @json_option
 def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     """Brings the schema up to date, forward only; then publishes the job types of PGQUEUE_MODULES.
 
-    Safe to run twice, and from two machines at once. On a table job_logs that is not pgqueue's nothing is changed, unless --adopt.
+    Safe to run twice, and from two machines at once. On a table job_logs that is not pgqueue's
+    nothing is changed, unless --adopt.
     """
     settings = read_settings()
     if plan:
@@ -112,7 +115,8 @@ async def _warning(settings: Settings) -> str | None:
 
 
 async def _publish(settings: Settings) -> tuple[list[str], TaskError | None, str | None]:
-    """The job types that were new or changed; or why there are none. The schema is good without them."""
+    """The job types that were new or changed; or why there are none. The schema is good without
+    them."""
     working_directory_last()
     later = "API and workers publish them when they start; or set PGQUEUE_MODULES and migrate again"
     try:

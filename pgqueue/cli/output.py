@@ -1,5 +1,5 @@
-"""Printing: tables for people on a terminal, aligned text for pipes, JSON for programs. Nothing here lets a stored text move
-the cursor."""
+"""Printing: tables for people on a terminal, aligned text for pipes, JSON for programs. Nothing
+here lets a stored text move the cursor."""
 
 import shutil
 import sys
@@ -66,7 +66,8 @@ def table(
     *,
     long: Iterable[str] = (),
 ) -> None:
-    """Prints rows; `columns` maps a key of the row to its heading. `long` columns may break over lines, where there are lines."""
+    """Prints rows; `columns` maps a key of the row to its heading. `long` columns may break over
+    lines, where there are lines."""
     if not rows:
         click.echo(nothing)
         return
@@ -80,7 +81,8 @@ def table(
 def entries(
     rows: Sequence[Mapping[str, Any]], title: str, details: Sequence[str], nothing: str
 ) -> None:
-    """Prints rows whose titles are as long as a line, on a terminal: the title alone, to be copied, and a line of details."""
+    """Prints rows whose titles are as long as a line, on a terminal: the title alone, to be copied,
+    and a line of details."""
     width = shutil.get_terminal_size().columns
     for row in rows:
         click.secho(cell(row[title]), bold=True)
@@ -139,7 +141,8 @@ def public(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def job_document(view: JobView, *, payload: bool) -> dict[str, Any]:
-    """A job for a program. What went wrong shows no whole address; without `payload` neither do payload and history."""
+    """A job for a program. What went wrong shows no whole address; without `payload` neither do
+    payload and history."""
     document = public(msgspec.structs.asdict(view)) | {
         "error": masked(view.error),
         "stackTrace": masked(view.stack_trace),

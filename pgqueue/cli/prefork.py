@@ -13,14 +13,16 @@ from pgqueue.database.worker_connection import Pace
 log = logging.getLogger("pgqueue.api")
 
 SETTLED = 10.0
-"""Seconds after which a child counts as well started: its end is then no reason to wait with the next one."""
+"""Seconds after which a child counts as well started: its end is then no reason to wait with the
+next one."""
 
 LAST_WORDS = 20.0
 """Seconds that the children have, beyond the drain, before they are killed."""
 
 
 class Prefork:
-    """Keeps `count` processes running `command`, and replaces those that die, ever slower when they die at once."""
+    """Keeps `count` processes running `command`, and replaces those that die, ever slower when they
+    die at once."""
 
     def __init__(
         self, command: list[str], count: int, listener: socket.socket, drain: float
@@ -33,7 +35,8 @@ class Prefork:
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
-        """Returns the exit code when all are gone: after SIGTERM or SIGINT, which are passed on; a second one kills."""
+        """Returns the exit code when all are gone: after SIGTERM or SIGINT, which are passed on; a
+        second one kills."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -86,7 +89,8 @@ class Prefork:
                 return 0
 
     async def _live(self) -> int:
-        # A session of its own: Ctrl-C on a terminal reaches only the parent, and the child hears of it once.
+        # A session of its own: Ctrl-C on a terminal reaches only the parent, and the child hears of
+        # it once.
         child = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=DEVNULL,

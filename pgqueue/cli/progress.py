@@ -1,4 +1,5 @@
-"""Long work: a bar on a terminal, a line now and then elsewhere. Both on stderr, so that what is printed stays clean."""
+"""Long work: a bar on a terminal, a line now and then elsewhere. Both on stderr, so that what is
+printed stays clean."""
 
 import sys
 import time
@@ -15,7 +16,8 @@ Tell = Callable[[int], None]
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Tell]:
-    """Yields a function that is told how much is done by now. `total` None: nobody knows how much there is."""
+    """Yields a function that is told how much is done by now. `total` None: nobody knows how much
+    there is."""
     if sys.stderr.isatty():
         with _bar(what, total) as tell:
             yield tell

@@ -27,7 +27,8 @@ from pgqueue.settings import Settings
 def prune(archive: Path | None, as_json: bool) -> None:
     """Removes jobs and ids that are past their time, in small batches that hold nothing up.
 
-    Times are PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ and PGQUEUE_KEEP_IDS. Can be stopped at any time, and run beside workers.
+    Times are PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ and PGQUEUE_KEEP_IDS. Can be stopped at any
+    time, and run beside workers.
     """
     settings = read_settings()
     if archive is not None:
@@ -44,7 +45,10 @@ def prune(archive: Path | None, as_json: bool) -> None:
             public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried} | stay)
         )
         return
-    kept = f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for {spoken(settings.keep_dlq)}"
+    kept = (
+        f"completed ones are kept for {spoken(settings.keep_completed)}, dead ones for "
+        f"{spoken(settings.keep_dlq)}"
+    )
     click.echo(f"{done.jobs} jobs removed ({kept}), {done.tombstones} ids forgotten")
     if done.kept:
         click.echo(
@@ -52,7 +56,8 @@ def prune(archive: Path | None, as_json: bool) -> None:
         )
     if done.buried:
         click.echo(
-            f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter queue, or back to their queues"
+            f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter "
+            "queue, or back to their queues"
         )
 
 

@@ -68,7 +68,8 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
 
     if queue not in with_client(run):
         say(
-            f"no job waits in a queue {queue} and no worker serves it: is that its name? pgqueue queues lists them"
+            f"no job waits in a queue {queue} and no worker serves it: is that its name? pgqueue "
+            "queues lists them"
         )
     if as_json:
         print_json({"queue": queue, "paused": paused})
@@ -83,7 +84,8 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
 @click.command()
 @json_option
 def dependencies(as_json: bool) -> None:
-    """Lists what jobs depend on and had trouble with: whether its circuit breaker lets them through."""
+    """Lists what jobs depend on and had trouble with: whether its circuit breaker lets them
+    through."""
     rows = _report("dependencies")
     if as_json:
         print_json([public(row) for row in rows])

@@ -50,7 +50,8 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def read_settings(*, database: bool = True) -> Settings:
-    """The settings; exits 2 with every problem when they are wrong, or when there is no database and one is needed."""
+    """The settings; exits 2 with every problem when they are wrong, or when there is no database
+    and one is needed."""
     try:
         settings = settings_from()
         if database:
@@ -65,7 +66,8 @@ def read_settings(*, database: bool = True) -> Settings:
 
 
 def cannot_load(error: TaskError) -> int:
-    """Says what is wrong with the tasks, with the traceback where a module could not be imported. The exit code."""
+    """Says what is wrong with the tasks, with the traceback where a module could not be imported.
+    The exit code."""
     if trace := getattr(error, "trace", ""):
         click.echo(safe(trace, lines=True).rstrip(), err=True)
     say(str(error))
@@ -138,7 +140,10 @@ def explain(error: Exception) -> tuple[str, int]:
             )
         case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
             return (
-                f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for who is in the way",
+                (
+                    f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for "
+                    "who is in the way"
+                ),
                 CANNOT_CONNECT,
             )
         case psycopg.OperationalError() | PoolTimeout() | OSError() | Unavailable():
@@ -147,8 +152,9 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def spare_collections() -> None:
-    """For a process that runs on: what was loaded by now stays and is not looked at again, and a batch of short-lived objects is no
-    reason yet to look for cycles (measured: a tenth of a busy worker's time)."""
+    """For a process that runs on: what was loaded by now stays and is not looked at again, and a
+    batch of short-lived objects is no reason yet to look for cycles (measured: a tenth of a busy
+    worker's time)."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

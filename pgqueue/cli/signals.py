@@ -1,4 +1,5 @@
-"""SIGTERM and SIGINT of a process that works on: heard from its first line on, whatever it imports, starts or runs."""
+"""SIGTERM and SIGINT of a process that works on: heard from its first line on, whatever it imports,
+starts or runs."""
 
 import contextlib
 import os
@@ -13,7 +14,8 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """The first signal asks for an orderly end, which may take `patience` seconds; the second ends the process at once."""
+    """The first signal asks for an orderly end, which may take `patience` seconds; the second ends
+    the process at once."""
 
     def __init__(self) -> None:
         self._asked = 0
@@ -24,12 +26,14 @@ class Stop:
         """The descriptor by which the event loop hears of signals; -1 when it needs none."""
 
     def install(self) -> None:
-        """As the first process of a container there is no default action: without a handler a signal is lost."""
+        """As the first process of a container there is no default action: without a handler a
+        signal is lost."""
         for number in STOPPING:
             signal.signal(number, self)
 
     def keep(self) -> bool:
-        """Puts back what a handler of the application took away; whether there was something to put back."""
+        """Puts back what a handler of the application took away; whether there was something to put
+        back."""
         taken = any(signal.getsignal(number) is not self for number in STOPPING)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPPING)
         wakeup = signal.set_wakeup_fd(
@@ -49,7 +53,8 @@ class Stop:
     def ready(
         self, begin: Callable[[], None], deadlines: float, say: Callable[[str], None]
     ) -> None:
-        """From now on a signal calls `begin`. Until now it ended the process: it had nothing to give back."""
+        """From now on a signal calls `begin`. Until now it ended the process: it had nothing to
+        give back."""
         self._patience, self._say, self._begin = deadlines, say, begin
 
     def __call__(self, number: int, frame: FrameType | None) -> None:

@@ -51,7 +51,8 @@ def _print_stats(row: Row, *, watch: bool, as_json: bool) -> None:
 
 
 def _spoken(row: Row) -> list[tuple[str, object]]:
-    """The row for people: states first, then how it goes. Members that this release does not know are shown as they are."""
+    """The row for people: states first, then how it goes. Members that this release does not know
+    are shown as they are."""
     estimated = "about " if row.get("estimated") else ""
     share = row.get("recent_failed_share")
     pairs: list[tuple[str, object]] = []

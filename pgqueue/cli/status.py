@@ -27,7 +27,8 @@ from pgqueue.settings import Settings, shown, transport_problems
 
 
 class Server(msgspec.Struct, frozen=True):
-    """What the database said. `problem` is None when this release can work with it, else what to do."""
+    """What the database said. `problem` is None when this release can work with it, else what to
+    do."""
 
     version: str | None = None
     schema: int | None = None
@@ -42,7 +43,8 @@ class Server(msgspec.Struct, frozen=True):
 def status(as_json: bool) -> None:
     """Shows schema, server, mail, pooler, connections and every setting, secrets masked.
 
-    Exits 1 when the schema is not this release's, and 3 when the database cannot be reached, having shown the rest.
+    Exits 1 when the schema is not this release's, and 3 when the database cannot be reached, having
+    shown the rest.
     """
     settings = read_settings()
     server: Server = run_async(lambda: _ask(settings))

@@ -5,8 +5,9 @@ import sys
 
 
 def open_closed_streams() -> None:
-    """Opens the null device as each of stdin, stdout and stderr that is closed. Else a connection to the database would become
-    standard error, and what is said there would be sent to the server."""
+    """Opens the null device as each of stdin, stdout and stderr that is closed. Else a connection
+    to the database would become standard error, and what is said there would be sent to the
+    server."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -10,7 +10,8 @@ Moment = tuple[datetime, str]
 
 
 def timeline(view: JobView) -> list[Moment]:
-    """What happened, oldest first, and what comes next. Only the last 20 failures and replays are kept in a row."""
+    """What happened, oldest first, and what comes next. Only the last 20 failures and replays are
+    kept in a row."""
     moments: list[Moment] = [
         (view.created_at, f"enqueued into {view.queue}, priority {view.priority}")
     ]
@@ -19,7 +20,10 @@ def timeline(view: JobView) -> list[Moment]:
         moments.append(
             (
                 view.started_at,
-                f"attempt {view.attempt_count}/{view.max_attempts} claimed by {view.locked_by or '?'}",
+                (
+                    f"attempt {view.attempt_count}/{view.max_attempts} claimed by "
+                    f"{view.locked_by or '?'}"
+                ),
             )
         )
     if view.processed_at is not None:
@@ -44,7 +48,10 @@ def _entry(entry: dict[str, Any]) -> Moment:
         case None:
             return (
                 at,
-                f"attempt {entry.get('attempt')} failed on {entry.get('worker')}: {mask(str(entry.get('error')))}",
+                (
+                    f"attempt {entry.get('attempt')} failed on {entry.get('worker')}: "
+                    f"{mask(str(entry.get('error')))}"
+                ),
             )
         case "replayed":
             changed = ", with another payload" if "payload" in entry else ""
@@ -52,7 +59,10 @@ def _entry(entry: dict[str, Any]) -> Moment:
         case "no handler":
             return (
                 at,
-                f"put back {entry.get('times')} times since: {entry.get('worker')} had no handler for its type",
+                (
+                    f"put back {entry.get('times')} times since: {entry.get('worker')} had no "
+                    "handler for its type"
+                ),
             )
     rest = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in ("at", "event"))
     return at, mask(f"{entry['event']}: {rest}" if rest else str(entry["event"]))

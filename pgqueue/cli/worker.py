@@ -95,7 +95,8 @@ def worker(
 
 
 def work(settings: Settings, stop: Stop) -> int:
-    """Runs a worker and ends the process with its exit code. Does not wait for handlers that do not end."""
+    """Runs a worker and ends the process with its exit code. Does not wait for handlers that do not
+    end."""
     working_directory_last()
     try:
         _ = settings.conninfo
@@ -127,7 +128,8 @@ def _killed(why: str) -> None:
 
 
 def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
-    """Turns the loop until the worker has ended. What a handler lets loose on it (stop(), sys.exit() in a callback) is no end."""
+    """Turns the loop until the worker has ended. What a handler lets loose on it (stop(),
+    sys.exit() in a callback) is no end."""
     process = os.getpid()
     while not main.done():
         try:

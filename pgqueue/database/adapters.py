@@ -1,4 +1,5 @@
-"""Parameters of statements, and how values travel: JSON as it is stored, ids as text, arrays as one text."""
+"""Parameters of statements, and how values travel: JSON as it is stored, ids as text, arrays as one
+text."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +14,8 @@ Parameters = Mapping[str, Any]
 
 
 class RawJson(Loader):
-    """jsonb as the bytes of its JSON, for a decoder that knows the type; the binary format begins with a version byte."""
+    """jsonb as the bytes of its JSON, for a decoder that knows the type; the binary format begins
+    with a version byte."""
 
     format = Format.BINARY
 
@@ -22,7 +24,8 @@ class RawJson(Loader):
 
 
 class TextId(Loader):
-    """uuid as Postgres writes it: a text sorts as Postgres sorts, hashes fast, and goes back as it is."""
+    """uuid as Postgres writes it: a text sorts as Postgres sorts, hashes fast, and goes back as it
+    is."""
 
     format = Format.BINARY
 
@@ -32,5 +35,6 @@ class TextId(Loader):
 
 
 def array(values: Iterable[object]) -> str:
-    """An array literal of ids or numbers, which need no quoting: half the cost of a list, element by element."""
+    """An array literal of ids or numbers, which need no quoting: half the cost of a list, element
+    by element."""
     return "{" + ",".join(map(str, values)) + "}"

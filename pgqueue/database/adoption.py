@@ -1,4 +1,5 @@
-"""Taking over the table of the old service: it becomes job_logs_bull, and what had ended there is copied."""
+"""Taking over the table of the old service: it becomes job_logs_bull, and what had ended there is
+copied."""
 
 from typing import Any
 from uuid import UUID
@@ -16,17 +17,20 @@ NEEDED = {"id", "job_id", "job_type", "user_id", "status", "payload", "attempt_c
 
 
 async def adopt_old_table(connection: AsyncConnection[Any]) -> bool:
-    """Renames job_logs and everything that hangs on its name. False, and nothing happens, when it is ours or there is none."""
+    """Renames job_logs and everything that hangs on its name. False, and nothing happens, when it
+    is ours or there is none."""
     if await exists(connection, "job_migrations") or not await exists(connection, "job_logs"):
         return False
     if await exists(connection, "job_logs_bull"):
         raise SchemaError(
-            "there is a job_logs_bull already; nothing was changed. Rename or drop it, then try again"
+            "there is a job_logs_bull already; nothing was changed. Rename or drop it, then try "
+            "again"
         )
     missing = NEEDED - await _columns(connection, "job_logs")
     if missing:
         raise SchemaError(
-            f"job_logs is not the old service's: it lacks {', '.join(sorted(missing))}; nothing was changed"
+            f"job_logs is not the old service's: it lacks {', '.join(sorted(missing))}; nothing "
+            "was changed"
         )
     try:
         await _rename(connection)
@@ -38,7 +42,8 @@ async def adopt_old_table(connection: AsyncConnection[Any]) -> bool:
 
 
 async def _rename(connection: AsyncConnection[Any]) -> None:
-    # Indexes and constraints keep their names when a table is renamed, and would be in the way of ours.
+    # Indexes and constraints keep their names when a table is renamed, and would be in the way of
+    # ours.
     cursor = await connection.execute(
         """SELECT i.indexrelid::regclass::text, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             WHERE i.indrelid = 'job_logs'::regclass::oid"""
@@ -50,8 +55,9 @@ async def _rename(connection: AsyncConnection[Any]) -> None:
 
 
 async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
-    """Copies the completed and dead rows of job_logs_bull; times without a zone are UTC. Returns how many, and how many it left.
-    What was waiting or running lives in the old queue and is drained there."""
+    """Copies the completed and dead rows of job_logs_bull; times without a zone are UTC. Returns
+    how many, and how many it left. What was waiting or running lives in the old queue and is
+    drained there."""
     columns = await _columns(connection, "job_logs_bull")
     created = await _utc(connection, "created_at")
     ended = (
@@ -125,7 +131,10 @@ async def exists(connection: AsyncConnection[Any], table: str) -> bool:
 
 async def _columns(connection: AsyncConnection[Any], table: str) -> set[str]:
     cursor = await connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)::oid AND attnum > 0 AND NOT attisdropped",
+        (
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)::oid AND attnum > 0 "
+            "AND NOT attisdropped"
+        ),
         [table],
     )
     return {name for (name,) in await cursor.fetchall()}
@@ -133,7 +142,10 @@ async def _columns(connection: AsyncConnection[Any], table: str) -> set[str]:
 
 async def _type(connection: AsyncConnection[Any], column: str) -> str:
     cursor = await connection.execute(
-        "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = 'job_logs_bull'::regclass AND attname = %s",
+        (
+            "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = "
+            "'job_logs_bull'::regclass AND attname = %s"
+        ),
         [column],
     )
     row = await cursor.fetchone()

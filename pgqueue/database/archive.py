@@ -1,4 +1,5 @@
-"""The archive of `pgqueue prune`: one file of JSON lines a month, on the disk before the rows are gone."""
+"""The archive of `pgqueue prune`: one file of JSON lines a month, on the disk before the rows are
+gone."""
 
 import fcntl
 import os
@@ -16,8 +17,9 @@ PIECE = 1 << 16
 
 
 def append(folder: Path, lines: Iterable[Line]) -> None:
-    """Writes the lines to the files of their months and waits until they, and the files' names, are on the disk. Raises
-    ArchiveError; the file that could not be written is then as long as before."""
+    """Writes the lines to the files of their months and waits until they, and the files' names, are
+    on the disk. Raises ArchiveError; the file that could not be written is then as long as
+    before."""
     months: dict[str, list[bytes]] = {}
     for month, line in lines:
         months.setdefault(month, []).append(line + b"\n")
@@ -27,7 +29,8 @@ def append(folder: Path, lines: Iterable[Line]) -> None:
             _append(folder / f"job_logs-{month}.jsonl", b"".join(some))
     except OSError as error:
         raise ArchiveError(
-            f"the archive cannot be written: {error.strerror or error} ({error.filename or folder}). Rows are removed only when "
+            f"the archive cannot be written: {error.strerror or error} "
+            f"({error.filename or folder}). Rows are removed only when "
             "they are in it, so none is lost: make it writable, then run it again"
         ) from error
 
@@ -65,7 +68,8 @@ def _append(path: Path, text: bytes) -> None:
 
 
 def _mend(file: int) -> None:
-    """Cuts off a line without its end. A run that was killed, or a full disk, left it there; its row was not removed."""
+    """Cuts off a line without its end. A run that was killed, or a full disk, left it there; its
+    row was not removed."""
     size = os.fstat(file).st_size
     start, last = size, b""
     while start and b"\n" not in last:

@@ -1,25 +1,30 @@
-"""What a statement raises when the database is away, and what it raises when the database is there and refuses."""
+"""What a statement raises when the database is away, and what it raises when the database is there
+and refuses."""
 
 import psycopg
 
 from pgqueue.database.statements import load as load
 
 STANDBY = psycopg.errors.ReadOnlySqlTransaction
-"""What a standby answers: the address led there for a moment, and the connection is of no use although it lives."""
+"""What a standby answers: the address led there for a moment, and the connection is of no use
+although it lives."""
 
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, STANDBY, OSError, TimeoutError)
-"""What a statement raises when the database is away; the statement may have been carried out all the same."""
+"""What a statement raises when the database is away; the statement may have been carried out all
+the same."""
 
 
 def survived(error: BaseException) -> bool:
-    """Whether it is one of LOST and yet an answer: the statement was refused (a timeout, a lock, a limit), the connection lives."""
+    """Whether it is one of LOST and yet an answer: the statement was refused (a timeout, a lock, a
+    limit), the connection lives."""
     state = getattr(error, "sqlstate", None)
     return state is not None and not state.startswith(("08", "57P", "25006"))
 
 
 def sent_before(error: BaseException) -> bool:
-    """Whether the reply to an earlier try of the same statement was lost: it may have been carried out then."""
+    """Whether the reply to an earlier try of the same statement was lost: it may have been carried
+    out then."""
     return bool(getattr(error, "sent_before", False))
 
 
@@ -29,14 +34,14 @@ STALE = (
     psycopg.errors.DuplicatePreparedStatement,
     psycopg.errors.DatatypeMismatch,
 )
-"""What a prepared statement raises that no longer fits: a column has another type by now, or a pooler or `DISCARD ALL` has thrown
-the statement away. DatatypeMismatch: the same of a plan that a function of ours keeps in its session. Nothing was done; on a new
-connection it is prepared anew."""
+"""What a prepared statement raises that no longer fits: a column has another type by now, or a
+pooler or `DISCARD ALL` has thrown the statement away. DatatypeMismatch: the same of a plan that a
+function of ours keeps in its session. Nothing was done; on a new connection it is prepared anew."""
 
 
 AWAY = (psycopg.Error, OSError, TimeoutError)
-"""For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing right or a half-made schema
-answers until somebody mends it."""
+"""For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing
+right or a half-made schema answers until somebody mends it."""
 
 
 REFUSED = (psycopg.DataError, psycopg.IntegrityError)
@@ -44,4 +49,5 @@ REFUSED = (psycopg.DataError, psycopg.IntegrityError)
 
 
 REPEATABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-"""What a statement raises when it was undone because of another one: it can simply be sent again."""
+"""What a statement raises when it was undone because of another one: it can simply be sent
+again."""

@@ -20,7 +20,8 @@ def declarations(tasks: Iterable[Task[Any]], settings: Settings) -> list[Declara
 
 
 def fingerprints(declared: Iterable[Declaration]) -> dict[str, str]:
-    """Job type -> hash of its declaration: two live processes that differ in one disagree about that type."""
+    """Job type -> hash of its declaration: two live processes that differ in one disagree about
+    that type."""
     return {
         one.job_type: hashlib.sha256(msgspec.json.encode(one)).hexdigest()[:12] for one in declared
     }
@@ -29,7 +30,8 @@ def fingerprints(declared: Iterable[Declaration]) -> dict[str, str]:
 async def publish(
     connection: AsyncConnection[Any], declared: list[Declaration]
 ) -> list[dict[str, Any]]:
-    """Writes the declarations into job_types, logs each change (old and new), and returns the changes."""
+    """Writes the declarations into job_types, logs each change (old and new), and returns the
+    changes."""
     if not declared:
         return []
     async with connection.cursor(row_factory=dict_row) as cursor:
@@ -39,7 +41,10 @@ async def publish(
     for change in changes:
         if change["new"]["admin"] and change["job_type"] in for_all:
             log.warning(
-                "job type %s stays for administrators: only pgqueue migrate, the API or an operator may open it to everybody",
+                (
+                    "job type %s stays for administrators: only pgqueue migrate, the API or an "
+                    "operator may open it to everybody"
+                ),
                 change["job_type"],
                 extra={"event": "type.kept"},
             )

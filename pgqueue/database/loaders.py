@@ -1,5 +1,5 @@
-"""Reads what a row may hold although no program can: numbers without end, thousands of levels, times outside of the calendar.
-Nothing here raises: one such row must not hide the others."""
+"""Reads what a row may hold although no program can: numbers without end, thousands of levels,
+times outside of the calendar. Nothing here raises: one such row must not hide the others."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,8 @@ def reading(context: AdaptContext) -> None:
 
 
 def decoded(data: bytes) -> Any:
-    """The value of a JSON text, which can be encoded again. What cannot be is `{"unreadable": why, "text": its beginning}`."""
+    """The value of a JSON text, which can be encoded again. What cannot be is `{"unreadable": why,
+    "text": its beginning}`."""
     try:
         value = msgspec.json.decode(data)
         if _LONG_NUMBER.search(data):

@@ -18,7 +18,8 @@ from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
 
 RELEASE = 1
-"""The number of this release's contract with the schema. A schema may name the lowest that it still serves (min_release)."""
+"""The number of this release's contract with the schema. A schema may name the lowest that it still
+serves (min_release)."""
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _MIN_RELEASE = re.compile(r"^-- min_release: (\d+)$", re.MULTILINE)
@@ -76,15 +77,18 @@ async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
         return []
     async with connection.cursor(row_factory=class_row(Applied)) as cursor:
         await cursor.execute(
-            "SELECT version, name, checksum, min_release, applied_at FROM job_migrations ORDER BY version",
+            (
+                "SELECT version, name, checksum, min_release, applied_at FROM job_migrations ORDER "
+                "BY version"
+            ),
             binary=True,
         )
         return await cursor.fetchall()
 
 
 async def pending(connection: AsyncConnection[Any], to: int | None = None) -> list[Migration]:
-    """What is still to be applied, up to version `to`. SchemaError when the database holds something else under these names, or
-    serves this release no longer."""
+    """What is still to be applied, up to version `to`. SchemaError when the database holds
+    something else under these names, or serves this release no longer."""
     had = await applied(connection)
     if not had:
         await _refuse_strangers(connection)
@@ -94,7 +98,8 @@ async def pending(connection: AsyncConnection[Any], to: int | None = None) -> li
         if one.version in done and done[one.version].checksum != one.checksum:
             raise SchemaError(
                 f"migration {one.version:04d}_{one.name} is not the one that this database had: "
-                "it was changed after it was applied; use the release that applied it, or a later one"
+                "it was changed after it was applied; use the release that applied it, or a "
+                "later one"
             )
     return [
         one for one in migrations() if one.version not in done and (to is None or one.version <= to)
@@ -109,9 +114,10 @@ async def migrate(
     lock_timeout: str = "10s",
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Migration]:
-    """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe to run twice, and from two
-    machines at once. With `adopt`, an old service's table is taken over first. `told` hears of each step before it is taken.
-    SchemaError when that is not possible; nothing was changed then."""
+    """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe
+    to run twice, and from two machines at once. With `adopt`, an old service's table is taken over
+    first. `told` hears of each step before it is taken. SchemaError when that is not possible;
+    nothing was changed then."""
     async with await AsyncConnection.connect(
         conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
     ) as connection:
@@ -119,7 +125,8 @@ async def migrate(
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
             raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
-        # Whoever waited for the lock has to see what was done meanwhile, whatever the database's default is.
+        # Whoever waited for the lock has to see what was done meanwhile, whatever the database's
+        # default is.
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         await connection.set_read_only(False)
         try:
@@ -128,7 +135,8 @@ async def migrate(
                 return await _apply(connection, to, adopt, told)
         except psycopg.errors.LockNotAvailable:
             raise SchemaError(
-                f"a table of pgqueue is in use; nothing was changed (waited {lock_timeout}). Try again, or see "
+                f"a table of pgqueue is in use; nothing was changed (waited {lock_timeout}). Try "
+                "again, or see "
                 "sql/monitoring/locks.sql for who holds it"
             ) from None
 
@@ -150,22 +158,28 @@ async def _apply(
         told(f"applying {one.version:04d}_{one.name}")
         await connection.execute(one.statements)
         await connection.execute(
-            "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, %s, %s)",
+            (
+                "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, "
+                "%s, %s)"
+            ),
             [one.version, one.name, one.checksum, one.min_release],
         )
     if adopted:
         copied, left = await copy_old_rows(connection)
         told(
-            f"copied {copied} jobs that had ended; {left} that were waiting or running stay in job_logs_bull only"
+            f"copied {copied} jobs that had ended; {left} that were waiting or running stay in "
+            "job_logs_bull only"
         )
     return steps
 
 
 async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
-    """A transaction for the one who migrates, in one schema: where our tables are, else the first of the search path."""
+    """A transaction for the one who migrates, in one schema: where our tables are, else the first
+    of the search path."""
     await settle_transaction(connection)
     await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
-    # Before anything else: a session that had looked for our tables would go on believing that there are none.
+    # Before anything else: a session that had looked for our tables would go on believing that
+    # there are none.
     await _lock(connection, lock_timeout)
     cursor = await connection.execute(
         """SELECT coalesce((SELECT c.relnamespace::regnamespace::text FROM pg_class c
@@ -175,8 +189,8 @@ async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
     row = await cursor.fetchone()
     if not row or not row[0]:
         raise SchemaError(await _nowhere(connection))
-    # Functions that run with their owner's rights keep this search path: without pg_temp at its end, a caller's temporary table
-    # called job_logs would come before ours.
+    # Functions that run with their owner's rights keep this search path: without pg_temp at its
+    # end, a caller's temporary table called job_logs would come before ours.
     await connection.execute("SELECT set_config('search_path', %s, true)", [f"{row[0]}, pg_temp"])
 
 
@@ -190,7 +204,8 @@ async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:
 
 
 async def others_may_create(connection: AsyncConnection[Any]) -> str | None:
-    """A warning when roles that do not own the schema may create things in it; None when none may, or before migrate."""
+    """A warning when roles that do not own the schema may create things in it; None when none may,
+    or before migrate."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(load("list_creators"))
         found = await cursor.fetchall()
@@ -198,14 +213,17 @@ async def others_may_create(connection: AsyncConnection[Any]) -> str | None:
         return None
     schema, roles = found[0][0], ", ".join(role for _, role in found)
     return (
-        f"others may create in the schema {schema}: {roles}. What they create there can be taken for the server's own functions "
-        f"and operators, with the rights of pgqueue's processes: REVOKE CREATE ON SCHEMA {schema} FROM {roles}; or give pgqueue "
+        f"others may create in the schema {schema}: {roles}. What they create there can be taken "
+        "for the server's own functions "
+        "and operators, with the rights of pgqueue's processes: REVOKE CREATE ON SCHEMA "
+        f"{schema} FROM {roles}; or give pgqueue "
         "a schema of its own"
     )
 
 
 async def check_schema(connection: AsyncConnection[Any]) -> None:
-    """SchemaError when this process cannot work with the schema: never migrated, behind this release, or too far ahead of it."""
+    """SchemaError when this process cannot work with the schema: never migrated, behind this
+    release, or too far ahead of it."""
     demand_utf8(connection)
     done = await applied(connection)
     if not done:
@@ -214,13 +232,17 @@ async def check_schema(connection: AsyncConnection[Any]) -> None:
     missing = [one for one in migrations() if one.version not in {had.version for had in done}]
     if missing:
         raise SchemaError(
-            f"the schema is at version {done[-1].version}, this release needs {missing[-1].version}: run pgqueue migrate"
+            f"the schema is at version {done[-1].version}, this release needs "
+            f"{missing[-1].version}: run pgqueue migrate"
         )
 
 
 async def _nowhere(connection: AsyncConnection[Any]) -> str:
     path, where = await set_where(connection, "search_path")
-    return f"there is no schema of the search path ({path or 'empty'}, set {where}): CREATE SCHEMA first, or name another one"
+    return (
+        f"there is no schema of the search path ({path or 'empty'}, set {where}): CREATE SCHEMA "
+        "first, or name another one"
+    )
 
 
 async def _missing(connection: AsyncConnection[Any]) -> str:
@@ -236,7 +258,8 @@ async def _missing(connection: AsyncConnection[Any]) -> str:
     return (
         f"the tables of pgqueue are in the schema {found[0]}, and the search path leads elsewhere "
         f"({path or 'empty'}, set {where}): "
-        "add ?schema=... to the database URL, or change the search path; for tables of their own there, run pgqueue migrate"
+        "add ?schema=... to the database URL, or change the search path; for tables of their "
+        "own there, run pgqueue migrate"
     )
 
 
@@ -251,10 +274,13 @@ def _refuse_newer(done: list[Applied]) -> None:
 async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:
     if await exists(connection, "job_migrations"):
         raise SchemaError(
-            "there is an empty table job_migrations that pgqueue did not make; nothing was changed. Rename it"
+            "there is an empty table job_migrations that pgqueue did not make; nothing was "
+            "changed. Rename it"
         )
     if await exists(connection, "job_logs"):
         raise SchemaError(
-            "there is a table job_logs that pgqueue did not make; nothing was changed. If it is the old service's: stop that "
-            "service, then run pgqueue migrate --adopt, which renames it to job_logs_bull and copies what is finished or dead"
+            "there is a table job_logs that pgqueue did not make; nothing was changed. If it is "
+            "the old service's: stop that "
+            "service, then run pgqueue migrate --adopt, which renames it to job_logs_bull and "
+            "copies what is finished or dead"
         )

@@ -1,5 +1,5 @@
-"""A pool whose connections are there as soon as the database is: what is dead is replaced in milliseconds, and a database that was
-away is asked again and again until it is back."""
+"""A pool whose connections are there as soon as the database is: what is dead is replaced in
+milliseconds, and a database that was away is asked again and again until it is back."""
 
 import asyncio
 import logging
@@ -26,7 +26,8 @@ IDLE = 1.0
 """Seconds after which a connection that lay idle is asked whether it lives."""
 
 ASK = 0.5
-"""Seconds in which it must say so. One that lives but is slower is replaced, which costs a connection and no call."""
+"""Seconds in which it must say so. One that lives but is slower is replaced, which costs a
+connection and no call."""
 
 CONFIGURE = 5.0
 """Seconds in which a new connection must take what it is told."""
@@ -45,8 +46,9 @@ class Lent(BoundedConnection[TupleRow]):
 
 
 class _Insisting(Lent):
-    """How psycopg_pool is made to come by connections: by `Pool.insist`, which does not fail. After a failure psycopg_pool waits
-    a second, then two, then four, and refuses calls meanwhile although the database is back."""
+    """How psycopg_pool is made to come by connections: by `Pool.insist`, which does not fail. After
+    a failure psycopg_pool waits a second, then two, then four, and refuses calls meanwhile although
+    the database is back."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", *, pool: "Pool", **_: Any) -> Lent:  # type: ignore[override]  # psycopg_pool passes its kwargs
@@ -111,8 +113,8 @@ class Pool(AsyncConnectionPool[Lent]):
         await self.putconn(connection)
 
     async def _lives(self, connection: Lent, deadline: float) -> bool:
-        # A round trip on every checkout would cost as much as an enqueue. What has lain idle is asked, and what has said something
-        # unasked: as a rule that its server ends.
+        # A round trip on every checkout would cost as much as an enqueue. What has lain idle is
+        # asked, and what has said something unasked: as a rule that its server ends.
         now = time.monotonic()
         if connection.used_at > max(now - IDLE, self._distrusted_at) and not _has_spoken(
             connection
@@ -199,8 +201,8 @@ def _has_spoken(connection: AsyncConnection[Any]) -> bool:
 
 
 async def _by_transaction(connection: AsyncConnection[Any]) -> None:
-    """Behind a pooler a session keeps nothing: where the database's default is another kind of transaction, each statement gets
-    one that names its own."""
+    """Behind a pooler a session keeps nothing: where the database's default is another kind of
+    transaction, each statement gets one that names its own."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
             "SELECT current_setting('default_transaction_isolation') = 'read committed'"
@@ -212,8 +214,8 @@ async def _by_transaction(connection: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Closes a connection of a pool that has turned out to lead to a standby, or whose prepared statements no longer fit, so
-    that the pool makes another."""
+    """Closes a connection of a pool that has turned out to lead to a standby, or whose prepared
+    statements no longer fit, so that the pool makes another."""
     try:
         yield
     except (STANDBY, *STALE):

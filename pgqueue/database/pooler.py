@@ -1,4 +1,5 @@
-"""Finds out whether a pooler in transaction mode stands before the database although nobody said so (PGQUEUE_PGBOUNCER)."""
+"""Finds out whether a pooler in transaction mode stands before the database although nobody said so
+(PGQUEUE_PGBOUNCER)."""
 
 import asyncio
 from typing import Any
@@ -15,21 +16,25 @@ SECONDS = 2.0
 """In which a session that has its server process to itself is answered."""
 
 ADVICE = (
-    "DATABASE_URL leads through a pooler in transaction mode, such as PgBouncer, and PGQUEUE_PGBOUNCER is off: prepared statements "
-    "and settings of a session get lost there. Set PGQUEUE_PGBOUNCER=on and, for leases, doorbell and migrations, "
+    "DATABASE_URL leads through a pooler in transaction mode, such as PgBouncer, and "
+    "PGQUEUE_PGBOUNCER is off: prepared statements "
+    "and settings of a session get lost there. Set PGQUEUE_PGBOUNCER=on and, for leases, "
+    "doorbell and migrations, "
     "PGQUEUE_DIRECT_URL to an address past the pooler"
 )
 
 
 async def check_pooler(connection: AsyncConnection[Any], pooled: bool) -> None:
-    """SchemaError when statements of one session are carried out by several processes of the server, and `pooled` is not set.
-    `connection` is in autocommit. Without a pooler it costs one short statement."""
+    """SchemaError when statements of one session are carried out by several processes of the
+    server, and `pooled` is not set. `connection` is in autocommit. Without a pooler it costs one
+    short statement."""
     if pooled:
         return
     before = await _server_process(connection)
     if before == connection.info.backend_pid:
         return
-    # A pooler answers in the name of the server. In session mode the process is this session's alone all the same.
+    # A pooler answers in the name of the server. In session mode the process is this session's
+    # alone all the same.
     for _ in range(TRIES):
         try:
             async with asyncio.timeout(SECONDS):

@@ -1,4 +1,5 @@
-"""From what psycopg raises to a plain sentence for people: why the database cannot be used, and without a secret."""
+"""From what psycopg raises to a plain sentence for people: why the database cannot be used, and
+without a secret."""
 
 import re
 
@@ -28,11 +29,14 @@ _STATES = {
 """By SQLSTATE, or by its class."""
 
 _TEXTS = tuple((re.compile(pattern, re.IGNORECASE), what) for pattern, what in (
-    # A login that was refused leaves no SQLSTATE, only libpq's text. Of several hosts the one that came closest tells most.
+    # A login that was refused leaves no SQLSTATE, only libpq's text. Of several hosts the one that
+    # came closest tells most.
     (r"password authentication failed|no password supplied|SASL authentication|wrong password", "28P01"),
-    (r"too many (?:clients|connections)|remaining connection slots|no more connections allowed", "53300"),
+    ((r"too many (?:clients|connections)|remaining connection slots|no more connections "
+        r"allowed"), "53300"),
     (r'database ".{1,200}" does not exist|no such database', "3D000"),
-    (r'role ".{1,200}" does not exist|no pg_hba\.conf entry|authentication failed|is not permitted to log in', "28"),
+    ((r'role ".{1,200}" does not exist|no pg_hba\.conf entry|authentication failed|is not '
+        r'permitted to log in'), "28"),
     (r"starting up|shutting down|not yet accepting connections|recovery mode", "57P03"),
     (r"terminating connection|server_login_retry|server closed the connection unexpectedly", "57P01"),
     (r"read-only|session is not", "25006"),
@@ -50,7 +54,8 @@ _REFUSED = re.compile(r"failed: [^\s:]+:  (.+)")
 
 
 def reason(error: BaseException) -> str:
-    """Why the database cannot be used, as a part of a sentence. Names no host, login or password: it may be logged and shown."""
+    """Why the database cannot be used, as a part of a sentence. Names no host, login or password:
+    it may be logged and shown."""
     if isinstance(error, Unavailable):
         return error.reason
     for one in (error, error.__cause__):

@@ -1,4 +1,5 @@
-"""What processes tell the database about themselves: the job types that they know, and that they are alive."""
+"""What processes tell the database about themselves: the job types that they know, and that they
+are alive."""
 
 import logging
 

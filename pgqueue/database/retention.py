@@ -24,15 +24,17 @@ LOCK = 0x70727565
 """The advisory lock of a worker that prunes by itself."""
 
 WAITS = 10
-"""Locks of others that one batch waits for, a tenth of a second each; what is left of it then is left for the next run."""
+"""Locks of others that one batch waits for, a tenth of a second each; what is left of it then is
+left for the next run."""
 
 IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 START = UUID(int=0)
 
 
 class Pruned(msgspec.Struct):
-    """What a run removed; `kept` are rows past their time that could not be removed, `reason` is why the first of them stays.
-    `next` is where the next run may go on, None at the end of the table."""
+    """What a run removed; `kept` are rows past their time that could not be removed, `reason` is
+    why the first of them stays. `next` is where the next run may go on, None at the end of the
+    table."""
 
     jobs: int = 0
     tombstones: int = 0
@@ -52,15 +54,16 @@ async def prune(
     most: int | None = None,
     told: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
-    """Removes ended jobs and tombstones past their time, at most `most` rows, and buries what has been processing for 24 hours in
-    queues that nobody serves. `connection` is in autocommit; each batch is a transaction of its own. A row that cannot be removed
-    (another table refers to it, a trigger refuses, it is damaged) stays, and the others of its batch go. Raises ArchiveError.
+    """Removes ended jobs and tombstones past their time, at most `most` rows, and buries what has
+    been processing for 24 hours in queues that nobody serves. `connection` is in autocommit; each
+    batch is a transaction of its own. A row that cannot be removed (another table refers to it, a
+    trigger refuses, it is damaged) stays, and the others of its batch go. Raises ArchiveError.
 
-    archive: a folder; rows are written there as JSON lines, on the disk before they go. A crash in between leaves rows that are
-    archived twice, never rows that are not.
-    whole: read the table to its end, for rows with random ids (adopted from the old service); otherwise only where time-ordered
-    ids can be that old.
-    begin: only rows behind this id; where a run before ended because of `most`, its `next`.
+    archive: a folder; rows are written there as JSON lines, on the disk before they go. A crash in
+    between leaves rows that are archived twice, never rows that are not. whole: read the table to
+    its end, for rows with random ids (adopted from the old service); otherwise only where
+    time-ordered ids can be that old. begin: only rows behind this id; where a run before ended
+    because of `most`, its `next`.
     """
     done = Pruned(next=begin or START)
     # A right that is missing is missing for every row: say so before they are tried one by one.
@@ -110,7 +113,8 @@ async def _prune_batch(
 
 
 class _Removal:
-    """Rows of one batch, in a transaction: those that can be removed are, and of the others it is known why not."""
+    """Rows of one batch, in a transaction: those that can be removed are, and of the others it is
+    known why not."""
 
     def __init__(self, connection: AsyncConnection[Any], *, archiving: bool) -> None:
         self.gone = 0

@@ -1,5 +1,5 @@
-"""Connections as the queue needs them, whatever is set on the database or on the role: every connection is opened here or in
-pgqueue.database.pool, and gets what it depends on."""
+"""Connections as the queue needs them, whatever is set on the database or on the role: every
+connection is opened here or in pgqueue.database.pool, and gets what it depends on."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -27,7 +27,8 @@ WORDS = {
     "exit_on_error": "off",
     "check_function_bodies": "on",
     "default_table_access_method": "heap",
-    # In another isolation than READ COMMITTED a limit is not exact, and a row that was changed meanwhile is an error.
+    # In another isolation than READ COMMITTED a limit is not exact, and a row that was changed
+    # meanwhile is an error.
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
@@ -36,23 +37,26 @@ WORDS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""How texts are read and written, what a transaction is, and no limits but our own. Not the time zone: a handler's own statements
-run on such connections too, and ours do not depend on it."""
+"""How texts are read and written, what a transaction is, and no limits but our own. Not the time
+zone: a handler's own statements run on such connections too, and ours do not depend on it."""
 
 DEMANDED = {
     name: WORDS[name] for name in ("default_transaction_read_only", "array_nulls", "exit_on_error")
 }
-"""What cannot be done without behind a pooler either. All else is read and written so that no setting matters."""
+"""What cannot be done without behind a pooler either. All else is read and written so that no
+setting matters."""
 
 OURS = {"TimeZone": "UTC"}
-"""For connections that carry no statements but ours: there a day has 24 hours in whatever interval."""
+"""For connections that carry no statements but ours: there a day has 24 hours in whatever
+interval."""
 
 
 _SETTING = load("set_session")
 
 
 class SecondsDumper(Dumper):
-    """A timedelta as seconds, without days: a day of an interval may have 23 or 25 hours, and a timedelta's has 24."""
+    """A timedelta as seconds, without days: a day of an interval may have 23 or 25 hours, and a
+    timedelta's has 24."""
 
     oid = psycopg.adapters.types["interval"].oid
 
@@ -89,8 +93,8 @@ def _values(
 async def settle(
     connection: AsyncConnection[Any], pooled: bool, more: Mapping[str, str] = OURS
 ) -> None:
-    """Sets what the queue depends on, and `more`. Behind a pooler nothing can be set on a session: raises SchemaError where
-    something would have to be."""
+    """Sets what the queue depends on, and `more`. Behind a pooler nothing can be set on a session:
+    raises SchemaError where something would have to be."""
     adapt(connection)
     if pooled:
         await _demand(connection)
@@ -109,7 +113,8 @@ async def _demand(connection: AsyncConnection[Any]) -> None:
     if found is not None:
         given, where = await set_where(connection, found[0])
         raise SchemaError(
-            f"{found[0]} is {given}, set {where}. It must be {DEMANDED[found[0]]}, which no process can set through a pooler"
+            f"{found[0]} is {given}, set {where}. It must be {DEMANDED[found[0]]}, which no "
+            "process can set through a pooler"
         )
 
 
@@ -145,8 +150,10 @@ def demand_utf8(connection: AsyncConnection[Any]) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise SchemaError(
-            f"the database is in the encoding {encoding}, and pgqueue needs UTF-8: make another one with "
-            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move there what this one holds"
+            f"the database is in the encoding {encoding}, and pgqueue needs UTF-8: make another "
+            "one with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and move there what this "
+            "one holds"
         )
 
 

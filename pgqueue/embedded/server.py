@@ -1,4 +1,5 @@
-"""A Postgres server of our own, for `dev`, `demo` and tests: on loopback, behind a random password, gone when we are."""
+"""A Postgres server of our own, for `dev`, `demo` and tests: on loopback, behind a random password,
+gone when we are."""
 
 import os
 import re
@@ -30,21 +31,23 @@ Mode = Literal["fast", "immediate"]
 _STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 _PASSING = re.compile(r"could not bind|Address already in use|pre-existing shared memory block")
-"""Reasons not to start that go away: somebody took the port, or children of a killed postmaster are still ending."""
+"""Reasons not to start that go away: somebody took the port, or children of a killed postmaster are
+still ending."""
 
 
 class EmbeddedServer:
     """One server process, started as our child and ended by its pid.
 
-    `settings` are lines of postgresql.conf; changes count from the next start. With `home`, data, password and log stay there for
-    the next time; without it everything is temporary, in a new folder `within` that one (TMPDIR). `binaries` is a folder as
-    `bindir()` gives it.
+    `settings` are lines of postgresql.conf; changes count from the next start. With `home`, data,
+    password and log stay there for the next time; without it everything is temporary, in a new
+    folder `within` that one (TMPDIR). `binaries` is a folder as `bindir()` gives it.
 
         with EmbeddedServer({"fsync": "off"}) as server:
             psycopg.connect(server.url())
 
-    Raises ServerUnavailable, with the end of the server's log, when there is no server to be had. Port and password stay the
-    same over restarts. Once started, `binaries` is where its programs are, psql among them. Use it from one thread at a time.
+    Raises ServerUnavailable, with the end of the server's log, when there is no server to be had.
+    Port and password stay the same over restarts. Once started, `binaries` is where its programs
+    are, psql among them. Use it from one thread at a time.
     """
 
     host = "127.0.0.1"
@@ -127,7 +130,8 @@ class EmbeddedServer:
             time.sleep(0.1)
 
     def stop(self, mode: Mode = "fast") -> None:
-        """Ends the server. `fast` ends sessions and writes a checkpoint, `immediate` leaves recovery to the next start."""
+        """Ends the server. `fast` ends sessions and writes a checkpoint, `immediate` leaves
+        recovery to the next start."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(_STOP[mode])
             for harsher in (signal.SIGQUIT, signal.SIGKILL):
@@ -144,7 +148,8 @@ class EmbeddedServer:
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster, as the kernel does when memory runs out; its children notice and end."""
+        """SIGKILL to the postmaster, as the kernel does when memory runs out; its children notice
+        and end."""
         if self._process:
             self._process.kill()
         self._ended()
@@ -177,7 +182,8 @@ class EmbeddedServer:
             self._watcher.tell(pid)
 
     def _initialise(self) -> None:
-        """Makes data and password; data gets its name last, so that a half-made one is never taken for whole."""
+        """Makes data and password; data gets its name last, so that a half-made one is never taken
+        for whole."""
         made, password = self.home / "data.new", self.home / "password"
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(mode=0o700)
@@ -244,8 +250,9 @@ class EmbeddedServer:
         return self._said(mark)
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C on the terminal is for us, and the server outlives it until we have stopped working.
-        # Nothing of our environment: PGPORT and its like would be taken for settings.
+        # A session of its own: Ctrl-C on the terminal is for us, and the server outlives it until
+        # we have stopped working. Nothing of our environment: PGPORT and its like would be taken
+        # for settings.
         who = self._identity
         passed = {
             name: os.environ[name] for name in ("LD_LIBRARY_PATH", "TZ") if name in os.environ

@@ -1,4 +1,5 @@
-"""How root runs Postgres, which refuses root: as the user nobody, in a folder and with programs that this user reaches."""
+"""How root runs Postgres, which refuses root: as the user nobody, in a folder and with programs
+that this user reaches."""
 
 import os
 import pwd
@@ -34,7 +35,8 @@ def server_identity() -> Identity | None:
 
 
 def temporary_home(identity: Identity | None, within: Path | None) -> Path:
-    """A new folder for temporary files; where the one asked for or TMPDIR is closed to that user, in the system's."""
+    """A new folder for temporary files; where the one asked for or TMPDIR is closed to that user,
+    in the system's."""
     for parent in (within or tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108 - only parents; the folder itself is mkdtemp's
         if os.path.isdir(parent) and (identity is None or _reaches(identity, Path(parent))):
             return Path(tempfile.mkdtemp(prefix="pgqueue-", dir=os.path.realpath(parent)))
@@ -44,7 +46,8 @@ def temporary_home(identity: Identity | None, within: Path | None) -> Path:
 
 
 def claim(home: Path, identity: Identity | None) -> None:
-    """Makes the folder, for us alone to write in: what lies in it is run and believed. Raises ServerUnavailable."""
+    """Makes the folder, for us alone to write in: what lies in it is run and believed. Raises
+    ServerUnavailable."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         mine = home.stat().st_uid == os.geteuid()
@@ -57,15 +60,18 @@ def claim(home: Path, identity: Identity | None) -> None:
     home.chmod(0o711 if identity else 0o700)
     if identity and not _reaches(identity, home):
         raise ServerUnavailable(
-            f"Postgres runs as nobody for root, and nobody does not get into {home}: choose another folder"
+            f"Postgres runs as nobody for root, and nobody does not get into {home}: choose "
+            "another folder"
         )
 
 
 def reachable(folder: Path, identity: Identity | None, home: Path) -> Path:
-    """The programs of a folder where that user can run them: there, or copied under `home`, which only we can write in.
+    """The programs of a folder where that user can run them: there, or copied under `home`, which
+    only we can write in.
 
-    A copy is made anew each time, so that nobody can have put another in its place. Only the packaged programs can be copied:
-    they find what they load from where they are, `.libs` beside the package that `pginstall` is in.
+    A copy is made anew each time, so that nobody can have put another in its place. Only the
+    packaged programs can be copied: they find what they load from where they are, `.libs` beside
+    the package that `pginstall` is in.
     """
     if identity is None or _runs(identity, folder):
         return folder
@@ -73,7 +79,8 @@ def reachable(folder: Path, identity: Identity | None, home: Path) -> Path:
     package = install.parent
     if install.name != "pginstall":
         raise ServerUnavailable(
-            f"the user nobody cannot run the Postgres in {folder}: open that folder, or choose another"
+            f"the user nobody cannot run the Postgres in {folder}: open that folder, or choose "
+            "another"
         )
     target = home / "programs"
     shutil.rmtree(target, ignore_errors=True)

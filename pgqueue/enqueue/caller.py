@@ -1,5 +1,5 @@
-"""How a client runs a statement: on its pool, again when a connection was lost, within its time; or on a connection that a caller
-brings with a transaction of its own."""
+"""How a client runs a statement: on its pool, again when a connection was lost, within its time; or
+on a connection that a caller brings with a transaction of its own."""
 
 import asyncio
 import time
@@ -34,7 +34,8 @@ async def execute(
     connection: AsyncConnection[Any], statement: str, values: Parameters, folder: str
 ) -> list[dict[str, Any]]:
     """The rows of sql/<folder>/<statement>.sql, as dicts."""
-    # Not the connection's own kind of cursor, which may be any; and binary, which no DateStyle or IntervalStyle changes.
+    # Not the connection's own kind of cursor, which may be any; and binary, which no DateStyle or
+    # IntervalStyle changes.
     async with AsyncCursor(connection, row_factory=dict_row) as cursor:
         if any(isinstance(value, timedelta) for value in values.values()):
             cursor.adapters.register_dumper(timedelta, SecondsDumper)
@@ -93,8 +94,9 @@ class Caller:
     async def _repeat(
         self, statement: str, values: Parameters, folder: str = "queries"
     ) -> tuple[list[dict[str, Any]], bool]:
-        """Runs it in a transaction of its own; again after a lost connection, while there is time, and after a deadlock. The
-        second value says that it may have been carried out twice; of what it raises, `sent_before` does."""
+        """Runs it in a transaction of its own; again after a lost connection, while there is time,
+        and after a deadlock. The second value says that it may have been carried out twice; of what
+        it raises, `sent_before` does."""
         deadline = time.monotonic() + self._timeout
         lost, undone, pause = False, 0, 0.0
         while True:

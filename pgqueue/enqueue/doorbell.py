@@ -1,4 +1,5 @@
-"""The doorbell: a producer rings after its commit, coalesced, or with it; only a worker that sleeps costs a NOTIFY."""
+"""The doorbell: a producer rings after its commit, coalesced, or with it; only a worker that sleeps
+costs a NOTIFY."""
 
 import asyncio
 import logging
@@ -17,11 +18,13 @@ REST = 0.02
 
 
 class Doorbell:
-    """Rings in the background. While one ring is under way the next ones gather; a lost ring costs a worker's idle interval."""
+    """Rings in the background. While one ring is under way the next ones gather; a lost ring costs
+    a worker's idle interval."""
 
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
         self.woke_somebody = False
-        """Whether the last ring did: then the next one is likely to, and may ride on its job's commit."""
+        """Whether the last ring did: then the next one is likely to, and may ride on its job's
+        commit."""
         self._pool = pool
         self._waiting: dict[str, int] = {}
         self._ringing: asyncio.Task[None] | None = None
@@ -41,7 +44,8 @@ class Doorbell:
                 woken = 0
             self.woke_somebody = woken > 0
             if not woken:
-                # Nobody slept: under load the next look can wait a little, and serves all that comes meanwhile.
+                # Nobody slept: under load the next look can wait a little, and serves all that
+                # comes meanwhile.
                 await asyncio.sleep(REST)
 
     async def _ring_once(self, waiting: dict[str, int]) -> int:

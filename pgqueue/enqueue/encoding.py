@@ -1,4 +1,5 @@
-"""From NewJob to the parameters of the statements that enqueue; what cannot be a job is refused with a sentence."""
+"""From NewJob to the parameters of the statements that enqueue; what cannot be a job is refused
+with a sentence."""
 
 import asyncio
 import math
@@ -54,7 +55,8 @@ def parameters(job: AnyJob) -> dict[str, Any]:
 
 
 def with_id(values: dict[str, Any]) -> bool:
-    """Gives a job without an id one, so that its statement can safely be sent again when a reply was lost; whether it had none."""
+    """Gives a job without an id one, so that its statement can safely be sent again when a reply
+    was lost; whether it had none."""
     mine = values["job_id"] is None
     if mine:
         values["job_id"] = f"{values['job_type']}-{uuid4()}"
@@ -62,8 +64,9 @@ def with_id(values: dict[str, Any]) -> bool:
 
 
 async def bulk_parameters(jobs: Sequence[AnyJob]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The parameters of many, each with an id, and all of them as by `document`. InvalidJob names the index of a job that cannot
-    be one. In slices: whatever else runs on this event loop does not wait for thousands of jobs."""
+    """The parameters of many, each with an id, and all of them as by `document`. InvalidJob names
+    the index of a job that cannot be one. In slices: whatever else runs on this event loop does not
+    wait for thousands of jobs."""
     given, items = [], []
     count = load = 0
     for index, job in enumerate(jobs):
@@ -82,7 +85,8 @@ async def bulk_parameters(jobs: Sequence[AnyJob]) -> tuple[list[dict[str, Any]],
 
 
 def document(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql read, and the types among them."""
+    """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql read,
+    and the types among them."""
     return _document([_item(values) for values in given], given)
 
 
@@ -104,8 +108,8 @@ def _item(values: Mapping[str, Any]) -> bytes:
 
 
 def filter_parameters(which: DeadFilter) -> dict[str, Any]:
-    """What statements are given that take a filter. The ids as Postgres writes an array: psycopg takes a
-    tenth of a second for 10,000 of them, in which nothing else runs."""
+    """What statements are given that take a filter. The ids as Postgres writes an array: psycopg
+    takes a tenth of a second for 10,000 of them, in which nothing else runs."""
     values = msgspec.structs.asdict(which)
     if which.job_ids is not None:
         quoted = (_QUOTED.sub(r"\\\g<0>", job_id).join('""') for job_id in which.job_ids)

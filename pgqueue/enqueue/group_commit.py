@@ -16,7 +16,8 @@ LOAD = 1_000_000
 """Characters of their payloads."""
 
 PATIENCE = 0.1
-"""Seconds after which the next group departs although the one before has not returned: one that is stuck must not hold up all."""
+"""Seconds after which the next group departs although the one before has not returned: one that is
+stuck must not hold up all."""
 
 Row = dict[str, Any]
 Execute = Callable[[Parameters], Awaitable[tuple[list[Row], bool]]]
@@ -24,22 +25,26 @@ Waiting = tuple[Parameters, asyncio.Future[tuple[Row, bool]]]
 
 
 class GroupCommit:
-    """Each caller is answered when its own row is durable. One job alone goes by itself, and at once.
+    """Each caller is answered when its own row is durable. One job alone goes by itself, and at
+    once.
 
-    `one` carries out enqueue_job.sql, `group` enqueue_group.sql; both say too whether that may have happened twice."""
+    `one` carries out enqueue_job.sql, `group` enqueue_group.sql; both say too whether that may have
+    happened twice."""
 
     def __init__(self, one: Execute, group: Execute) -> None:
         self._one = one
         self._group = group
         self._busy = False
         self._crowded = False
-        """Whether the last one to depart was a group: then more are likely to come with the next."""
+        """Whether the last one to depart was a group: then more are likely to come with the
+        next."""
         self._waiting: list[Waiting] = []
         self._flights: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
     async def offer(self, values: Parameters) -> tuple[Row, bool]:
-        """The row of enqueue_job.sql, and whether it may have been carried out twice. Raises what `one` raises for it."""
+        """The row of enqueue_job.sql, and whether it may have been carried out twice. Raises what
+        `one` raises for it."""
         if not self._busy and not self._crowded:
             self._busy = True
             try:

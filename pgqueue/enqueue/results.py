@@ -1,4 +1,5 @@
-"""From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a sentence."""
+"""From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a
+sentence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from pgqueue.errors import (
 from pgqueue.job import JobView, Status, Ticket
 
 TOO_MUCH = ("54000", "54001", "54011", "54023")
-"""What goes past a limit of Postgres, such as a payload of too many levels: sent again it would be refused again."""
+"""What goes past a limit of Postgres, such as a payload of too many levels: sent again it would be
+refused again."""
 
 
 def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
@@ -38,7 +40,8 @@ def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
 def bulk_rows(
     rows: Sequence[dict[str, Any]], given: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row for each of the given jobs, as enqueue_job.sql would have answered: what is not spoken of was created."""
+    """A row for each of the given jobs, as enqueue_job.sql would have answered: what is not spoken
+    of was created."""
     queues = {row["job_id"]: row["queue"] for row in rows if row["ord"] is None}
     told = {row["ord"]: row for row in rows if row["ord"] is not None}
     return [
@@ -100,7 +103,10 @@ def in_our_words() -> Iterator[None]:
     except psycopg.errors.InvalidParameterValue as error:
         message = error.diag.message_primary or str(error)
         if message.startswith("unknown job type"):
-            hint = "types are published by a worker that has the task, and by pgqueue migrate for PGQUEUE_MODULES"
+            hint = (
+                "types are published by a worker that has the task, and by pgqueue migrate for "
+                "PGQUEUE_MODULES"
+            )
             raise UnknownType(f"{message}: {hint}") from None
         raise InvalidJob(message) from None
     except psycopg.errors.InsufficientPrivilege as error:
@@ -116,7 +122,8 @@ def in_our_words() -> Iterator[None]:
         if error.encoding == "utf-8":
             raise
         raise InvalidJob(
-            f"the connection's client_encoding ({error.encoding}) has no word for a character: use UTF8"
+            f"the connection's client_encoding ({error.encoding}) has no word for a character: "
+            "use UTF8"
         ) from None
     except LOST as error:
         if getattr(error, "sqlstate", None) in TOO_MUCH:

@@ -208,7 +208,8 @@ class Settings:
         "SMTP_SECURE",
         encryption,
         "off",
-        "true: TLS from the first byte; off: that on port 465, else STARTTLS, demanded unless the host is loopback; "
+        "true: TLS from the first byte; off: that on port 465, else STARTTLS, demanded unless "
+        "the host is loopback; "
         "also starttls, opportunistic (STARTTLS where it is offered), none",
     )
     smtp_user: str | None = setting("SMTP_USER", text, None, "user name at the mail server")
@@ -238,7 +239,10 @@ class Settings:
         "PGQUEUE_DOUBTFUL_MAIL",
         choice("resend", "hold"),
         "resend",
-        "a mail that an attempt before may have sent: resend it, or hold it in the dead-letter queue",
+        (
+            "a mail that an attempt before may have sent: resend it, or hold it in the dead-letter "
+            "queue"
+        ),
     )
     mail_brand: str = setting("MAIL_BRAND", text, "Yellow Books", "the name in the mails")
     mail_locale: str = setting(
@@ -281,7 +285,10 @@ class Settings:
         if not self.database_url:
             raise SettingsError(
                 [
-                    "DATABASE_URL is not set: say where Postgres is, as in postgresql://user:password@host/database"
+                    (
+                        "DATABASE_URL is not set: say where Postgres is, as in "
+                        "postgresql://user:password@host/database"
+                    )
                 ]
             )
         return self.database_url
@@ -305,7 +312,8 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str] | None = None) -> Settings:
-    """Reads the environment. A secret may come from the file NAME_FILE. Raises SettingsError with all problems."""
+    """Reads the environment. A secret may come from the file NAME_FILE. Raises SettingsError with
+    all problems."""
     environment = os.environ if environment is None else environment
     problems: list[str] = []
     values: dict[str, Any] = {}
@@ -375,7 +383,8 @@ def _contradictions(settings: Settings) -> list[str]:
     window = settings.signin_limit[1]
     if settings.keep_completed < window or settings.keep_dlq < window:
         problems.append(
-            f"PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ: not shorter than PGQUEUE_SIGNIN_LIMIT's window ({spoken(window)})"
+            "PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ: not shorter than PGQUEUE_SIGNIN_LIMIT's "
+            f"window ({spoken(window)})"
         )
     if settings.keep_ids < max(settings.keep_completed, settings.keep_dlq):
         problems.append(
@@ -388,7 +397,8 @@ def _contradictions(settings: Settings) -> list[str]:
         and schema_of(settings.database_url)
     ):
         problems.append(
-            "PGQUEUE_PGBOUNCER: ?schema= cannot pass a pooler; set it with ALTER ROLE ... SET search_path instead"
+            "PGQUEUE_PGBOUNCER: ?schema= cannot pass a pooler; set it with ALTER ROLE ... SET "
+            "search_path instead"
         )
     return problems
 
@@ -402,7 +412,8 @@ def transport_problems(settings: Settings) -> list[str]:
         ):
             if value:
                 return [
-                    f"{name} is set but MAIL_TRANSPORT is not: say MAIL_TRANSPORT=smtp or sendgrid to send mail, "
+                    f"{name} is set but MAIL_TRANSPORT is not: say MAIL_TRANSPORT=smtp or "
+                    "sendgrid to send mail, "
                     "or MAIL_TRANSPORT=log to only write it to the log"
                 ]
         return []
@@ -421,7 +432,8 @@ def transport_problems(settings: Settings) -> list[str]:
             problems.append("SENDGRID_API_KEY is not set: MAIL_TRANSPORT=sendgrid needs it")
         if not (settings.sendgrid_from_email or settings.mail_from):
             problems.append(
-                "SENDGRID_FROM_EMAIL (or MAIL_FROM) is not set: MAIL_TRANSPORT=sendgrid needs a sender"
+                "SENDGRID_FROM_EMAIL (or MAIL_FROM) is not set: MAIL_TRANSPORT=sendgrid needs a "
+                "sender"
             )
     return problems
 

@@ -1,6 +1,7 @@
 """Database URLs as people have them, Prisma's among them, made into what libpq takes.
 
-libpq itself reads them: here only the parameters of a URL are sorted out, and nothing is decoded and written anew.
+libpq itself reads them: here only the parameters of a URL are sorted out, and nothing is decoded
+and written anew.
 """
 
 from typing import Any
@@ -20,7 +21,8 @@ _ALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""Without these a peer that is gone without a word is not noticed for hours (seconds, tcp_user_timeout in ms)."""
+"""Without these a peer that is gone without a word is not noticed for hours (seconds,
+tcp_user_timeout in ms)."""
 
 _ENCODE = (
     "write the special characters of user and password as in URLs: %40 for @, %2F for /, %25 for %"
@@ -88,9 +90,11 @@ def _for_libpq(url: str) -> str:
 
 
 def libpq_string(url: str, pooled: bool) -> str:
-    """A libpq string: Prisma's parameters taken out, its schema made the search path, and dead peers noticed.
+    """A libpq string: Prisma's parameters taken out, its schema made the search path, and dead
+    peers noticed.
 
-    Raises ValueError, which shows nothing of the URL, when libpq cannot read it, or reads a part of a password as something else.
+    Raises ValueError, which shows nothing of the URL, when libpq cannot read it, or reads a part of
+    a password as something else.
     """
     options: dict[str, Any] = {}
     schema = schema_of(url)
@@ -127,6 +131,7 @@ def _read(url: str) -> dict[str, Any]:
         raise ValueError(f"an @ stands after the password's end: {_ENCODE}")
     known = _libpq_keywords()
     if any("=" not in pair or ("@" in pair and _key(pair) not in known) for pair in pairs):
-        # The name of an unknown parameter is shown to people, and this may be the end of a password.
+        # The name of an unknown parameter is shown to people, and this may be the end of a
+        # password.
         raise ValueError(f"what follows the ? is not a list of parameters: {_ENCODE}")
     return given

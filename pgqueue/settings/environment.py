@@ -93,7 +93,8 @@ def parse_queues(value: str) -> dict[str, int]:
             name, count = part, "50"
         if not name or not count.isdigit() or not 1 <= int(count) <= 10_000:
             raise ValueError(
-                f'a queue is NAME:CONCURRENCY with 1 to 10000, not {part!r} (write "default:50,mail:4")'
+                f"a queue is NAME:CONCURRENCY with 1 to 10000, not {part!r} (write "
+                '"default:50,mail:4")'
             )
         if name in queues:
             raise ValueError(f"queue {name} is named twice")
@@ -137,7 +138,8 @@ def setting(
     secret: bool = False,
     also: tuple[str, ...] = (),
 ) -> Any:
-    """A field of Settings. `default` is a text, as in the environment, or None; `also` are other names that mean the same."""
+    """A field of Settings. `default` is a text, as in the environment, or None; `also` are other
+    names that mean the same."""
     value = None if default is None else parse(default)
     metadata = {
         "name": name,
@@ -152,11 +154,13 @@ def setting(
 
 
 LINK = re.compile(r"(?:tcp|udp|sctp)://[^\s/]+:\d+")
-"""What Kubernetes puts into the environment for a service of that name (SMTP_PORT, PGQUEUE_PORT)."""
+"""What Kubernetes puts into the environment for a service of that name (SMTP_PORT,
+PGQUEUE_PORT)."""
 
 
 def read_secret(path: str) -> str:
-    """The text of a file without a byte order mark and line ends. Blanks may belong to a password."""
+    """The text of a file without a byte order mark and line ends. Blanks may belong to a
+    password."""
     return stripped(Path(path).read_text(encoding="utf-8"))
 
 
@@ -188,7 +192,8 @@ def lookup(
 
 
 def _secret(environment: Mapping[str, str], name: str, problems: list[str]) -> str | None:
-    """From NAME or the file NAME_FILE. One that is there and empty was meant to be there: it is a problem, and never "none"."""
+    """From NAME or the file NAME_FILE. One that is there and empty was meant to be there: it is a
+    problem, and never "none"."""
     found, source = environment.get(name), name
     if not found and (path := environment.get(f"{name}_FILE")) is not None:
         source = f"{name}_FILE"

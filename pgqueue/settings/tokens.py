@@ -9,7 +9,8 @@ SHORTEST = 10
 MAKE_ONE = "make one with: openssl rand -hex 32"
 
 _PLACEHOLDER = re.compile(
-    r"(?:replace|change|insert|put|enter)[-_ ]?(?:me|it|this|with|here|your|a|the)|your[-_ ]|example|placeholder|todo|<|>"
+    r"(?:replace|change|insert|put|enter)[-_ ]?(?:me|it|this|with|here|your|a|the)|your[-_ "
+    r"]|example|placeholder|todo|<|>"
 )
 _LETTERS = re.compile("[a-z]+")
 _WORDS = frozenset(
@@ -57,7 +58,10 @@ def in_both(admin: Iterable[str], api: Iterable[str]) -> list[str]:
     """A token has one level."""
     if set(admin) & set(api):
         return [
-            "PGQUEUE_ADMIN_TOKENS and PGQUEUE_API_TOKENS share a token: callers of the job routes would be admins"
+            (
+                "PGQUEUE_ADMIN_TOKENS and PGQUEUE_API_TOKENS share a token: callers of the job "
+                "routes would be admins"
+            )
         ]
     return []
 

@@ -1,4 +1,5 @@
-"""Names in the environment that look like settings and are none: misspelt, or put there by Kubernetes."""
+"""Names in the environment that look like settings and are none: misspelt, or put there by
+Kubernetes."""
 
 import re
 from collections.abc import Mapping
@@ -19,13 +20,15 @@ _OF_A_SERVICE = re.compile(
 
 
 def strange_names(environment: Mapping[str, str], known: Mapping[str, bool]) -> list[str]:
-    """Warnings, one for each. `known` maps each name of a setting to whether it may come from NAME_FILE."""
+    """Warnings, one for each. `known` maps each name of a setting to whether it may come from
+    NAME_FILE."""
     names = {*known, *(f"{name}_FILE" for name, in_file in known.items() if in_file)}
     warnings = []
     for name, value in sorted(environment.items()):
         if name in known and is_link(value):
             warnings.append(
-                f"{name} is ignored: its value is the address of a service of Kubernetes, put there because the service is "
+                f"{name} is ignored: its value is the address of a service of Kubernetes, put "
+                "there because the service is "
                 "called so; set enableServiceLinks: false, or give the service another name"
             )
         elif (

@@ -1,5 +1,5 @@
-"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group gathers. What the database refuses
-is narrowed down until it stands alone."""
+"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group
+gathers. What the database refuses is narrowed down until it stands alone."""
 
 import asyncio
 import logging
@@ -37,7 +37,8 @@ LONGEST_HOLD_SECONDS = 300.0
 
 
 class Acker:
-    """A statement at a time on a connection of its own. A slot is free when its ack is committed, or proven to be void."""
+    """A statement at a time on a connection of its own. A slot is free when its ack is committed,
+    or proven to be void."""
 
     def __init__(
         self,
@@ -171,7 +172,8 @@ class Acker:
         lost: bool = False,
         last: bool = False,
     ) -> None:
-        """Once or, where a reply may be lost, until it is certain. `last`: what is refused now is dropped."""
+        """Once or, where a reply may be lost, until it is certain. `last`: what is refused now is
+        dropped."""
         pace = Pace()
         while True:
             try:
@@ -216,8 +218,9 @@ class Acker:
     async def _confirmed(
         self, group: list[Ended], written: Set[Key]
     ) -> tuple[list[Ended], Set[Key]]:
-        """Which of the rest were written too: by a statement whose reply was lost, or by the commit of a handler's own transaction,
-        and then the job is completed whatever the handler made of that."""
+        """Which of the rest were written too: by a statement whose reply was lost, or by the commit
+        of a handler's own transaction, and then the job is completed whatever the handler made of
+        that."""
         rest = [one for one in group if key(one[0]) not in written]
         rows = await self.link.run("confirm_acks", self._mine(leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
@@ -284,7 +287,8 @@ class Acker:
             )
 
     def _proven(self, held: Held, error: Exception) -> bool:
-        """Whether it is this outcome alone that is refused, for good; or it has kept its slot for long enough."""
+        """Whether it is this outcome alone that is refused, for good; or it has kept its slot for
+        long enough."""
         now = time.monotonic()
         since = self._held_since.setdefault(key(held), now)
         if final(error) and (
@@ -330,7 +334,8 @@ class Acker:
         )
 
     def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
-        """A line for each type, however many jobs there are of it; and one for each job that is given up."""
+        """A line for each type, however many jobs there are of it; and one for each job that is
+        given up."""
         answers = {(id, lease): (status, delay) for id, lease, status, delay in rows}
         waiting: dict[str, list[float]] = {}
         for held, _ in group:

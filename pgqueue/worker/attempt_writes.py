@@ -1,4 +1,5 @@
-"""What running attempts write: progress, intents (in groups), and transactions that complete their job."""
+"""What running attempts write: progress, intents (in groups), and transactions that complete their
+job."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,8 @@ Intent = tuple[Claim, asyncio.Future[None]]
 
 
 class AttemptWrites:
-    """One statement at a time on one link, but for transactions, which have connections of their own."""
+    """One statement at a time on one link, but for transactions, which have connections of their
+    own."""
 
     def __init__(self, link: WorkerConnection, inflight: InFlight, settings: Settings) -> None:
         self._link = link
@@ -59,7 +61,8 @@ class AttemptWrites:
                 async with self._turn:
                     await self._intend_group(group)
             except AWAY as error:
-                # Whoever waits is cancelled when its lease is gone; until then it can still be done.
+                # Whoever waits is cancelled when its lease is gone; until then it can still be
+                # done.
                 self._intents = group + self._intents
                 self._trouble.tell(error)
                 await asyncio.sleep(pace.grow())
@@ -68,7 +71,8 @@ class AttemptWrites:
             self._trouble.over()
 
     async def _intend_group(self, group: list[Intent]) -> None:
-        """What the database refuses is narrowed down: the one attempt that it is fails with what the server said."""
+        """What the database refuses is narrowed down: the one attempt that it is fails with what
+        the server said."""
         try:
             written = set(await self._send_intents(group))
         except Exception as error:
@@ -113,7 +117,8 @@ class AttemptWrites:
             connection.transaction(),
         ):
             yield connection
-            # Last, so that the row is not held while the handler works; from here on the fence decides, and nobody cancels.
+            # Last, so that the row is not held while the handler works; from here on the fence
+            # decides, and nobody cancels.
             held.completing = True
             parameters = self._mine(claim) | {"receipt": written_receipt(job)}
             cursor = await connection.execute(load("complete_job"), parameters)

@@ -1,5 +1,6 @@
-"""The circuit breaker: what depends on something broken is left alone, and burns no attempt. Its state is the database's
-(job_dependencies), shared by all workers; here is only what this worker has seen."""
+"""The circuit breaker: what depends on something broken is left alone, and burns no attempt. Its
+state is the database's (job_dependencies), shared by all workers; here is only what this worker has
+seen."""
 
 import logging
 import math
@@ -19,7 +20,8 @@ Ended = tuple[Held, Outcome]
 
 
 class Breaker:
-    """Hears of every outcome before it is written, and may change it. `closed` is called when work may go on."""
+    """Hears of every outcome before it is written, and may change it. `closed` is called when work
+    may go on."""
 
     def __init__(
         self,
@@ -69,7 +71,8 @@ class Breaker:
         return dependency in self._suspects or held.claim.probe is not None
 
     async def judge(self, group: list[Ended]) -> list[Ended]:
-        """The same outcomes, with those spared whose dependency is down. Raises what Link.run raises."""
+        """The same outcomes, with those spared whose dependency is down. Raises what Link.run
+        raises."""
         blamed: dict[str, list[Ended]] = {}
         for held, outcome in group:
             if held.claim.probe is not None:
@@ -169,5 +172,6 @@ class Breaker:
         return spared(outcome, probe=held.claim.probe is not None)
 
     def _began_before(self, dependency: str, held: Held) -> bool:
-        """Whether the attempt was in flight while the breaker was open, which has closed since: its failure is old news."""
+        """Whether the attempt was in flight while the breaker was open, which has closed since: its
+        failure is old news."""
         return held.started_at <= self._closed_at.get(dependency, -math.inf)

@@ -1,4 +1,5 @@
-"""What claim_jobs.sql, sweep_jobs.sql and claim_probe.sql answer, row by row, in the order of their columns."""
+"""What claim_jobs.sql, sweep_jobs.sql and claim_probe.sql answer, row by row, in the order of their
+columns."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -75,7 +76,8 @@ def claim_from(row: Row, queue: str) -> Claim:
 
 
 class SweepRow(NamedTuple):
-    """A job that was mended; or what there is to know of a lane (action lane) or of the database's clock (action clock)."""
+    """A job that was mended; or what there is to know of a lane (action lane) or of the database's
+    clock (action clock)."""
 
     id: Any
     lease: int

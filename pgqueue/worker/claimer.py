@@ -25,16 +25,19 @@ MOST = 500
 """Jobs in one claim. More would come late to their handlers."""
 
 LONGEST_SEARCH = 30.0
-"""Seconds after which claims are tried again although the search for a row in their way has not ended."""
+"""Seconds after which claims are tried again although the search for a row in their way has not
+ended."""
 
 FIRST = 50
 """Jobs in the first claim, which knows nothing of their payloads yet."""
 
 LOAD = 8_000_000
-"""Characters of payloads that one claim should bring: after one of large jobs the next takes fewer."""
+"""Characters of payloads that one claim should bring: after one of large jobs the next takes
+fewer."""
 
 LINGER = 0.005
-"""Seconds that a claim waits for more slots to come free, while there is more to be had than slots."""
+"""Seconds that a claim waits for more slots to come free, while there is more to be had than
+slots."""
 
 
 class Claimer:
@@ -66,7 +69,8 @@ class Claimer:
         self._most = FIRST
         """Jobs that the next claim may take."""
         self.quiet = asyncio.Lock()
-        """Held by a sweep from its statement until what it claimed is in hand: what is not in hand then was never heard of."""
+        """Held by a sweep from its statement until what it claimed is in hand: what is not in hand
+        then was never heard of."""
         self.trouble = Trouble("no claims")
         self.search = asyncio.Event()
         """Claims meet a row that they cannot get past: the next sweep is to find it."""
@@ -96,14 +100,16 @@ class Claimer:
                 await self._greet()
 
     def expect(self, delay: float) -> None:
-        """Something that this worker put back comes due in so many seconds: looks then, if it would not look earlier."""
+        """Something that this worker put back comes due in so many seconds: looks then, if it would
+        not look earlier."""
         loop = asyncio.get_running_loop()
         moment = loop.time() + delay
         if self._alarm is not None and loop.time() < self._alarm_at <= moment:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        # What comes due after this one, the claim that follows it will tell. (A timer of uvloop does not always know its time.)
+        # What comes due after this one, the claim that follows it will tell. (A timer of uvloop
+        # does not always know its time.)
         self._alarm, self._alarm_at = loop.call_at(moment, self.doorbell.wake), moment
 
     def stop(self) -> None:
@@ -113,7 +119,8 @@ class Claimer:
         self.doorbell.wake()
 
     async def _greet(self) -> None:
-        """After a reconnect: what was claimed without our hearing of it goes back, and every lane is read from its start."""
+        """After a reconnect: what was claimed without our hearing of it goes back, and every lane
+        is read from its start."""
         await self.link.connect()
         if self.link.epoch == self._epoch and not self._suspicious:
             return
@@ -156,7 +163,8 @@ class Claimer:
             )
 
     async def _searched(self) -> None:
-        """A sweep has looked for the row in the way. It needs the slots that a claim would keep to itself."""
+        """A sweep has looked for the row in the way. It needs the slots that a claim would keep to
+        itself."""
         self.found.clear()
         self.search.set()
         with contextlib.suppress(TimeoutError):
@@ -164,7 +172,8 @@ class Claimer:
                 await self.found.wait()
 
     async def _claims_nothing(self) -> bool:
-        """Whether the claim works as such, for no row: else the statement is refused, and not one of the rows."""
+        """Whether the claim works as such, for no row: else the statement is refused, and not one
+        of the rows."""
         try:
             await self.link.run("claim_jobs", self._parameters([]))
         except Exception as error:  # noqa: BLE001 - it is told, and tried again
@@ -181,7 +190,8 @@ class Claimer:
             self._patience = 0.0
             return
         if self.doorbell.working:
-            # Say "asleep", and look once more: whoever commits after this look sees the flag and rings.
+            # Say "asleep", and look once more: whoever commits after this look sees the flag and
+            # rings.
             self.doorbell.clear()
             await self.link.run("sleep_worker", {"worker": self.worker})
             again, next_due = await self._claim_on()
@@ -193,7 +203,8 @@ class Claimer:
 
     def _pause(self, next_due: float | None) -> float:
         if self.doorbell.working:
-            # The sweep looks at everything that is due, every idle interval; here only what is known to come due counts.
+            # The sweep looks at everything that is due, every idle interval; here only what is
+            # known to come due counts.
             longest = 60.0
         else:
             most = self.settings.poll_interval.total_seconds()
@@ -213,7 +224,8 @@ class Claimer:
             await self._gather()
 
     async def _gather(self) -> None:
-        """Where much comes free at once a claim waits a moment for it: one claim of five hundred costs less than ten of fifty."""
+        """Where much comes free at once a claim waits a moment for it: one claim of five hundred
+        costs less than ten of fifty."""
         enough = {queue: min(MOST, slots // 2) for queue, slots in self.inflight.slots.items()}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
@@ -224,8 +236,9 @@ class Claimer:
                     await self.inflight.changed.wait()
 
     async def _claim_on(self) -> tuple[bool, float | None]:
-        """Claims as long as there is room and more to be had; while the jobs of one claim are started, the next is under way.
-        Whether there may be more, and in how many seconds something known comes due."""
+        """Claims as long as there is room and more to be had; while the jobs of one claim are
+        started, the next is under way. Whether there may be more, and in how many seconds something
+        known comes due."""
         taken, again, next_due = await self._claim()
         while True:
             ahead = (
@@ -247,7 +260,8 @@ class Claimer:
         return any(self.inflight.free(queue) >= self._most for queue in self.inflight.slots)
 
     async def _claim(self) -> tuple[list[Held], bool, float | None]:
-        """One claim: what it took, in hand and yet to be started; whether there may be more at once, and when."""
+        """One claim: what it took, in hand and yet to be started; whether there may be more at
+        once, and when."""
         with self.inflight.reserved(self._most) as reserved:
             free = {queue: count for queue, count in reserved.items() if count > 0}
             if not free:
@@ -264,7 +278,8 @@ class Claimer:
         taken = {lanes[lane - 1]: found for lane, found in answer.lanes.items()}
         again = self.lanes.claimed(rooms, taken, answer.now, answer.paused)
         if len(answer.jobs) < sum(count for count, _ in taken.values()):
-            # A row that another worker had taken and given back since this claim began was locked and could not be changed.
+            # A row that another worker had taken and given back since this claim began was locked
+            # and could not be changed.
             self.lanes.rewind([rooms[number].lanes[position] for number, position in taken])
             again = True
         self.breaker.heard(answer.trouble)
@@ -276,7 +291,8 @@ class Claimer:
         return held, again, answer.next_due
 
     def _weigh(self, jobs: Sequence[Row]) -> None:
-        """The next claim brings about as much as fits, at most twice as many jobs as this one might have."""
+        """The next claim brings about as much as fits, at most twice as many jobs as this one might
+        have."""
         most = min(MOST, self._most * 2)
         if jobs:
             load = sum(len(row[PAYLOAD]) for row in jobs)

@@ -1,4 +1,5 @@
-"""The worker's end of the doorbell: a connection that listens. It only shortens a wait; nothing depends on it."""
+"""The worker's end of the doorbell: a connection that listens. It only shortens a wait; nothing
+depends on it."""
 
 import asyncio
 import logging
@@ -18,7 +19,8 @@ PROOF = 3.0
 
 
 class Doorbell:
-    """Waits that can be cut short: by a ring from the database while `working`, by `wake` always."""
+    """Waits that can be cut short: by a ring from the database while `working`, by `wake`
+    always."""
 
     def __init__(self, settings: Settings, worker: str) -> None:
         self.working = False
@@ -42,7 +44,8 @@ class Doorbell:
         self._rung.clear()
 
     async def run(self) -> None:
-        """Listens until cancelled, and listens again after any loss. Returns when there is nothing to listen on."""
+        """Listens until cancelled, and listens again after any loss. Returns when there is nothing
+        to listen on."""
         if not self._settings.doorbell:
             return
         if self._settings.direct_is_pooled:
@@ -73,13 +76,17 @@ class Doorbell:
             await asyncio.sleep(pace.grow())
 
     async def _proven(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
-        """Rings from the other side, for a pooler takes LISTEN without a word and delivers nothing."""
+        """Rings from the other side, for a pooler takes LISTEN without a word and delivers
+        nothing."""
         async with await connected(self._settings.conninfo, self._settings.pgbouncer) as doorbell:
             await doorbell.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
         async for _ in connection.notifies(timeout=PROOF, stop_after=1):
             return True
         log.warning(
-            "no doorbell: a ring did not arrive; polling instead. With a pooler, set PGQUEUE_DIRECT_URL",
+            (
+                "no doorbell: a ring did not arrive; polling instead. With a pooler, set "
+                "PGQUEUE_DIRECT_URL"
+            ),
             extra={"event": "doorbell.off"},
         )
         return False

@@ -1,4 +1,5 @@
-"""Calls a handler: in a context of its own, in this process only, and so that whatever it raises comes back as an error."""
+"""Calls a handler: in a context of its own, in this process only, and so that whatever it raises
+comes back as an error."""
 
 import contextvars
 import inspect
@@ -24,20 +25,23 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _leave_if_forked(before: int, code: int) -> None:
-    """A handler may fork. A child that comes back from it must not work with the sockets of its parent."""
+    """A handler may fork. A child that comes back from it must not work with the sockets of its
+    parent."""
     if _forks != before:
         os._exit(code)
 
 
 @types.coroutine
 def begun() -> Generator[None, None, None]:
-    """Suspends once. A coroutine that was sent here already can catch that its task is cancelled before its first step."""
+    """Suspends once. A coroutine that was sent here already can catch that its task is cancelled
+    before its first step."""
     yield
 
 
 @types.coroutine
 def awaited(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> Generator[Any, Any, None]:
-    """`await handler(job)`; each time that the handler suspends, it must still be the same process."""
+    """`await handler(job)`; each time that the handler suspends, it must still be the same
+    process."""
     before = _forks
     try:
         coroutine = handler(job)
@@ -63,7 +67,8 @@ def awaited(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> Generator[Any,
 def called(
     handler: Callable[[Job[Any]], Any], job: Job[Any], attempt: object
 ) -> BaseException | None:
-    """Runs a plain function, in a thread. What it raises is the answer: a future does not take everything that can be raised."""
+    """Runs a plain function, in a thread. What it raises is the answer: a future does not take
+    everything that can be raised."""
 
     def within() -> BaseException | None:
         ATTEMPT.set(attempt)
@@ -89,12 +94,14 @@ def refuse_unrun(returned: object) -> None:
         if not inspect.isasyncgen(returned):
             returned.close()  # type: ignore[attr-defined]  # both have it; a coroutine would warn that nothing awaited it
         raise TypeError(
-            f"the handler returned a {kind.__name__}, and nothing runs it: await it in an `async def` handler"
+            f"the handler returned a {kind.__name__}, and nothing runs it: await it in an `async "
+            "def` handler"
         )
 
 
 def release_django() -> None:
-    """Django's ORM keeps a connection for each thread, and closes a broken or too old one only where a request begins or ends."""
+    """Django's ORM keeps a connection for each thread, and closes a broken or too old one only
+    where a request begins or ends."""
     if (db := sys.modules.get("django.db")) is not None:
         try:
             db.close_old_connections()

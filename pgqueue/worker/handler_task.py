@@ -10,8 +10,8 @@ ATTEMPT: ContextVar[object] = ContextVar("pgqueue_attempt")
 
 
 class OwnTask(asyncio.Task[Any]):
-    """A task that only its own attempt and the worker can cancel: a handler that cancels all tasks of the loop must not take the
-    worker and its neighbours with it."""
+    """A task that only its own attempt and the worker can cancel: a handler that cancels all tasks
+    of the loop must not take the worker and its neighbours with it."""
 
     attempt: object = None
     """The attempt that it belongs to; None for the worker's own."""

@@ -1,4 +1,5 @@
-"""/healthz and /readyz of a worker, for whoever watches over the process. The API's are served by the API."""
+"""/healthz and /readyz of a worker, for whoever watches over the process. The API's are served by
+the API."""
 
 import asyncio
 import os
@@ -25,9 +26,9 @@ Ready = Callable[[], bool]
 async def health_server(
     port: int | None, ready: Ready, deadlines: float = 10.0
 ) -> AsyncIterator[int | None]:
-    """Serves on all addresses while the block runs; yields the port. /healthz is 200 as long as the event loop turns, /readyz
-    503 when `ready()` is false. No port, no server. patience: seconds for a request to arrive.
-    SettingsError when the port cannot be had."""
+    """Serves on all addresses while the block runs; yields the port. /healthz is 200 as long as the
+    event loop turns, /readyz 503 when `ready()` is false. No port, no server. patience: seconds for
+    a request to arrive. SettingsError when the port cannot be had."""
     if port is None:
         yield None
         return
@@ -52,7 +53,8 @@ async def health_server(
 
 
 class Caller(asyncio.Protocol):
-    """One connection: one request, one answer, and the end. Among `callers`, the oldest first, while it is open."""
+    """One connection: one request, one answer, and the end. Among `callers`, the oldest first,
+    while it is open."""
 
     def __init__(self, callers: "dict[Caller, None]", ready: Ready, deadlines: float) -> None:
         self._callers = callers
@@ -91,9 +93,13 @@ class Caller(asyncio.Protocol):
         self._answered = True
         self._asked.clear()
         body = f'{{"status":"{word}"}}'
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: "
+            f"{len(body)}\r\nConnection: close\r\n"
+        )
         self._transport.write(f"{head}\r\n{body}".encode())
-        # Closed only when the caller has read it: a system that is still sent something throws the answer away.
+        # Closed only when the caller has read it: a system that is still sent something throws the
+        # answer away.
         self._transport.write_eof()
         self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(LINGER, self.end)

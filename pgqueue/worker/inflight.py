@@ -1,4 +1,5 @@
-"""What a worker has in hand: the attempts it claimed and has not yet got rid of, and how many slots that leaves."""
+"""What a worker has in hand: the attempts it claimed and has not yet got rid of, and how many slots
+that leaves."""
 
 import asyncio
 import math
@@ -16,7 +17,8 @@ class Held:
 
     claim: Claim
     extended_at: float
-    """Before the statement was sent that last made the lease longer: it holds at least `lease` from then."""
+    """Before the statement was sent that last made the lease longer: it holds at least `lease` from
+    then."""
     task: "asyncio.Task[None] | None" = None
     lost: str | None = None
     """Why the lease is gone; whatever the handler still does counts for nothing."""
@@ -32,7 +34,8 @@ class Held:
     abandoned: bool = False
     """It has not stopped, and its job goes on without it."""
     completing: bool = False
-    """Its handler's own transaction completes the job: from then on the fence decides whether it counts."""
+    """Its handler's own transaction completes the job: from then on the fence decides whether it
+    counts."""
     completed: bool = False
     """That transaction was committed."""
     claimed_at: float = 0.0
@@ -56,11 +59,13 @@ class Counters:
 
 @dataclass
 class InFlight:
-    """The slots of each queue, and who sits in them. A slot is free again only when the attempt's ack is committed."""
+    """The slots of each queue, and who sits in them. A slot is free again only when the attempt's
+    ack is committed."""
 
     slots: dict[str, int]
     worker: str
-    """The name under which it claims: with row and lease it says whose attempt a write belongs to."""
+    """The name under which it claims: with row and lease it says whose attempt a write belongs
+    to."""
     held: dict[str, Held] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
     aside: Aside = field(default_factory=Aside)
@@ -68,7 +73,8 @@ class InFlight:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a slot comes free."""
     kept: dict[str, int] = field(default_factory=dict)
-    """Slots that claims leave for the next sweep: it found leases that ran out, and no slot to start their jobs in."""
+    """Slots that claims leave for the next sweep: it found leases that ran out, and no slot to
+    start their jobs in."""
     taken_at: float = -math.inf
     """When the last claim was sent that brought a job."""
     _used: dict[str, int] = field(default_factory=dict)
@@ -83,7 +89,8 @@ class InFlight:
 
     @contextmanager
     def reserved(self, most: int, *, sweeping: bool = False) -> Iterator[dict[str, int]]:
-        """Up to `most` free slots of each queue, kept from everybody else while a statement is under way that may fill them."""
+        """Up to `most` free slots of each queue, kept from everybody else while a statement is
+        under way that may fill them."""
         taken = {
             queue: min(self._unused(queue) if sweeping else self.free(queue), most)
             for queue in self.slots
@@ -118,8 +125,8 @@ class InFlight:
         self.changed.set()
 
     def lose(self, held: Held, why: str) -> None:
-        """There is proof, or reason to fear, that the lease is gone: stops the attempt. One that has ended waits for its ack, which
-        the fence decides."""
+        """There is proof, or reason to fear, that the lease is gone: stops the attempt. One that
+        has ended waits for its ack, which the fence decides."""
         if (
             held.lost is None
             and not held.completing
@@ -131,12 +138,14 @@ class InFlight:
             held.task.cancel()
 
     def keep(self, queue: str, wanted: int) -> None:
-        """Leaves up to a tenth of the queue's slots, but one at least, to the next sweep; 0: none any more."""
+        """Leaves up to a tenth of the queue's slots, but one at least, to the next sweep; 0: none
+        any more."""
         self.kept[queue] = min(wanted, max(1, self.slots[queue] // 10))
         self.changed.set()
 
     def may_rescue(self, now: float, survived: float) -> bool:
-        """Whether the last group of rescued jobs has ended, or has at least survived that many seconds."""
+        """Whether the last group of rescued jobs has ended, or has at least survived that many
+        seconds."""
         return all(
             now - self.held[id].started_at > survived for id in self._rescued if id in self.held
         )

@@ -1,7 +1,8 @@
-"""Lanes and their cursors: where the next claim begins to read. Pure bookkeeping; the rules and why they are so: docs/engine.md.
+"""Lanes and their cursors: where the next claim begins to read. Pure bookkeeping; the rules and why
+they are so: docs/engine.md.
 
-A lane is one queue at one priority. Its cursor is the last (run_after, id) that a claim has dealt with, so that a claim does not
-walk again over the dead index entries of everything done before.
+A lane is one queue at one priority. Its cursor is the last (run_after, id) that a claim has dealt
+with, so that a claim does not walk again over the dead index entries of everything done before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ START: Place = (datetime(1, 1, 2, tzinfo=UTC), "00000000-0000-0000-0000-00000000
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 GRACE = timedelta(milliseconds=250)
-"""How long a commit may take after its job's run_after was set, and still be seen by claims rather than by a sweep."""
+"""How long a commit may take after its job's run_after was set, and still be seen by claims rather
+than by a sweep."""
 
 PRIORITIES = range(10)
 WAITING_SHARE = 0.1
@@ -62,8 +64,9 @@ class Lanes:
         self._claims = 0
 
     def plan(self, free: Mapping[str, int]) -> list[Room]:
-        """What one claim reads: a room per queue with free slots; before it, when lanes of the queue starve, a room for those
-        with their fixed share, the one that has waited longest first."""
+        """What one claim reads: a room per queue with free slots; before it, when lanes of the
+        queue starve, a room for those with their fixed share, the one that has waited longest
+        first."""
         rooms: list[Room] = []
         for queue, count in free.items():
             mine = [lane for lane in self.all if lane.queue == queue]
@@ -87,7 +90,8 @@ class Lanes:
     def claimed(
         self, rooms: Sequence[Room], taken: Taken, now: datetime, paused: Sequence[str]
     ) -> bool:
-        """Moves the cursors after a claim. True when a room was filled, so that there may be more at once."""
+        """Moves the cursors after a claim. True when a room was filled, so that there may be more
+        at once."""
         more = False
         self._claims += 1
         for number, room in enumerate(rooms):
@@ -97,7 +101,8 @@ class Lanes:
             for position, lane in enumerate(room.lanes):
                 count, last = taken.get((number, position), (0, START))
                 if left == 0:
-                    # One that was empty just now is not thought to starve: its share would only be wasted.
+                    # One that was empty just now is not thought to starve: its share would only be
+                    # wasted.
                     lane.starving = lane.gave or self._claims - lane.reached > REST
                     continue
                 lane.starving, lane.gave, lane.reached = False, count > 0, self._claims

@@ -1,4 +1,5 @@
-"""Keeps leases alive, from an OS thread with a connection of its own: a handler that blocks the event loop keeps its lease."""
+"""Keeps leases alive, from an OS thread with a connection of its own: a handler that blocks the
+event loop keeps its lease."""
 
 import asyncio
 import logging
@@ -34,8 +35,9 @@ class _Bounded(psycopg.Connection[TupleRow]):
 
 
 class LeaseKeeper:
-    """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it has lost its lease on proof, or
-    when nothing could be extended for so long that somebody else may have it by now; not at the first failure."""
+    """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it
+    has lost its lease on proof, or when nothing could be extended for so long that somebody else
+    may have it by now; not at the first failure."""
 
     def __init__(
         self, inflight: InFlight, settings: Settings, worker: str, watchdog: Watchdog
@@ -65,8 +67,8 @@ class LeaseKeeper:
         self._thread.join(timeout)
 
     async def watch(self) -> None:
-        """Stops attempts whose lease could not be extended in time; until cancelled. In the event loop, for the thread may be
-        waiting for an answer that does not come."""
+        """Stops attempts whose lease could not be extended in time; until cancelled. In the event
+        loop, for the thread may be waiting for an answer that does not come."""
         while True:
             await asyncio.sleep(self._lease / 24)
             now = time.monotonic()
@@ -129,7 +131,8 @@ class LeaseKeeper:
         return self._watchdog.still > self._lease
 
     def _leave_to_others(self, held: list[Held]) -> None:
-        """The event loop has stood still for longer than a lease: what has not begun runs out, and another worker may have it."""
+        """The event loop has stood still for longer than a lease: what has not begun runs out, and
+        another worker may have it."""
         waiting = [one for one in held if not one.begun and one.lost is None]
         for one in waiting:
             one.lost = "the event loop stood still, and it had not begun"
@@ -137,7 +140,10 @@ class LeaseKeeper:
                 one.lost = None
         if waiting:
             log.error(
-                "the event loop has stood still for %.0f s: jobs that had not begun are left to other workers: %d",
+                (
+                    "the event loop has stood still for %.0f s: jobs that had not begun are left to "
+                    "other workers: %d"
+                ),
                 self._watchdog.still,
                 len(waiting),
                 extra={"event": "loop.stands_still", "jobs": len(waiting)},
@@ -154,7 +160,8 @@ class LeaseKeeper:
                 "ages": array(f"{sent_at - one.claimed_at:.3f}" for one in due),
                 "lease": self._settings.lease,
                 "worker": self._worker,
-                # No sign of life while the loop stands still: it does nothing of what a live worker does.
+                # No sign of life while the loop stands still: it does nothing of what a live worker
+                # does.
                 "alive": not self._stands_still,
             },
             binary=True,
@@ -179,7 +186,8 @@ class LeaseKeeper:
                 application_name="pgqueue leases",
                 client_encoding="UTF8",
             )
-            # A third of the lease: an extension that takes longer would come too late for another try.
+            # A third of the lease: an extension that takes longer would come too late for another
+            # try.
             connection.deadlines = self._lease / 3
             limit = f"{int(self._lease * 1000 / 3)}ms"
             settle_now(

@@ -22,13 +22,19 @@ def tell_outcome(held: Held, outcome: Outcome, level: int) -> None:
             text = f"completed in {milliseconds}ms"
         case Status.FAILED:
             wait = outcome.delay.total_seconds() if outcome.delay else 0.0
-            text = f"failed (Attempt {claim.attempt}/{claim.max_attempts}), again in {wait:.1f} s: {outcome.error}"
+            text = (
+                f"failed (Attempt {claim.attempt}/{claim.max_attempts}), again in {wait:.1f} s: "
+                f"{outcome.error}"
+            )
         case Status.DLQ:
             text = f"moved to the dead-letter queue: {outcome.error}"
         case _ if outcome.dependency is not None:
             text = f"waits, {outcome.dependency} is down: {outcome.error}"
         case _ if outcome.delay is not None:
-            text = f"snoozed for {outcome.delay.total_seconds():g} s: {outcome.error or 'the handler asked for it'}"
+            text = (
+                f"snoozed for {outcome.delay.total_seconds():g} s: "
+                f"{outcome.error or 'the handler asked for it'}"
+            )
         case _:
             text = "given back: the worker stops"
     log.log(

@@ -11,14 +11,16 @@ from pgqueue.database.worker_connection import Pace
 log = logging.getLogger("pgqueue.worker")
 
 MOST = 3
-"""Failures in a row after which a loop is not started again: the worker gives back what it has, and ends."""
+"""Failures in a row after which a loop is not started again: the worker gives back what it has, and
+ends."""
 
 SETTLED = 60.0
 """Seconds after which a failure is the first of a new row."""
 
 
 class Loop:
-    """Runs `run` until the worker stops, or is cancelled. Raises the last of MOST failures in a row."""
+    """Runs `run` until the worker stops, or is cancelled. Raises the last of MOST failures in a
+    row."""
 
     def __init__(
         self, name: str, run: Callable[[], Coroutine[Any, Any, None]], stopping: asyncio.Event
@@ -33,7 +35,8 @@ class Loop:
             began = time.monotonic()
             try:
                 await self._run()
-                # One that the settings leave nothing to do, such as a doorbell that is off, returns at once.
+                # One that the settings leave nothing to do, such as a doorbell that is off, returns
+                # at once.
                 await self._stopping.wait()
                 return
             except asyncio.CancelledError:

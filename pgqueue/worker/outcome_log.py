@@ -9,7 +9,8 @@ from pgqueue.worker.inflight import Held
 
 Ended = tuple[Held, Outcome]
 Key = tuple[str, int]
-"""An attempt: row and lease. Two attempts of one row may be in hand, when it was cancelled and replayed meanwhile."""
+"""An attempt: row and lease. Two attempts of one row may be in hand, when it was cancelled and
+replayed meanwhile."""
 
 
 class Refused:

@@ -1,4 +1,5 @@
-"""Performs one attempt: decodes, calls the handler within its time, and passes on how it ended. Knows no SQL."""
+"""Performs one attempt: decodes, calls the handler within its time, and passes on how it ended.
+Knows no SQL."""
 
 import asyncio
 import logging
@@ -50,7 +51,8 @@ class Performer:
         self.writes = writes
         self.running: set[Held] = set()
         self._unstoppable: set[str] = set()
-        """Rows whose attempt runs in a thread or ignores that it was cancelled, still theirs or not."""
+        """Rows whose attempt runs in a thread or ignores that it was cancelled, still theirs or
+        not."""
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
 
     def start(self, held: Held) -> None:
@@ -60,7 +62,8 @@ class Performer:
             self.shelve(held)
             return
         if claim.id in self._unstoppable:
-            # Cancelled and replayed, for instance: an attempt before this one has lost its lease, and goes on all the same.
+            # Cancelled and replayed, for instance: an attempt before this one has lost its lease,
+            # and goes on all the same.
             where = (
                 "goes on although it was cancelled" if task.is_async else "still runs in a thread"
             )
@@ -92,7 +95,8 @@ class Performer:
         one.attempt = held
 
     async def watch(self) -> None:
-        """Stops attempts whose time is over; until cancelled. One look at all of them is cheaper than a timer for each."""
+        """Stops attempts whose time is over; until cancelled. One look at all of them is cheaper
+        than a timer for each."""
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
@@ -113,7 +117,8 @@ class Performer:
             self._abandon(held)
 
     def _abandon(self, held: Held) -> None:
-        """It goes on although it was cancelled. Its slot does not wait for it, and whatever it still writes meets the fence."""
+        """It goes on although it was cancelled. Its slot does not wait for it, and whatever it
+        still writes meets the fence."""
         held.abandoned = True
         self.running.discard(held)
         self._unstoppable.add(held.claim.id)
@@ -210,7 +215,8 @@ class Performer:
         self.forget(held)
 
     async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
-        """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has happened meanwhile."""
+        """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has
+        happened meanwhile."""
         call = asyncio.get_running_loop().run_in_executor(
             self._threads, called, task.handler, job, held
         )

@@ -1,4 +1,5 @@
-"""Keeps house beside the work: every few minutes one of the workers removes what is past its time."""
+"""Keeps house beside the work: every few minutes one of the workers removes what is past its
+time."""
 
 import asyncio
 import logging
@@ -37,7 +38,8 @@ async def keep_house(settings: Settings) -> None:
 async def _turn(
     lock: AsyncConnection[tuple[object, ...]], settings: Settings, begin: UUID | None = None
 ) -> UUID | None:
-    """Where the next turn goes on: rows that cannot be removed must not be all that every turn comes to."""
+    """Where the next turn goes on: rows that cannot be removed must not be all that every turn
+    comes to."""
     async with lock.transaction():
         cursor = await lock.execute(load("try_lock"), {"lock": LOCK})
         row = await cursor.fetchone()

@@ -1,4 +1,5 @@
-"""What the server refuses: one row, a whole statement, or nothing but for a while. And telling people about it once."""
+"""What the server refuses: one row, a whole statement, or nothing but for a while. And telling
+people about it once."""
 
 import logging
 import time
@@ -13,7 +14,8 @@ LASTING = 15.0
 """Seconds after which trouble that does not end makes a worker unhealthy."""
 
 AWAY = ("08", "25006", "40", "53", "57P")
-"""Errors that concern no row: a connection, a standby, another transaction, a full disk, a server that stops."""
+"""Errors that concern no row: a connection, a standby, another transaction, a full disk, a server
+that stops."""
 
 WAITING = ("55P03", "57014")
 """Errors of a row that somebody has locked, or that takes too long: it may get through later."""
@@ -35,7 +37,8 @@ ADVICE = {
 
 
 def divisible(error: BaseException) -> bool:
-    """Whether the statement may get through without one of its rows: it was answered, or could not even be written down."""
+    """Whether the statement may get through without one of its rows: it was answered, or could not
+    even be written down."""
     if not isinstance(error, psycopg.Error):
         return not isinstance(error, OSError | TimeoutError)
     if error.sqlstate is None:
@@ -49,7 +52,8 @@ def final(error: BaseException) -> bool:
 
 
 def damaged(error: BaseException) -> bool:
-    """Whether it is the row itself that cannot be read or be as it is, and no rule of the application's."""
+    """Whether it is the row itself that cannot be read or be as it is, and no rule of the
+    application's."""
     return (
         not isinstance(error, psycopg.Error)
         or error.sqlstate is None
@@ -105,7 +109,8 @@ class Trouble:
 
 
 class Aside:
-    """Rows that no statement gets past, left out of claims and sweeps: for half a minute, then twice as long, up to an hour."""
+    """Rows that no statement gets past, left out of claims and sweeps: for half a minute, then
+    twice as long, up to an hour."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[float, float]] = {}

@@ -1,4 +1,5 @@
-"""Finds the row that claims and sweeps cannot get past, and puts it aside, so that all other jobs go on."""
+"""Finds the row that claims and sweeps cannot get past, and puts it aside, so that all other jobs
+go on."""
 
 import logging
 import time

@@ -1,4 +1,5 @@
-"""Sweeps behind the claims: stragglers, leases that ran out, the 24-hour rule; and the worker's heartbeat."""
+"""Sweeps behind the claims: stragglers, leases that ran out, the 24-hour rule; and the worker's
+heartbeat."""
 
 import asyncio
 import logging
@@ -37,14 +38,17 @@ SHARE = 0.03
 """A sweep takes place about once a second, and in no more than this part of the time."""
 
 LEAP = timedelta(minutes=1)
-"""The database's clock has been set, and has not merely gone on, when it is so far ahead (sweep_jobs.sql says it too)."""
+"""The database's clock has been set, and has not merely gone on, when it is so far ahead
+(sweep_jobs.sql says it too)."""
 
 AHEAD = timedelta(days=400)
 LOOK_AHEAD_INTERVAL = 15.0
-"""Seconds between two sweeps that look for attempts which were started before the clock was set back, up to AHEAD of now."""
+"""Seconds between two sweeps that look for attempts which were started before the clock was set
+back, up to AHEAD of now."""
 
 LONGEST_PAUSE = 5.0
-"""Seconds; one that took long because somebody stood still is no reason to stay away for a minute."""
+"""Seconds; one that took long because somebody stood still is no reason to stay away for a
+minute."""
 
 
 Swept = Sequence[tuple[int, Lane, Place]]
@@ -90,7 +94,8 @@ class Sweeper:
         self._places: list[Place] = [START] * len(lanes.all)
         self._unfinished: set[int] = set(range(len(lanes.all)))
         self._lapsed: Counter[str] = Counter()
-        """Of each queue: jobs whose turn it is to be started here, and for which there was no slot."""
+        """Of each queue: jobs whose turn it is to be started here, and for which there was no
+        slot."""
         self.trouble = Trouble("no sweeps")
         self._search = Search(self)
         self._clock: tuple[datetime, float] | None = None
@@ -162,8 +167,8 @@ class Sweeper:
     async def sweep(
         self, swept: Swept, size: int = SLICE, end: Place | None = None
     ) -> dict[int, tuple[int, Place]]:
-        """One slice of each of these lanes, up to `end`, and what there is to do in it. Answers how many rows were seen in which of
-        them, and the place of the last."""
+        """One slice of each of these lanes, up to `end`, and what there is to do in it. Answers how
+        many rows were seen in which of them, and the place of the last."""
         async with self.claimer.quiet:
             rows, sent_at = await self._sweep(swept, size, end)
             for row in rows:
@@ -186,7 +191,8 @@ class Sweeper:
         return seen
 
     async def _probe(self) -> None:
-        """Starts a job to see whether what it depends on works again, when nobody else is doing so."""
+        """Starts a job to see whether what it depends on works again, when nobody else is doing
+        so."""
         if not (dependencies := self.breaker.probing) or self.claimer.stopping:
             return
         async with self.claimer.quiet:
@@ -242,7 +248,10 @@ class Sweeper:
     def _hear(self, now: datetime, sent_at: float) -> None:
         if self._clock is not None and now - self._expected(sent_at) > LEAP:
             log.warning(
-                "the database's clock has leapt by %s: no lease runs out until it could be extended",
+                (
+                    "the database's clock has leapt by %s: no lease runs out until it could be "
+                    "extended"
+                ),
                 now - self._expected(sent_at),
             )
             self._patient_until = sent_at + self.settings.lease.total_seconds()
@@ -272,7 +281,8 @@ class Sweeper:
     def _parameters(
         self, swept: Swept, free: dict[str, int], size: int, end: Place | None
     ) -> dict[str, Any]:
-        # A resting worker's sweep takes the place of its claims; a starving lane may hold another's expired leases anywhere.
+        # A resting worker's sweep takes the place of its claims; a starving lane may hold another's
+        # expired leases anywhere.
         whole = self.claimer.resting or self._ahead or size < SLICE
         now = time.monotonic()
         ends = [end or (None if whole or lane.starving else lane.cursor) for _, lane, _ in swept]

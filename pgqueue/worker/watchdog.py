@@ -65,7 +65,10 @@ class Watchdog:
         if held is not None:
             extra |= {"jobId": held.claim.job_id, "jobType": held.claim.job_type}
         log.warning(
-            "%s has blocked the event loop for %.1f s at %s; nothing else runs meanwhile: await, or use a plain `def` handler",
+            (
+                "%s has blocked the event loop for %.1f s at %s; nothing else runs meanwhile: await, "
+                "or use a plain `def` handler"
+            ),
             "something" if held is None else f"Job {held.claim.job_id}",
             self.still,
             where,
@@ -79,7 +82,8 @@ class Watchdog:
 
 
 def _place(innermost: FrameType) -> str:
-    """The line of the handler itself, and the line that it has led to where that is another file."""
+    """The line of the handler itself, and the line that it has led to where that is another
+    file."""
     frame: FrameType | None = innermost
     handler = innermost
     while frame is not None and frame.f_code.co_filename != calls.__file__:

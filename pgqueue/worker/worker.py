@@ -46,7 +46,8 @@ LAST_WORDS = 5.0
 
 
 class Worker:
-    """One process's worth of work. `run` returns after `stop` was called and everything is handed back."""
+    """One process's worth of work. `run` returns after `stop` was called and everything is handed
+    back."""
 
     def __init__(
         self, settings: Settings, tasks: Mapping[str, Task[Any]], homes: Mapping[str, ModuleType]
@@ -75,7 +76,8 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether its loops turn, it has heard from the database lately, and it can claim and write outcomes."""
+        """Whether its loops turn, it has heard from the database lately, and it can claim and write
+        outcomes."""
         turning = self.watchdog.still < self.settings.lease.total_seconds() and not any(
             loop.done() for loop in self._loops
         )
@@ -88,7 +90,8 @@ class Worker:
         return sum(link.statements for link in self._links.values())
 
     async def run(self) -> None:
-        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start, and what ended one of its loops."""
+        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start, and what
+        ended one of its loops."""
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
@@ -102,7 +105,8 @@ class Worker:
             background = [
                 own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()
             ]
-            # What the acker had in hand when it failed would be lost to it: it is not started again.
+            # What the acker had in hand when it failed would be lost to it: it is not started
+            # again.
             loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
             loops += [
                 own_task(Loop(one.__class__.__name__, one.run, self.stopping).run())
@@ -129,7 +133,8 @@ class Worker:
                     raise error
 
     async def _started(self, stack: AsyncExitStack) -> bool:
-        """Prepares, opens what the tasks need, and registers; False when it was told to stop meanwhile."""
+        """Prepares, opens what the tasks need, and registers; False when it was told to stop
+        meanwhile."""
         try:
             async with asyncio.timeout(None) as start:
                 told = own_task(self._end_at_stop(start))
@@ -286,7 +291,8 @@ class Worker:
                 )
         if late:
             log.error(
-                "could not hand everything back in time; what is left runs again when its lease has run out"
+                "could not hand everything back in time; what is left runs again when its lease "
+                "has run out"
             )
         self.leases.stop()
         await self._leave()
@@ -306,7 +312,8 @@ class Worker:
             await link.close()
 
     async def _give_back(self) -> None:
-        """What still runs is cancelled and goes back to its place. A thread that does not end is left to the end of the process."""
+        """What still runs is cancelled and goes back to its place. A thread that does not end is
+        left to the end of the process."""
         left = list(self.performer.running)
         for held in left:
             held.released = True

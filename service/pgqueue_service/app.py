@@ -33,7 +33,8 @@ BODY_SIZE = 64 * 1024
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The HTTP service. Its `state` holds `stopping`, which the server sets before it stops, and `notes` for the operator.
+    """The HTTP service. Its `state` holds `stopping`, which the server sets before it stops, and
+    `notes` for the operator.
 
     Raises SettingsError (no database, or a host that may not be open), TaskError.
     """
@@ -94,7 +95,8 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=configuration(),
         cors_config=_cors(settings),
         request_max_body_size=BODY_SIZE,
-        # Ours is configured by whoever runs the process; and no stranger's environment turns error pages with source code on.
+        # Ours is configured by whoever runs the process; and no stranger's environment turns error
+        # pages with source code on.
         logging_config=None,
         debug=False,
         pdb_on_exception=False,

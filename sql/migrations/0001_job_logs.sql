@@ -11,34 +11,39 @@
 --
 --     enqueued, failed, processing --- cancel_job() ---> cancelled --- replay_job() ---> enqueued
 --
--- Live rows (enqueued, failed, processing) have processed_at null; ended rows (completed, dlq, cancelled) have it set. The
--- claim index hangs on that column and not on status: a claim changes status, lease and clock columns only, none of which is
--- in any index, so it is a heap-only update inside the half-empty page that fillfactor 50 leaves. For the same reason the
--- columns that change stand behind those that do not: WAL carries only the bytes between the first and the last change.
+-- Live rows (enqueued, failed, processing) have processed_at null; ended rows (completed, dlq,
+-- cancelled) have it set. The claim index hangs on that column and not on status: a claim changes
+-- status, lease and clock columns only, none of which is in any index, so it is a heap-only update
+-- inside the half-empty page that fillfactor 50 leaves. For the same reason the columns that change
+-- stand behind those that do not: WAL carries only the bytes between the first and the last change.
 --
--- lease is the fence. It grows by one at every claim, and whenever somebody takes a running job from its worker (cancel,
--- 24-hour rule, no attempts left); it never goes back. Every write of an attempt says which lease it holds; a write that
--- meets no row has lost it.
+-- lease is the fence. It grows by one at every claim, and whenever somebody takes a running job
+-- from its worker (cancel, 24-hour rule, no attempts left); it never goes back. Every write of an
+-- attempt says which lease it holds; a write that meets no row has lost it.
 --
 -- Nothing here needs an extension. Postgres 15 to 18.
 
--- Who may do what: nothing here is for PUBLIC, each file takes back what a database gives by default, and sql/roles.sql grants it.
+-- Who may do what: nothing here is for PUBLIC, each file takes back what a database gives by
+-- default, and sql/roles.sql grants it.
 --
--- A function that runs with its owner's rights must not run what another role made. Its search_path is the server's own schema,
--- ours, and pg_temp last. That is not enough where others may create things in our schema: of two operators or functions the one
--- whose types fit better is taken, whoever made it. So in these functions each operator has operands of exactly the types that the
--- server's own has, a call of ours has exactly its argument types and all of its arguments, and a call of the server's with
--- arguments names pg_catalog. tests/schema/test_definers.py tries it.
+-- A function that runs with its owner's rights must not run what another role made. Its search_path
+-- is the server's own schema, ours, and pg_temp last. That is not enough where others may create
+-- things in our schema: of two operators or functions the one whose types fit better is taken,
+-- whoever made it. So in these functions each operator has operands of exactly the types that the
+-- server's own has, a call of ours has exactly its argument types and all of its arguments, and a
+-- call of the server's with arguments names pg_catalog. tests/schema/test_definers.py tries it.
 
 CREATE FUNCTION job_uuid_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- The smallest id that a row made at that moment can have: a creation time becomes a range of the primary key.
+    -- The smallest id that a row made at that moment can have: a creation time becomes a range of
+    -- the primary key.
     SELECT encode(int8send((floor(extract(epoch FROM moment) * 1000::numeric)::bigint << 16) | 28672::bigint)
                   || decode('8000000000000000', 'hex'), 'hex')::uuid
 $$;
 
 CREATE FUNCTION job_digest(job_type text, user_id text, payload jsonb) RETURNS bytea LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
--- What "the same job again" means: equal type, user and payload as the caller sent it. jsonb has one spelling per value, but for the
--- zeros at the end of a fraction: 1.0 is 1. Strings are read past as a whole, so that what looks like a number in them stays.
+-- What "the same job again" means: equal type, user and payload as the caller sent it. jsonb has
+-- one spelling per value, but for the zeros at the end of a fraction: 1.0 is 1. Strings are read
+-- past as a whole, so that what looks like a number in them stays.
 DECLARE
     said text := payload;
 BEGIN
@@ -97,7 +102,8 @@ CREATE TABLE job_logs (
     CONSTRAINT priority_is_0_to_9 CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT run_after_is_a_day_before_year_9999
         CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00'),
-    -- What no program can read would harm the rows beside it: in a claim, on a page of the dead-letter queue, in an archive.
+    -- What no program can read would harm the rows beside it: in a claim, on a page of the
+    -- dead-letter queue, in an archive.
     CONSTRAINT times_are_from_1970_to_9998_use_replay_job_or_cancel_job
         CHECK (least(created_at, started_at, lease_until, processed_at, dead_at) >= '1970-01-01 00:00:00+00'
                AND greatest(created_at, started_at, lease_until, processed_at, dead_at) < '9999-01-01 00:00:00+00'),
@@ -121,8 +127,9 @@ COMMENT ON COLUMN job_logs.locked_by IS 'The worker of the last claim (job_worke
 COMMENT ON COLUMN job_logs.history IS 'What went wrong before, newest last, at most 20: attempts that failed, leases that ran out, replays.';
 
 DO $$
--- UUID version 7; for servers without uuidv7() 48 bits of milliseconds, 12 bits of their fraction, 62 random bits. The default is the
--- expression and not the function: a role that may insert needs no right to call it.
+-- UUID version 7; for servers without uuidv7() 48 bits of milliseconds, 12 bits of their fraction,
+-- 62 random bits. The default is the expression and not the function: a role that may insert needs
+-- no right to call it.
 DECLARE
     fresh text := CASE WHEN current_setting('server_version_num')::int >= 180000 THEN 'uuidv7()' ELSE
         $sql$(overlay(pg_catalog.lpad(pg_catalog.to_hex((extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint * 512 / 125), 15, '0')
@@ -217,7 +224,8 @@ CREATE FUNCTION job_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE PA
 $$;
 
 CREATE FUNCTION job_history(history jsonb, entry jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    -- The history with one entry more; the oldest go where there are 20. What is no array is no history.
+    -- The history with one entry more; the oldest go where there are 20. What is no array is no
+    -- history.
     SELECT CASE WHEN pg_catalog.jsonb_typeof(history) IS DISTINCT FROM 'array' THEN '[]'
                 WHEN pg_catalog.jsonb_array_length(history) < 20 THEN history
                 ELSE pg_catalog.jsonb_path_query_array(history, '$[last - 18 to last]') END
@@ -234,8 +242,8 @@ END
 $$;
 
 CREATE FUNCTION job_defaults() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- For a bare INSERT: what enqueue_job fills in is filled in here, whatever rights and search path the role that inserts has. Rows of
--- enqueue_job bring all of it and skip this.
+-- For a bare INSERT: what enqueue_job fills in is filled in here, whatever rights and search path
+-- the role that inserts has. Rows of enqueue_job bring all of it and skip this.
 BEGIN
     IF NEW.queue IS NULL OR NEW.max_attempts IS NULL THEN
         SELECT coalesce(NEW.queue, t.queue), coalesce(NEW.max_attempts, t.max_attempts)
@@ -253,16 +261,17 @@ CREATE TRIGGER job_defaults BEFORE INSERT ON job_logs FOR EACH ROW
     EXECUTE FUNCTION job_defaults();
 
 CREATE FUNCTION job_admin() RETURNS boolean LANGUAGE sql STABLE AS $$
-    -- Whether the session may enqueue jobs of types that are for administrators: EXECUTE on this function is that right. What asks
-    -- runs as its owner, so the question is about the role that the session has set, or else logged in as.
+    -- Whether the session may enqueue jobs of types that are for administrators: EXECUTE on this
+    -- function is that right. What asks runs as its owner, so the question is about the role that
+    -- the session has set, or else logged in as.
     SELECT pg_catalog.has_function_privilege(
         CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user ELSE pg_catalog.current_setting('role')::name END,
         'job_admin()', 'EXECUTE')
 $$;
 
 CREATE FUNCTION job_type_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- A role that may not enqueue for administrators cannot open such a type by publishing it: it stays as it is, and the rest of the
--- declaration is written.
+-- A role that may not enqueue for administrators cannot open such a type by publishing it: it stays
+-- as it is, and the rest of the declaration is written.
 BEGIN
     NEW.admin := NOT job_admin();
     RETURN NEW;

@@ -1,16 +1,19 @@
--- Enqueueing, from any language, inside the caller's own transaction. enqueue_job() is for people and other programs,
--- offer_job() and offer_jobs() are what pgqueue's own client calls: the same, but a refusal is an answer and no exception, so
--- that the caller's transaction stays usable.
+-- Enqueueing, from any language, inside the caller's own transaction. enqueue_job() is for people
+-- and other programs, offer_job() and offer_jobs() are what pgqueue's own client calls: the same,
+-- but a refusal is an answer and no exception, so that the caller's transaction stays usable.
 --
--- All of them run with the rights of their owner: a producer needs no right on any table, and what it gives is not believed.
+-- All of them run with the rights of their owner: a producer needs no right on any table, and what
+-- it gives is not believed.
 
 CREATE TYPE job_ticket AS (job_id text, status text, created boolean, retry_after interval);
 
--- refusal: null, 'rate_limited' or 'duplicate_payload'. queue: of a job that was created, for whoever rings the doorbell.
+-- refusal: null, 'rate_limited' or 'duplicate_payload'. queue: of a job that was created, for
+-- whoever rings the doorbell.
 CREATE TYPE job_offer AS (job_id text, status text, created boolean, retry_after interval, refusal text, queue text);
 
 CREATE FUNCTION known_job(job_id text, digest bytea) RETURNS SETOF job_offer LANGUAGE sql STABLE AS $$
-    -- The answer for an id that is taken: by a row or, when retention has removed that, by its tombstone.
+    -- The answer for an id that is taken: by a row or, when retention has removed that, by its
+    -- tombstone.
     SELECT known_job.job_id, CASE WHEN k.digest = known_job.digest THEN k.status END, false, NULL::interval,
            CASE WHEN k.digest <> known_job.digest THEN 'duplicate_payload' END, NULL::text
       FROM (SELECT j.status, j.payload_digest AS digest FROM job_logs j WHERE j.job_id = known_job.job_id
@@ -20,18 +23,21 @@ CREATE FUNCTION known_job(job_id text, digest bytea) RETURNS SETOF job_offer LAN
 $$;
 
 CREATE FUNCTION limit_lock(job_type text, user_id text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- The advisory lock under which one user's jobs of one type are counted: one of 1,024 buckets per type.
+    -- The advisory lock under which one user's jobs of one type are counted: one of 1,024 buckets
+    -- per type.
     SELECT (pg_catalog.hashtext('pgqueue ' || job_type)::bigint << 32) | (pg_catalog.hashtext(user_id) & 1023)::bigint
 $$;
 
 CREATE FUNCTION job_span(span interval) RETURNS interval LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- A window in seconds: a day in it would be as long as the time zone says, and every caller sets its own.
+    -- A window in seconds: a day in it would be as long as the time zone says, and every caller
+    -- sets its own.
     SELECT pg_catalog.make_interval(secs => extract(epoch FROM span)::float8)
 $$;
 
 CREATE FUNCTION limit_wait(job_type text, user_id text, limit_count integer, limit_window interval) RETURNS interval
 LANGUAGE sql VOLATILE AS $$
-    -- Null when one job more is within the limit, else how long until it is. Reads one index entry however many jobs there are.
+    -- Null when one job more is within the limit, else how long until it is. Reads one index entry
+    -- however many jobs there are.
     SELECT j.created_at + job_span(limit_wait.limit_window) - clock_timestamp()
       FROM job_logs j
      WHERE j.user_id = limit_wait.user_id AND j.job_type = limit_wait.job_type
@@ -57,7 +63,8 @@ END
 $$;
 
 CREATE FUNCTION job_stored(payload jsonb, filled jsonb, user_from text) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    -- The payload with what the server fills in. Whose job it is stands in the payload as it was sent, and is not filled in.
+    -- The payload with what the server fills in. Whose job it is stands in the payload as it was
+    -- sent, and is not filled in.
     SELECT CASE WHEN pg_catalog.jsonb_typeof(payload) = 'object' AND pg_catalog.jsonb_typeof(filled) = 'object'
                 THEN payload || CASE WHEN user_from IS NULL THEN filled ELSE filled - user_from END
                 ELSE payload END
@@ -97,7 +104,8 @@ BEGIN
             RAISE EXCEPTION 'job type % has a limit: enqueue it in a READ COMMITTED transaction', offer_job.job_type
                 USING ERRCODE = 'invalid_transaction_state';
         END IF;
-        -- Look, lock, look again, count: each in a statement of its own, for each sees what was committed before it began.
+        -- Look, lock, look again, count: each in a statement of its own, for each sees what was
+        -- committed before it began.
         SELECT * INTO offer FROM known_job(key, fingerprint);
         IF FOUND THEN RETURN offer; END IF;
         PERFORM pg_catalog.pg_advisory_xact_lock(limit_lock(offer_job.job_type, owner));
@@ -116,7 +124,8 @@ BEGIN
                 clock_timestamp())
         ON CONFLICT (job_id) DO NOTHING;
         IF FOUND THEN
-            -- After the insert, not before: retention may have turned the row into a tombstone while we looked.
+            -- After the insert, not before: retention may have turned the row into a tombstone
+            -- while we looked.
             SELECT key, CASE WHEN t.digest = fingerprint THEN t.outcome END, false, NULL::interval,
                    CASE WHEN t.digest <> fingerprint THEN 'duplicate_payload' END, NULL::text
               INTO offer FROM job_tombstones t WHERE t.id_hash = job_id_hash(key);
@@ -156,9 +165,10 @@ CREATE FUNCTION offer_jobs(jobs jsonb) RETURNS SETOF job_offer LANGUAGE plpgsql 
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan  -- a plan made without knowing the arrays' length joins them row by row
 AS $$
--- Many jobs in one call: an array of objects with job_type and payload, and as with offer_job job_id, user_id, queue, priority,
--- run_after, max_attempts, filled; or delay, in seconds from now. (One document is parsed thirty times as fast as an array of
--- jsonb.) One answer per item, in order. Of one user's share of a limit the earlier items take the first places.
+-- Many jobs in one call: an array of objects with job_type and payload, and as with offer_job
+-- job_id, user_id, queue, priority, run_after, max_attempts, filled; or delay, in seconds from now.
+-- (One document is parsed thirty times as fast as an array of jsonb.) One answer per item, in
+-- order. Of one user's share of a limit the earlier items take the first places.
 DECLARE
     items    job_item[];
     wrong    record;
@@ -219,7 +229,8 @@ BEGIN
 
     SELECT array_agg(i.ord) INTO open FROM unnest(items) i;
     LOOP
-        -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more than the user has places left.
+        -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more
+        -- than the user has places left.
         SELECT array_agg(f.ord) FILTER (WHERE f.fits), array_agg(f.ord) FILTER (WHERE NOT f.fits) INTO admitted, open
           FROM (SELECT c.ord, c.limit_count IS NULL OR
                        row_number() OVER (PARTITION BY c.job_type, c.user_id ORDER BY c.ord)
@@ -257,7 +268,8 @@ BEGIN
         SELECT coalesce(array_agg(u.ord), '{}') INTO buried FROM undone u;
         done := done || coalesce((SELECT array_agg(p) FROM unnest(placed) p WHERE p <> ALL (buried)), '{}');
 
-        -- A place that was granted to an id which somebody else took meanwhile goes to those that found none.
+        -- A place that was granted to an id which somebody else took meanwhile goes to those that
+        -- found none.
         EXIT WHEN open IS NULL OR admitted IS NULL
                OR coalesce(cardinality(placed), 0) - cardinality(buried) = cardinality(admitted);
     END LOOP;

@@ -1,5 +1,5 @@
--- What operators and other programs may do to a job. None of these raises for a job that is not in the right state: the answer
--- says what the job is, whether it was changed, and why not.
+-- What operators and other programs may do to a job. None of these raises for a job that is not in
+-- the right state: the answer says what the job is, whether it was changed, and why not.
 
 CREATE TYPE job_change AS (job_id text, status text, changed boolean, message text);
 
@@ -10,7 +10,8 @@ CREATE FUNCTION unchanged_job(job_id text, expected text) RETURNS job_change LAN
 $$;
 
 CREATE FUNCTION cancel_job(job_id text) RETURNS job_change LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- Ends a job that waits at once, and a running one by ending its lease: its worker stops the handler at its next extension.
+-- Ends a job that waits at once, and a running one by ending its lease: its worker stops the
+-- handler at its next extension.
 BEGIN
     UPDATE job_logs j
        SET status = 'cancelled', lease = j.lease + 1, lease_until = NULL, processed_at = clock_timestamp()
@@ -21,7 +22,8 @@ END
 $$;
 
 CREATE FUNCTION delete_dead_job(job_id text) RETURNS job_change LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- Takes a job out of the dead-letter queue. It becomes cancelled, so that neither its id nor its place in a limit comes free.
+-- Takes a job out of the dead-letter queue. It becomes cancelled, so that neither its id nor its
+-- place in a limit comes free.
 BEGIN
     UPDATE job_logs j SET status = 'cancelled', dead_at = NULL
      WHERE j.job_id = delete_dead_job.job_id AND j.status = 'dlq';
@@ -32,8 +34,9 @@ $$;
 
 CREATE FUNCTION replay_jobs(ids uuid[], spacing interval DEFAULT '0 s', payload jsonb DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- Sends ended jobs (dlq, cancelled) back to their queues, the n-th after n spacings, with attempts from 0. Their history stays; a
--- payload given here replaces the old one, which stays in the history. Returns how many.
+-- Sends ended jobs (dlq, cancelled) back to their queues, the n-th after n spacings, with attempts
+-- from 0. Their history stays; a payload given here replaces the old one, which stays in the
+-- history. Returns how many.
 DECLARE
     replayed integer;
 BEGIN
@@ -75,8 +78,9 @@ $$;
 
 CREATE FUNCTION ring_doorbell(queues text[], jobs integer DEFAULT 1) RETURNS integer
 LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    -- Wakes as many sleeping workers of these queues as there are jobs. Call it after the commit that made the jobs; a worker that
-    -- nobody wakes looks by itself within its idle interval. Only a worker that sleeps costs a NOTIFY.
+    -- Wakes as many sleeping workers of these queues as there are jobs. Call it after the commit
+    -- that made the jobs; a worker that nobody wakes looks by itself within its idle interval. Only
+    -- a worker that sleeps costs a NOTIFY.
     WITH sleeper AS MATERIALIZED (
         SELECT w.id FROM job_workers w
          WHERE w.asleep AND w.queues ?| ring_doorbell.queues AND w.seen_at > now() - interval '15 s'
@@ -91,7 +95,8 @@ CREATE FUNCTION dead_jobs(
     job_type text DEFAULT NULL, user_id text DEFAULT NULL, error text DEFAULT NULL, since timestamptz DEFAULT NULL,
     until timestamptz DEFAULT NULL, job_ids text[] DEFAULT NULL
 ) RETURNS SETOF job_logs LANGUAGE sql STABLE AS $$
-    -- The dead-letter queue under a filter; what is null lets everything pass. error is a part of the error text, in any case.
+    -- The dead-letter queue under a filter; what is null lets everything pass. error is a part of
+    -- the error text, in any case.
     SELECT j.* FROM job_logs j
      WHERE j.dead_at IS NOT NULL
        AND (dead_jobs.job_type IS NULL OR j.job_type = dead_jobs.job_type)

@@ -1,12 +1,13 @@
--- What jobs depend on (a mail server, somebody's API), and whether it works: the circuit breaker. And what an attempt was about to
--- do when it was last heard of.
+-- What jobs depend on (a mail server, somebody's API), and whether it works: the circuit breaker.
+-- And what an attempt was about to do when it was last heard of.
 --
 --   closed -----> open             five different jobs failed on it within 10 s and none succeeded, or one job knows that it is down
 --   open -------> half_open        its time has come: one job of one of its types is started, the probe; all others wait
 --   half_open --> closed           the probe succeeded
 --   half_open --> open             it failed, or its worker is gone; the next one comes later
 --
--- While it is not closed, no job of a type that depends on it is claimed, and failures on it burn no attempt.
+-- While it is not closed, no job of a type that depends on it is claimed, and failures on it burn
+-- no attempt.
 
 CREATE TABLE job_dependencies (
     dependency  text PRIMARY KEY,
@@ -36,8 +37,8 @@ COMMENT ON COLUMN job_dependencies.failures IS 'While closed: jobs that failed o
 COMMENT ON COLUMN job_dependencies.closed_at IS 'When it last closed: failures of attempts that began before do not count.';
 COMMENT ON COLUMN job_dependencies.probe_at IS 'When the next probe may start.';
 
--- With half of each page free, what a claim adds to every row of a page does not always fit in beside it: for some lengths of row one
--- claim in six was not heap-only.
+-- With half of each page free, what a claim adds to every row of a page does not always fit in
+-- beside it: for some lengths of row one claim in six was not heap-only.
 ALTER TABLE job_logs SET (fillfactor = 45);
 
 ALTER TABLE job_logs ADD COLUMN intent_at timestamptz, ADD COLUMN receipt text,
@@ -48,8 +49,8 @@ COMMENT ON COLUMN job_logs.receipt IS 'What the attempt that completed has to sh
 
 CREATE FUNCTION dependency_failed(dependency text, jobs uuid[], down boolean, reason text, retry_after interval, succeeded_ago interval)
 RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
--- These jobs failed on it; down: it is known to be broken, and no five are needed. succeeded_ago: when the caller last saw a job
--- succeed. Answers the state that follows.
+-- These jobs failed on it; down: it is known to be broken, and no five are needed. succeeded_ago:
+-- when the caller last saw a job succeed. Answers the state that follows.
 DECLARE
     was    job_dependencies;
     fresh  uuid[];
@@ -81,8 +82,9 @@ $$;
 
 CREATE FUNCTION dependency_probed(dependency text, probe uuid, lease bigint, worker text, verdict text, reason text, retry_after interval)
 RETURNS text LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
--- The probe ended: 'alive' closes the breaker, 'down' makes the next probe wait twice as long (at most 15 s), 'unclear' (the job
--- never got as far) lets the next one start at once. A probe that has been replaced decides nothing. Answers the state that follows.
+-- The probe ended: 'alive' closes the breaker, 'down' makes the next probe wait twice as long (at
+-- most 15 s), 'unclear' (the job never got as far) lets the next one start at once. A probe that
+-- has been replaced decides nothing. Answers the state that follows.
 DECLARE
     now_in text;
 BEGIN
@@ -110,9 +112,10 @@ $$;
 
 CREATE FUNCTION claim_probe(worker text, lease interval, queues text[], dependencies text[]) RETURNS SETOF job_logs
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
--- Starts one job as the probe of one of these dependencies whose time has come, if no other probe is under way, anywhere.
--- One that has not failed yet, if there is one among the first thousand of each lane: a job that fails by itself says little of what
--- it depends on. Then the longest waiting: a failed probe goes to the back of its lane.
+-- Starts one job as the probe of one of these dependencies whose time has come, if no other probe
+-- is under way, anywhere. One that has not failed yet, if there is one among the first thousand of
+-- each lane: a job that fails by itself says little of what it depends on. Then the longest
+-- waiting: a failed probe goes to the back of its lane.
 DECLARE
     open  job_dependencies;
     taken uuid;
@@ -164,8 +167,9 @@ $$;
 
 CREATE OR REPLACE FUNCTION replay_jobs(ids uuid[], spacing interval DEFAULT '0 s', payload jsonb DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- Sends ended jobs (dlq, cancelled) back to their queues, the n-th after n spacings, with attempts from 0. Their history stays; a
--- payload given here replaces the old one, which stays in the history. Returns how many.
+-- Sends ended jobs (dlq, cancelled) back to their queues, the n-th after n spacings, with attempts
+-- from 0. Their history stays; a payload given here replaces the old one, which stays in the
+-- history. Returns how many.
 DECLARE
     replayed integer;
 BEGIN
@@ -190,17 +194,20 @@ BEGIN
 END
 $$;
 
--- Enqueueing many at once. What offer_jobs() answered row by row is here told only of the jobs that were not created; the rest
--- saves more time than the insert itself takes. (offer_jobs stays for the release before, and for types with a limit.)
+-- Enqueueing many at once. What offer_jobs() answered row by row is here told only of the jobs that
+-- were not created; the rest saves more time than the insert itself takes. (offer_jobs stays for
+-- the release before, and for types with a limit.)
 
--- ord null: about a job type (job_id) and its queue; else about the job that was the ord-th given, from 1.
+-- ord null: about a job type (job_id) and its queue; else about the job that was the ord-th given,
+-- from 1.
 CREATE TYPE job_answer AS (ord integer, job_id text, status text, created boolean, retry_after interval, refusal text, queue text);
 
 CREATE FUNCTION job_rows(jobs jsonb, at timestamptz) RETURNS TABLE (
     job_id text, job_type text, user_id text, payload jsonb, payload_digest bytea, queue text, priority smallint,
     run_after timestamptz, max_attempts smallint, created_at timestamptz
 ) LANGUAGE sql STABLE AS $$
-    -- The rows of jobs as offer_many() takes them, in the order in which everybody inserts. Part of the statement that calls it.
+    -- The rows of jobs as offer_many() takes them, in the order in which everybody inserts. Part of
+    -- the statement that calls it.
     SELECT i.job_id, i.job_type, coalesce(i.user_id, 'system'),
            job_stored(coalesce(i.payload, 'null'), i.filled, t.user_from),
            job_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')), coalesce(i.queue, t.queue),
@@ -218,8 +225,8 @@ CREATE FUNCTION offer_many(jobs jsonb, types text[]) RETURNS SETOF job_answer LA
 SET search_path FROM CURRENT
 SET work_mem = '64MB'  -- ten thousand jobs are sorted
 AS $$
--- The jobs are those of offer_jobs(), each with a job_id; types are all types among them. Jobs of one queue and priority start in the
--- order in which they are given.
+-- The jobs are those of offer_jobs(), each with a job_id; types are all types among them. Jobs of
+-- one queue and priority start in the order in which they are given.
 DECLARE
     at      timestamptz := clock_timestamp();
     mine    jsonb;
@@ -231,7 +238,8 @@ BEGIN
         RAISE EXCEPTION 'unknown job type %', strange USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Job types are published by "pgqueue migrate" and by every worker that has a task for them.';
     END IF;
-    -- Which way they go hangs on their types, so that a list which leaves one out is a way round its limit.
+    -- Which way they go hangs on their types, so that a list which leaves one out is a way round
+    -- its limit.
     IF EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_type text) WHERE (i.job_type = ANY (types)) IS NOT TRUE) THEN
         RAISE EXCEPTION 'types must name every job type among the jobs' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -250,7 +258,8 @@ BEGIN
     END IF;
 
     BEGIN
-        -- To look for a conflict at every row costs a tenth of the whole, and there is hardly ever one.
+        -- To look for a conflict at every row costs a tenth of the whole, and there is hardly ever
+        -- one.
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
         SELECT r.* FROM job_rows(jobs, at) AS r;
     EXCEPTION WHEN unique_violation THEN
@@ -269,9 +278,9 @@ BEGIN
         END IF;
         SELECT pg_catalog.jsonb_object_agg(i.job_id, true) INTO mine FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text);
     END IF;
-    -- Some ids were known, perhaps by a tombstone. (Sets are objects: a plan that does not know how long an array is would join it row
-    -- by row.)
-    -- After the insert, not before: retention may have turned a row into a tombstone while we looked.
+    -- Some ids were known, perhaps by a tombstone. (Sets are objects: a plan that does not know how
+    -- long an array is would join it row by row.) After the insert, not before: retention may have
+    -- turned a row into a tombstone while we looked.
     WITH undone AS (
         DELETE FROM job_logs j USING pg_catalog.jsonb_object_keys(mine) AS m(job_id), job_tombstones t
          WHERE j.job_id = m.job_id AND t.id_hash = job_id_hash(m.job_id)
@@ -298,8 +307,8 @@ CREATE FUNCTION offer_group(jobs jsonb, types text[]) RETURNS SETOF job_answer L
 SET search_path FROM CURRENT
 SET lock_timeout = '100ms'  -- one that has to wait for somebody's open transaction must not hold up the others: each then goes alone
 AS $$
--- Jobs of callers who know nothing of each other, each as by offer_job(), in one commit; answered as by offer_many(). Locks and rows
--- are taken in one order.
+-- Jobs of callers who know nothing of each other, each as by offer_job(), in one commit; answered
+-- as by offer_many(). Locks and rows are taken in one order.
 DECLARE
     bucket bigint;
     item   record;
@@ -326,7 +335,8 @@ BEGIN
                WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority, run_after, delay, max_attempts, ord)
          ORDER BY i.job_id COLLATE "C", i.ord
     LOOP
-        -- What most of them are: new, and within the limit. Its lock is held since before this statement, so that it may count and insert.
+        -- What most of them are: new, and within the limit. Its lock is held since before this
+        -- statement, so that it may count and insert.
         moment := clock_timestamp();
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, run_after, max_attempts, created_at)
         SELECT item.job_id, t.job_type, o.owner, job_stored(o.payload, item.filled, t.user_from),
@@ -356,15 +366,17 @@ BEGIN
 END
 $$;
 
--- As in 0002, but for two things: of several jobs with one id the first was looked at, and when the limit refused it, so were the others;
--- and rows are inserted in the order of everybody here, whatever the database's collation.
+-- As in 0002, but for two things: of several jobs with one id the first was looked at, and when the
+-- limit refused it, so were the others; and rows are inserted in the order of everybody here,
+-- whatever the database's collation.
 CREATE OR REPLACE FUNCTION offer_jobs(jobs jsonb) RETURNS SETOF job_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan  -- a plan made without knowing the arrays' length joins them row by row
 AS $$
--- Many jobs in one call: an array of objects with job_type and payload, and as with offer_job job_id, user_id, queue, priority,
--- run_after, max_attempts, filled; or delay, in seconds from now. (One document is parsed thirty times as fast as an array of
--- jsonb.) One answer per item, in order. Of one user's share of a limit the earlier items take the first places.
+-- Many jobs in one call: an array of objects with job_type and payload, and as with offer_job
+-- job_id, user_id, queue, priority, run_after, max_attempts, filled; or delay, in seconds from now.
+-- (One document is parsed thirty times as fast as an array of jsonb.) One answer per item, in
+-- order. Of one user's share of a limit the earlier items take the first places.
 DECLARE
     items    job_item[];
     wrong    record;
@@ -432,7 +444,8 @@ BEGIN
 
     SELECT pg_catalog.array_agg(i.ord) INTO open FROM pg_catalog.unnest(items) i;
     LOOP
-        -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more than the user has places left.
+        -- Who may in: the first of each id, and of a limited type only ids that nobody has, no more
+        -- than the user has places left.
         SELECT pg_catalog.array_agg(f.ord) FILTER (WHERE f.fits), pg_catalog.array_agg(f.ord) FILTER (WHERE NOT f.fits) INTO admitted, crowded
           FROM (SELECT c.ord, c.limit_count IS NULL OR
                        row_number() OVER (PARTITION BY c.job_type, c.user_id ORDER BY c.ord)
@@ -471,8 +484,9 @@ BEGIN
         done := pg_catalog.array_cat(done, (SELECT pg_catalog.array_agg(p) FROM pg_catalog.unnest(placed) p WHERE p <> ALL (buried)));
 
         EXIT WHEN admitted IS NULL AND crowded IS NULL;
-        -- A place that was granted to an id which somebody else took meanwhile goes to those that found none. Where there was no
-        -- such place they are refused, and whoever brought the same id after them has a turn of its own.
+        -- A place that was granted to an id which somebody else took meanwhile goes to those that
+        -- found none. Where there was no such place they are refused, and whoever brought the same
+        -- id after them has a turn of its own.
         IF coalesce(pg_catalog.cardinality(placed), 0) = coalesce(pg_catalog.cardinality(admitted), 0) THEN
             refused := pg_catalog.array_cat(refused, crowded);
         END IF;
@@ -499,7 +513,8 @@ END
 $$;
 
 CREATE FUNCTION readable_job(id uuid) RETURNS job_logs LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
--- A row as far as it can be read: a column that a disk has damaged says so instead. For the one row in a page that cannot be read.
+-- A row as far as it can be read: a column that a disk has damaged says so instead. For the one row
+-- in a page that cannot be read.
 DECLARE
     part text;
     one  jsonb;

@@ -1,6 +1,7 @@
--- The name of a CHECK is the error message of whoever writes into job_logs by hand, and says which function does it properly. Some
--- named one that refuses: replay_job for a job that was completed, or that somebody wanted dead or deleted. Renamed only, which
--- reads no row. (Postgres tests them in the order of their names: a live job that is made dlq meets the rule that says cancel_job.)
+-- The name of a CHECK is the error message of whoever writes into job_logs by hand, and says which
+-- function does it properly. Some named one that refuses: replay_job for a job that was completed,
+-- or that somebody wanted dead or deleted. Renamed only, which reads no row. (Postgres tests them
+-- in the order of their names: a live job that is made dlq meets the rule that says cancel_job.)
 
 ALTER TABLE job_logs RENAME CONSTRAINT live_job_has_no_processed_at_use_replay_job
     TO live_job_has_no_processed_at_use_replay_job_unless_completed;

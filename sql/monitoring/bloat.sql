@@ -1,11 +1,13 @@
 -- Whether vacuum keeps up, for each table of the queue, and who keeps it from doing so.
 --
--- dead_share: up to 0.2 is normal, job_logs lives by updates. Above that, with last_autovacuum minutes ago: look at holder, a
+-- dead_share: up to 0.2 is normal, job_logs lives by updates. Above that, with last_autovacuum
+-- minutes ago: look at holder, a
 --   session or slot that needs rows as they were `holding` ago, so that nothing younger may be removed. End it: SELECT
 --   pg_terminate_backend(PID); for a slot that nobody reads, pg_drop_replication_slot(NAME); for a prepared transaction ROLLBACK
 --   PREPARED. Nothing is lost; claims stay fast meanwhile (they follow a cursor), but the table grows.
--- Above that with no holder and no autovacuum: is autovacuum off? SHOW autovacuum; and VACUUM job_logs helps at once.
--- hot_share: the part of updates that touched no index; below 0.5, was an index added to job_logs?
+-- Above that with no holder and no autovacuum: is autovacuum off? SHOW autovacuum; and VACUUM
+-- job_logs helps at once. hot_share: the part of updates that touched no index; below 0.5, was an
+-- index added to job_logs?
 WITH holder AS (
     SELECT format('pid %s (%s, %s)', a.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), a.state, '?')) AS who,
            now() - coalesce(a.xact_start, a.backend_start) AS holding

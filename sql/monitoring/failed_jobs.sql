@@ -1,8 +1,9 @@
--- Jobs whose last attempt failed and that will be tried again, newest first. The twin of SELECT * FROM job_logs WHERE status =
--- 'failed' ORDER BY created_at DESC, by the index over live jobs: it reads what waits or runs, never what has ended.
+-- Jobs whose last attempt failed and that will be tried again, newest first. The twin of SELECT *
+-- FROM job_logs WHERE status = 'failed' ORDER BY created_at DESC, by the index over live jobs: it
+-- reads what waits or runs, never what has ended.
 --
--- A few are everyday life: a mail server that was busy. Many with one error: retrying_jobs.sql counts them; mend the cause, they
--- come again by themselves at run_after. Nothing to do by hand.
+-- A few are everyday life: a mail server that was busy. Many with one error: retrying_jobs.sql
+-- counts them; mend the cause, they come again by themselves at run_after. Nothing to do by hand.
 SELECT j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.created_at, j.run_after, j.error
   FROM job_logs j
  WHERE j.processed_at IS NULL AND j.status = 'failed'

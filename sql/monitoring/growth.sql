@@ -1,8 +1,10 @@
--- How many rows each of the last 30 days added, those of them that are still here, and about how many bytes they are. Days are UTC.
+-- How many rows each of the last 30 days added, those of them that are still here, and about how
+-- many bytes they are. Days are UTC.
 --
--- Estimated: ids are in the order of time, so the statistics about ids (as of the last ANALYZE) say how they spread over days;
--- no row is read. Days before the retention (PGQUEUE_KEEP_COMPLETED) hold what is dead, or what pruning has not reached: if they
--- hold much, does a worker run with PGQUEUE_AUTO_PRUNE, or `pgqueue prune`? Plan the disk for a day's bytes times the days kept.
+-- Estimated: ids are in the order of time, so the statistics about ids (as of the last ANALYZE) say
+-- how they spread over days; no row is read. Days before the retention (PGQUEUE_KEEP_COMPLETED)
+-- hold what is dead, or what pruning has not reached: if they hold much, does a worker run with
+-- PGQUEUE_AUTO_PRUNE, or `pgqueue prune`? Plan the disk for a day's bytes times the days kept.
 -- Empty: the table has no statistics yet. ANALYZE job_logs makes them.
 WITH bounds AS (
     SELECT b.bound, b.ord, count(*) OVER () AS bounds

@@ -1,16 +1,21 @@
--- The numbers behind `pgqueue check`, one row. What is too much is for the caller to say; the contract's alerts are in brackets.
+-- The numbers behind `pgqueue check`, one row. What is too much is for the caller to say; the
+-- contract's alerts are in brackets.
 --
--- dead           jobs in the dead-letter queue (> 10): pgqueue dlq list says why; mend that, then pgqueue dlq retry
--- failed_share   of the jobs that ended or failed in the last 15 minutes, the part that failed or died (> 0.05): see
+-- dead           jobs in the dead-letter queue (> 10): pgqueue dlq list says why; mend that, then
+-- pgqueue dlq retry failed_share   of the jobs that ended or failed in the last 15 minutes, the
+-- part that failed or died (> 0.05): see
 --                retrying_jobs.sql; null when there was nothing
--- p99_s          99 % of the jobs that completed in the last 15 minutes took at most this long, from due to done (> 10):
+-- p99_s          99 % of the jobs that completed in the last 15 minutes took at most this long,
+-- from due to done (> 10):
 --                see slow_jobs.sql; null when there was nothing
--- depth          jobs that are due and wait (> 1000): more workers, or more slots
--- unserved       those of them whose queue no living worker serves, paused queues aside (> 0): start one
--- disagreements  job types that living processes declare differently (> 0): a rollout that is not finished
+-- depth          jobs that are due and wait (> 1000): more workers, or more slots unserved
+-- those of them whose queue no living worker serves, paused queues aside (> 0): start one
+-- disagreements  job types that living processes declare differently (> 0): a rollout that is not
+-- finished
 --
--- Counts stop at 100,000, and where more than 20,000 jobs were enqueued in the last 15 minutes, only the time of the last 20,000
--- is judged: it answers in an incident too. A process lives that was heard of in the last 30 seconds.
+-- Counts stop at 100,000, and where more than 20,000 jobs were enqueued in the last 15 minutes,
+-- only the time of the last 20,000 is judged: it answers in an incident too. A process lives that
+-- was heard of in the last 30 seconds.
 WITH live AS (
     SELECT w.kind, w.queues, w.types FROM job_workers w WHERE w.seen_at > now() - interval '30 s'
 ), dead AS (

@@ -1,13 +1,16 @@
--- The whole queue in one row: how many jobs are in each state, what waits, and how the last quarter of an hour went.
+-- The whole queue in one row: how many jobs are in each state, what waits, and how the last quarter
+-- of an hour went.
 --
--- enqueued, processing, failed  live jobs; each lane (one queue at one priority) is counted up to 100,000 due and 100,000 later
--- dlq                           dead jobs, counted up to 100,000. Above 0: look at dead_letter_errors.sql, then replay
--- completed, cancelled          counted while the table is below 64 MB, else from Postgres' statistics: then estimated is true
--- ready, scheduled              waiting jobs that are due, and those that are not yet
--- oldest_ready_s                how long the first of the ready ones has been due. Growing: too few workers, or none (queues.sql)
--- recent_finished               of the newest 10,000 jobs of the last 15 minutes: how many have ended
--- recent_failed_share           of those that ended or wait for a retry: the part that failed. Above 0.05: something is wrong
--- recent_p50_s, recent_p99_s    from due to done, in seconds. p99 above 10: more workers, or more slots in PGQUEUE_QUEUES
+-- enqueued, processing, failed  live jobs; each lane (one queue at one priority) is counted up to
+-- 100,000 due and 100,000 later dlq                           dead jobs, counted up to 100,000.
+-- Above 0: look at dead_letter_errors.sql, then replay completed, cancelled          counted while
+-- the table is below 64 MB, else from Postgres' statistics: then estimated is true ready, scheduled
+-- waiting jobs that are due, and those that are not yet oldest_ready_s                how long the
+-- first of the ready ones has been due. Growing: too few workers, or none (queues.sql)
+-- recent_finished               of the newest 10,000 jobs of the last 15 minutes: how many have
+-- ended recent_failed_share           of those that ended or wait for a retry: the part that
+-- failed. Above 0.05: something is wrong recent_p50_s, recent_p99_s    from due to done, in
+-- seconds. p99 above 10: more workers, or more slots in PGQUEUE_QUEUES
 WITH RECURSIVE lanes AS (
     -- Jumps from lane to lane in the claim index.
     (SELECT j.queue, j.priority FROM job_logs j WHERE j.processed_at IS NULL ORDER BY j.queue, j.priority LIMIT 1)
@@ -37,7 +40,8 @@ WITH RECURSIVE lanes AS (
                AS oldest_ready_s
       FROM live v
 ), dead AS (
-    -- In steps of 1,000 along the index of the dead; counted in one go, Postgres would rather read the whole table.
+    -- In steps of 1,000 along the index of the dead; counted in one go, Postgres would rather read
+    -- the whole table.
     SELECT 0 AS count, '-infinity'::timestamptz AS dead_at, '00000000-0000-0000-0000-000000000000'::uuid AS id
     UNION ALL
     SELECT d.count + 1000, n.dead_at, n.id

@@ -1,12 +1,13 @@
 -- A row for each queue that holds live jobs, was paused once, or has a live worker.
 --
--- ready, scheduled   waiting jobs that are due, and those that are not yet; up to 100,000 of either per priority
--- processing         jobs that are held by a worker
--- oldest_ready_s     how long the first of the ready ones has been due
--- workers, slots     live processes (seen within 30 s) that serve the queue, and how many jobs they run at once together
+-- ready, scheduled   waiting jobs that are due, and those that are not yet; up to 100,000 of either
+-- per priority processing         jobs that are held by a worker oldest_ready_s     how long the
+-- first of the ready ones has been due workers, slots     live processes (seen within 30 s) that
+-- serve the queue, and how many jobs they run at once together
 --
--- ready above 0 and workers 0: nobody serves this queue; start `pgqueue worker --queue NAME:50`. paused: `pgqueue resume NAME`
--- when the reason is gone. oldest_ready_s growing with processing near slots: more workers, or more slots.
+-- ready above 0 and workers 0: nobody serves this queue; start `pgqueue worker --queue NAME:50`.
+-- paused: `pgqueue resume NAME` when the reason is gone. oldest_ready_s growing with processing
+-- near slots: more workers, or more slots.
 WITH RECURSIVE lanes AS (
     -- Jumps from lane to lane in the claim index.
     (SELECT j.queue, j.priority FROM job_logs j WHERE j.processed_at IS NULL ORDER BY j.queue, j.priority LIMIT 1)

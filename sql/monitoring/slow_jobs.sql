@@ -1,8 +1,9 @@
 -- Where the time goes, for each job type, among the 20,000 newest jobs that completed. Seconds.
 --
--- wait_* is from due to the last claim, work_* from that claim to the end.
--- Long waits and short work: too few workers or slots (PGQUEUE_QUEUES), or a queue that was paused.
--- Long work: the handler, or what it depends on; a p99 near the type's timeout means that attempts are being cut off.
+-- wait_* is from due to the last claim, work_* from that claim to the end. Long waits and short
+-- work: too few workers or slots (PGQUEUE_QUEUES), or a queue that was paused. Long work: the
+-- handler, or what it depends on; a p99 near the type's timeout means that attempts are being cut
+-- off.
 SELECT r.job_type, count(*) AS jobs,
        round(percentile_cont(0.5) WITHIN GROUP (ORDER BY r.wait)::numeric, 3) AS wait_p50_s,
        round(percentile_cont(0.99) WITHIN GROUP (ORDER BY r.wait)::numeric, 3) AS wait_p99_s,

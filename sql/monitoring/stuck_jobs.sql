@@ -1,9 +1,11 @@
 -- Jobs that are `processing` although something is wrong with that, longest first. Empty is good.
 --
--- why = 'lease ran out': its worker died or lost the database. Workers of that queue pick it up within seconds; if it stays
+-- why = 'lease ran out': its worker died or lost the database. Workers of that queue pick it up
+-- within seconds; if it stays
 --   here, nobody serves the queue: start a worker.
--- why = 'worker is silent': not heard of for 30 seconds. Wait for the lease to run out; then as above.
--- why = 'beyond its timeout': the handler was told to stop and did not (a plain def in a thread cannot be interrupted). It holds a
+-- why = 'worker is silent': not heard of for 30 seconds. Wait for the lease to run out; then as
+-- above. why = 'beyond its timeout': the handler was told to stop and did not (a plain def in a
+-- thread cannot be interrupted). It holds a
 --   slot until it returns. Look at the worker's log; SELECT * FROM cancel_job('ID') gives the job up.
 -- A job that was claimed 24 hours ago goes to the dead-letter queue by itself.
 SELECT j.job_id, j.job_type, j.queue, j.attempt_count, j.started_at, now() - j.started_at AS running, j.lease_until, j.locked_by,

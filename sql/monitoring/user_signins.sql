@@ -1,8 +1,10 @@
--- One user's sign-in mails in the last hour, by the index over users. The twin of SELECT COUNT(*) FROM job_logs WHERE user_id =
--- 'user-123' AND job_type = 'user.signin.notification' AND created_at > NOW() - INTERVAL '1 hour'. Put the user in below.
+-- One user's sign-in mails in the last hour, by the index over users. The twin of SELECT COUNT(*)
+-- FROM job_logs WHERE user_id = 'user-123' AND job_type = 'user.signin.notification' AND created_at
+-- > NOW() - INTERVAL '1 hour'. Put the user in below.
 --
--- left_over is how many more the limit lets in now; at 0 the next request is answered 429 until next_place. That is the rule
--- working: somebody's browser signs in again and again, or somebody has the user's password. limits.sql lists all such users.
+-- left_over is how many more the limit lets in now; at 0 the next request is answered 429 until
+-- next_place. That is the rule working: somebody's browser signs in again and again, or somebody
+-- has the user's password. limits.sql lists all such users.
 WITH asked (user_id, job_type) AS (
     VALUES ('user-123', 'user.signin.notification')
 )

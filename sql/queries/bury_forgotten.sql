@@ -1,5 +1,6 @@
--- The 24-hour rule for queues that no living worker serves, whose sweeps would see to it: an attempt that has run for so long, or was
--- the last, goes to the dead-letter queue; one whose worker is gone goes back to its queue while there are attempts left.
+-- The 24-hour rule for queues that no living worker serves, whose sweeps would see to it: an
+-- attempt that has run for so long, or was the last, goes to the dead-letter queue; one whose
+-- worker is gone goes back to its queue while there are attempts left.
 WITH forgotten AS MATERIALIZED (
     SELECT j.id, j.lease_until <= now() AND j.attempt_count < j.max_attempts AS waits,
            CASE WHEN j.lease_until > now() THEN 'In processing for 24 hours: given up'

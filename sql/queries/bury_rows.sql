@@ -1,5 +1,6 @@
--- Removes rows that prune_jobs has locked, leaving a tombstone for each, and answers with those that are gone. Its ended_at is the moment
--- of the removal: until then the row itself knew the id, and KEEP_IDS counts from there.
+-- Removes rows that prune_jobs has locked, leaving a tombstone for each, and answers with those
+-- that are gone. Its ended_at is the moment of the removal: until then the row itself knew the id,
+-- and KEEP_IDS counts from there.
 WITH gone AS (
     DELETE FROM job_logs j WHERE j.id = ANY (%(ids)s::uuid[]) RETURNING j.id, j.job_id, j.payload_digest, j.status
 ), remembered AS (

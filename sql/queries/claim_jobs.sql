@@ -1,12 +1,13 @@
--- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a priority of that queue), oldest
--- first, each lane from its cursor on. Types that depend on something whose breaker is not closed are passed over, and so are rows
--- that were put aside because no statement gets past them.
--- Three kinds of rows:
+-- Takes due jobs for one worker: room by room (free slots of a queue), in it lane by lane (a
+-- priority of that queue), oldest first, each lane from its cursor on. Types that depend on
+-- something whose breaker is not closed are passed over, and so are rows that were put aside
+-- because no statement gets past them. Three kinds of rows:
 --   a job        nth is its place among them
 --   a lane       job_id null: one that gave jobs, with the place (run_after, id) of the last of them; nth is how many
 --   the clock    id null, once: run_after is the database's now; nth the microseconds until more is due (null when the claim was full
 --                or nothing is known of); payload says which queues are paused, and which dependencies are in trouble ("name state")
--- Must run in autocommit and outside a pipeline: now() is the bound. Jobs are few columns of types that are cheap to read.
+-- Must run in autocommit and outside a pipeline: now() is the bound. Jobs are few columns of types
+-- that are cheap to read.
 WITH trouble AS MATERIALIZED (
     SELECT d.dependency, d.state FROM job_dependencies d WHERE d.state <> 'closed' OR d.failures <> '{}'
 ), room AS (
@@ -19,8 +20,9 @@ WITH trouble AS MATERIALIZED (
                   %(lane_ids)s::uuid[])
            WITH ORDINALITY AS l(room, priority, run_after, id, ord)
 ), picked AS MATERIALIZED (
-    -- The row's address goes along: it is locked, and found by that without a second way through an index. (One that somebody took and
-    -- gave back since this statement began is locked in a version that it cannot change: then fewer jobs come back than lanes say.)
+    -- The row's address goes along: it is locked, and found by that without a second way through an
+    -- index. (One that somebody took and gave back since this statement began is locked in a
+    -- version that it cannot change: then fewer jobs come back than lanes say.)
     SELECT taken.*, row_number() OVER (ORDER BY taken.ord, taken.run_after, taken.id) AS nth
       FROM room CROSS JOIN LATERAL (
           SELECT due.*, lane.ord

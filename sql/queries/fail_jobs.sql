@@ -2,7 +2,8 @@
 --   failed    the attempt is burned; again after delay
 --   dlq       given up
 --   enqueued  the attempt is not burned: snoozed (again after delay) or released (delay null: keeps its place)
--- certain: what the attempt said that it would do, it is known not to have done; else the next attempt is told.
+-- certain: what the attempt said that it would do, it is known not to have done; else the next
+-- attempt is told.
 WITH outcome AS MATERIALIZED (
     SELECT j.id, o.status, o.delay, o.error, o.stack_trace, o.certain
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(statuses)s::text[], %(delays)s::interval[], %(errors)s::text[],

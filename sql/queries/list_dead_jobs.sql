@@ -1,5 +1,5 @@
--- A page of the dead-letter queue, newest first. A null filter lets everything pass; the cursor is the last row of the page before.
--- damaged: one of them cannot be read whole.
+-- A page of the dead-letter queue, newest first. A null filter lets everything pass; the cursor is
+-- the last row of the page before. damaged: one of them cannot be read whole.
 SELECT d.id, d.job_id, d.job_type, d.user_id, d.status, d.queue, d.priority, d.attempt_count, d.max_attempts, d.payload, d.error,
        d.stack_trace, d.created_at, d.run_after, d.started_at, d.processed_at, d.dead_at, d.locked_by, d.progress,
        d.progress_note, d.receipt, d.history

@@ -1,4 +1,5 @@
--- The first row of a lane behind a place, without what may be damaged in it: the row that a statement cannot get past.
+-- The first row of a lane behind a place, without what may be damaged in it: the row that a
+-- statement cannot get past.
 SELECT j.id, j.run_after, j.job_id, j.lease
   FROM job_logs j
  WHERE j.queue = %(queue)s AND j.priority = %(priority)s AND j.processed_at IS NULL

@@ -1,4 +1,5 @@
--- Writes the declarations of job types and answers with those that were new or changed: the old row (null when new) and the new.
+-- Writes the declarations of job types and answers with those that were new or changed: the old row
+-- (null when new) and the new.
 WITH old AS MATERIALIZED (
     SELECT t.* FROM job_types t WHERE t.job_type = ANY (%(job_types)s::text[])
 ), published AS (

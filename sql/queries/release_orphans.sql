@@ -1,4 +1,5 @@
--- After a lost connection: the rows that this worker claimed without ever hearing of it go back, with their attempt.
+-- After a lost connection: the rows that this worker claimed without ever hearing of it go back,
+-- with their attempt.
 WITH orphan AS MATERIALIZED (
     SELECT j.id FROM job_logs j
      WHERE j.queue = ANY (%(queues)s::text[]) AND j.processed_at IS NULL AND j.status = 'processing'

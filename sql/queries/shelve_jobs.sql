@@ -1,5 +1,6 @@
--- Puts back jobs for whose type this worker has no handler, without burning an attempt: for 1 s, then 2, 4, ... up to 5 minutes;
--- 24 hours after the first time the job goes to the dead-letter queue.
+-- Puts back jobs for whose type this worker has no handler, without burning an attempt: for 1 s,
+-- then 2, 4, ... up to 5 minutes; 24 hours after the first time the job goes to the dead-letter
+-- queue.
 WITH held AS MATERIALIZED (
     SELECT j.id,
            CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN job_moment(j.history -> -1 ->> 'at') END AS since,

@@ -1,16 +1,19 @@
--- Reads one slice of each lane behind the claims' cursor and mends what it finds there, for one worker:
+-- Reads one slice of each lane behind the claims' cursor and mends what it finds there, for one
+-- worker:
 --   claim    due jobs that the cursor passed over (their commit was slow)
 --   rescue   leases that ran out, with attempts left: starts them here, as one group that shrinks with attempt_count (100, 10, 1),
 --            so that a job that kills its worker does not take its neighbours with it
 --   release  the same in a paused queue, or where the job's dependency is down: back to waiting
 --   bury     leases that ran out in the last attempt, and attempts that have run for 24 hours, their lease extended all the while
--- A lease has run out, too, that ends later than its worker's leases can: it was made before the clock was set back. After a leap of
--- the clock, patient, none has run out: whoever lives extends its leases first. ahead looks past now for leases from such a time.
--- It is also the worker's heartbeat. A lease of a type that the worker does not know is left to one that does, but for burying.
--- One row per job touched, one with action 'lane' per lane (where the slice ended; attempt_count is how many rows it saw,
--- max_attempts how many due ones it left behind, and lease how many whose lease ran out), and one with action 'clock' (run_after
--- is the database's clock; attempt_count is 0 when the worker's row has gone from job_workers; trouble is text, "name state" of
--- each dependency that is not at ease).
+-- A lease has run out, too, that ends later than its worker's leases can: it was made before the
+-- clock was set back. After a leap of the clock, patient, none has run out: whoever lives extends
+-- its leases first. ahead looks past now for leases from such a time. It is also the worker's
+-- heartbeat. A lease of a type that the worker does not know is left to one that does, but for
+-- burying. One row per job touched, one with action 'lane' per lane (where the slice ended;
+-- attempt_count is how many rows it saw, max_attempts how many due ones it left behind, and lease
+-- how many whose lease ran out), and one with action 'clock' (run_after is the database's clock;
+-- attempt_count is 0 when the worker's row has gone from job_workers; trouble is text, "name state"
+-- of each dependency that is not at ease).
 WITH patient AS MATERIALIZED (
     SELECT %(patient)s::boolean OR coalesce(now() > %(expected)s::timestamptz + interval '1 min', false) AS now
 ), beat AS (

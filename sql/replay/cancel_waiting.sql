@@ -1,8 +1,10 @@
--- Cancels waiting jobs of one type that were enqueued by mistake, oldest first, at most 10,000. What runs is left alone, and what
--- is cancelled keeps its id and its place in a limit; replay_job('ID') brings a job back.
+-- Cancels waiting jobs of one type that were enqueued by mistake, oldest first, at most 10,000.
+-- What runs is left alone, and what is cancelled keeps its id and its place in a limit;
+-- replay_job('ID') brings a job back.
 --
--- Put type and age in below and run this: it shows what waits, cancels it, and undoes that. Then write COMMIT for ROLLBACK at the
--- end and run it again. Pause the queue first (SELECT pause_queue('default', true)) if workers are emptying it meanwhile.
+-- Put type and age in below and run this: it shows what waits, cancels it, and undoes that. Then
+-- write COMMIT for ROLLBACK at the end and run it again. Pause the queue first (SELECT
+-- pause_queue('default', true)) if workers are emptying it meanwhile.
 BEGIN;
 SET LOCAL toolbox.job_type = 'user.signin.notification';
 SET LOCAL toolbox.ago = '1 hour';

@@ -1,8 +1,10 @@
--- Takes dead jobs with a certain text in their error out of the dead-letter queue for good, the longest dead first, at most 10,000:
--- they become cancelled. Neither their ids nor their places in a limit come free; retention removes the rows later.
+-- Takes dead jobs with a certain text in their error out of the dead-letter queue for good, the
+-- longest dead first, at most 10,000: they become cancelled. Neither their ids nor their places in
+-- a limit come free; retention removes the rows later.
 --
--- Put the text in below and run this: it shows what would go, takes it out, and undoes that. Then write COMMIT for ROLLBACK at the
--- end and run it again. For those that could still be done there is replay_by_error.sql.
+-- Put the text in below and run this: it shows what would go, takes it out, and undoes that. Then
+-- write COMMIT for ROLLBACK at the end and run it again. For those that could still be done there
+-- is replay_by_error.sql.
 BEGIN;
 SET LOCAL toolbox.error = 'invalid address';
 

@@ -1,8 +1,10 @@
--- Sends back the dead jobs with a certain text in their error, the longest dead first, 50 a second, at most 10,000.
+-- Sends back the dead jobs with a certain text in their error, the longest dead first, 50 a second,
+-- at most 10,000.
 --
--- Put the text in below (in any case; monitoring/dead_letter_errors.sql lists what there is) and run this: it shows how many there
--- are, of which types, sends them back, and undoes that. Then write COMMIT for ROLLBACK at the end and run it again. For more than
--- 10,000 run it again when those are through.
+-- Put the text in below (in any case; monitoring/dead_letter_errors.sql lists what there is) and
+-- run this: it shows how many there are, of which types, sends them back, and undoes that. Then
+-- write COMMIT for ROLLBACK at the end and run it again. For more than 10,000 run it again when
+-- those are through.
 BEGIN;
 SET LOCAL toolbox.error = 'connection refused';
 

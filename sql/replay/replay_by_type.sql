@@ -1,7 +1,8 @@
 -- Sends back the dead jobs of one type, the longest dead first, 50 a second, at most 10,000.
 --
--- Put the type in below and run this: it shows how many there are and why they died, sends them back, and undoes that. Then write
--- COMMIT for ROLLBACK at the end and run it again. For more than 10,000 run it again when those are through.
+-- Put the type in below and run this: it shows how many there are and why they died, sends them
+-- back, and undoes that. Then write COMMIT for ROLLBACK at the end and run it again. For more than
+-- 10,000 run it again when those are through.
 BEGIN;
 SET LOCAL toolbox.job_type = 'user.signin.notification';
 

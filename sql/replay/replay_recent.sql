@@ -1,8 +1,10 @@
--- Sends back what died in a certain time, an outage for instance: the longest dead first, 50 a second, at most 10,000.
+-- Sends back what died in a certain time, an outage for instance: the longest dead first, 50 a
+-- second, at most 10,000.
 --
--- Put the time in below and run this: it shows what died then, by minute, sends it back, and undoes that. Then write COMMIT for
--- ROLLBACK at the end and run it again. For more than 10,000 run it again when those are through. Jobs that had left the queue
--- for good reason (a malformed address) die again at once, and nothing is lost.
+-- Put the time in below and run this: it shows what died then, by minute, sends it back, and undoes
+-- that. Then write COMMIT for ROLLBACK at the end and run it again. For more than 10,000 run it
+-- again when those are through. Jobs that had left the queue for good reason (a malformed address)
+-- die again at once, and nothing is lost.
 BEGIN;
 SET LOCAL toolbox.ago = '1 hour';
 

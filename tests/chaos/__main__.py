@@ -1,9 +1,10 @@
-"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--shard N/M] [--out DIR]`: the faults at full size, and a report.
+"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--shard N/M] [--out DIR]`: the faults at full size,
+and a report.
 
-python3 dev.py chaos                    all of them, one after the other: hours
-python3 dev.py chaos R1 R13             these
-python3 dev.py chaos --size 0.1         a tenth of the way from the size of the ordinary tests to the full one
-python3 dev.py chaos --shard 1/2        the first half of the tests, for one of two machines
+python3 dev.py chaos                    all of them, one after the other: hours python3 dev.py chaos
+R1 R13             these python3 dev.py chaos --size 0.1         a tenth of the way from the size of
+the ordinary tests to the full one python3 dev.py chaos --shard 1/2        the first half of the
+tests, for one of two machines
 """
 
 import argparse

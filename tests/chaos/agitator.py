@@ -1,4 +1,5 @@
-"""A process that does to the same few jobs whatever can be done, in any order: `python -m tests.chaos.agitator ORDER`."""
+"""A process that does to the same few jobs whatever can be done, in any order: `python -m
+tests.chaos.agitator ORDER`."""
 
 import asyncio
 import random
@@ -26,7 +27,8 @@ class Order(msgspec.Struct):
 
 
 def a_job(number: int) -> NewJob:
-    """The same one for everybody in that second: some fail once, most always, some are discarded, some outlast their lease."""
+    """The same one for everybody in that second: some fail once, most always, some are discarded,
+    some outlast their lease."""
     payload = {
         "times": (0, 1, 9, 9)[number % 4],
         "discard": number % 11 == 0,

@@ -9,7 +9,8 @@ from tests.chaos.ledger import ENDED, Ledger
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """`sound()` raises AssertionError unless nothing was lost or doubled, and no more was started twice than was in flight."""
+    """`sound()` raises AssertionError unless nothing was lost or doubled, and no more was started
+    twice than was in flight."""
 
     what: str
     faults: int
@@ -50,7 +51,8 @@ def count(
     logins: bool = True,
     **figures: Any,
 ) -> Counts:
-    """`handled`: the handlers write down what they do; `logins`: every worker has a login of its own."""
+    """`handled`: the handlers write down what they do; `logins`: every worker has a login of its
+    own."""
     lost = sorted(job for job in ledger.accepted if not _ended(ledger, job, handled))
     doubled = sorted(job for job in ledger.by_job if _completions(ledger, job) > 1)
     stale = (
@@ -95,7 +97,8 @@ def _by_another(start: Any, end: Any) -> bool:
 
 
 def _started_again(ledger: Ledger, job: str) -> int:
-    """How often a handler began that should not have: once is right, once more after each failure and each replay."""
+    """How often a handler began that should not have: once is right, once more after each failure
+    and each replay."""
     events = ledger.by_job[job]
     failures = sum(
         event.kind == "end" and event.status == "failed" and event.burned and not event.taken
@@ -116,6 +119,6 @@ def _story(ledger: Ledger, job: str) -> str:
         for event in ledger.by_job[job]
     )
     return (
-        f"{job} is {ledger.statuses.get(job)}, handled {ledger.handled[job]}, done {ledger.done[job]}: "
-        + "; ".join(told)
-    )
+        f"{job} is {ledger.statuses.get(job)}, handled {ledger.handled[job]}, done "
+        f"{ledger.done[job]}: "
+    ) + "; ".join(told)

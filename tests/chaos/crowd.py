@@ -1,6 +1,7 @@
 """Producers that all want the same at once: `python -m tests.chaos.crowd ORDER`.
 
-Every call's answer is a line in `answers`: what it was, the user, and the times before and after the call.
+Every call's answer is a line in `answers`: what it was, the user, and the times before and after
+the call.
 """
 
 import asyncio
@@ -23,8 +24,9 @@ TURN = 0.05
 
 
 class Order(msgspec.Struct):
-    """`callers` at once go through all `ids` so many `times`, each in an order of its own; or, with `users`, all of them sign in
-    the same user, over and over, the next one 50 ms later, until `seconds` are over."""
+    """`callers` at once go through all `ids` so many `times`, each in an order of its own; or, with
+    `users`, all of them sign in the same user, over and over, the next one 50 ms later, until
+    `seconds` are over."""
 
     url: str
     accepted: str

@@ -1,4 +1,5 @@
-"""Worker processes: started with a login of their own each, killed, frozen, stopped, and what they said."""
+"""Worker processes: started with a login of their own each, killed, frozen, stopped, and what they
+said."""
 
 import asyncio
 import itertools
@@ -146,8 +147,8 @@ class Fleet:
     async def drained(
         self, seconds: float = 60, *, apart_from: Collection[str] = (), hastened: bool = False
     ) -> None:
-        """Until every job has ended; what is left is in the error. `hastened`: what waits for a time
-        is due at once."""
+        """Until every job has ended; what is left is in the error. `hastened`: what waits for a
+        time is due at once."""
 
         def done() -> bool:
             if hastened:

@@ -1,7 +1,8 @@
-"""The ledger: what producers were promised, what handlers did, and what the database accepted, none of it by the queue's word.
+"""The ledger: what producers were promised, what handlers did, and what the database accepted, none
+of it by the queue's word.
 
-Producers append the id of each accepted enqueue to a file before they go on; handlers append what they do to another; triggers of
-the superuser write down what becomes of each row (ledger.sql).
+Producers append the id of each accepted enqueue to a file before they go on; handlers append what
+they do to another; triggers of the superuser write down what becomes of each row (ledger.sql).
 """
 
 import math
@@ -102,7 +103,8 @@ class Ledger:
 
     @cached_property
     def undone(self) -> int:
-        """Starts that came to nothing: another start followed, or the job was given back and the attempt does not count."""
+        """Starts that came to nothing: another start followed, or the job was given back and the
+        attempt does not count."""
         return sum(
             after is not None and (after.kind == "start" or not after.burned)
             for _, after in self.successors
@@ -114,7 +116,8 @@ class Ledger:
         return sum(event.kind == "end" and not event.burned for event in self.events)
 
     def left_by(self, writers: Iterable[str]) -> list[Event]:
-        """The starts of workers that are gone which they never ended themselves: in flight when they went."""
+        """The starts of workers that are gone which they never ended themselves: in flight when
+        they went."""
         gone = set(writers)
         return [
             one
@@ -123,7 +126,8 @@ class Ledger:
         ]
 
     def rescues(self, struck: Iterable[tuple[str, datetime]]) -> dict[int, float]:
-        """Start of a job (1: its first) -> the longest time from when its worker (login) was struck in it to its next start."""
+        """Start of a job (1: its first) -> the longest time from when its worker (login) was struck
+        in it to its next start."""
         longest: dict[int, float] = defaultdict(float)
         for login, moment in struck:
             for one, after in self.successors:
@@ -146,7 +150,8 @@ class Ledger:
         return max(self.rescues(struck).values(), default=0.0)
 
     def p99(self, since: datetime = FIRST, until: datetime = LAST) -> float:
-        """Seconds from enqueue to completion that 99 % of the jobs took which were enqueued in that time."""
+        """Seconds from enqueue to completion that 99 % of the jobs took which were enqueued in that
+        time."""
         took = sorted(
             (events[-1].at - events[0].at).total_seconds()
             for events in self.by_job.values()
@@ -192,8 +197,8 @@ class Ledger:
         speed: float,
         window: timedelta = timedelta(seconds=3),
     ) -> float:
-        """Seconds from the end of an outage until jobs are completed at that speed again, or as fast as they come in if that is
-        slower, but for 5 %; inf: not until then."""
+        """Seconds from the end of an outage until jobs are completed at that speed again, or as
+        fast as they come in if that is slower, but for 5 %; inf: not until then."""
         moment = back
         while moment + window <= until:
             arrived = bisect_right(self.enqueued_at, moment + window) - bisect_right(
@@ -217,7 +222,8 @@ def install(url: str) -> None:
 def read(url: str, accepted: Path, effects: Path) -> Ledger:
     with psycopg.connect(url, autocommit=True) as connection:
         rows = connection.execute(
-            "SELECT at, job_id, kind, status, lease, taken, burned, due, writer FROM ledger.events ORDER BY seq"
+            "SELECT at, job_id, kind, status, lease, taken, burned, due, writer FROM "
+            "ledger.events ORDER BY seq"
         ).fetchall()
         statuses = dict(connection.execute("SELECT job_id, status FROM job_logs").fetchall())
     return Ledger(

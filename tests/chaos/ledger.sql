@@ -1,5 +1,6 @@
--- What the database accepted, written down with the write itself. It belongs to the superuser; no role of the queue has any right
--- here, and none that works as one of them can take the triggers off.
+-- What the database accepted, written down with the write itself. It belongs to the superuser; no
+-- role of the queue has any right here, and none that works as one of them can take the triggers
+-- off.
 CREATE SCHEMA ledger;
 REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 

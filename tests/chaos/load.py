@@ -49,7 +49,8 @@ async def producing(
     environment: Mapping[str, str] = {},
     **order: Any,
 ) -> AsyncIterator[Load]:
-    """So many producer processes, ready when the block begins, killed at its end if they still run."""
+    """So many producer processes, ready when the block begins, killed at its end if they still
+    run."""
     started = []
     try:
         for _ in range(processes):

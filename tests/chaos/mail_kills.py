@@ -1,7 +1,7 @@
 """A worker that is killed while it sends a mail, and the one that takes the job over.
 
-A kill is staged: the mail server holds still at its step, and where the step lies in the database, a lock on the job's row holds
-the worker's statement. Nothing is left to luck, and nothing is timed.
+A kill is staged: the mail server holds still at its step, and where the step lies in the database,
+a lock on the job's row holds the worker's statement. Nothing is left to luck, and nothing is timed.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ Connection = AsyncConnection[Any]
 
 @dataclass(frozen=True)
 class Step:
-    """`at` is where the post office stands when the worker is killed, `locks` where it stood when the row was locked; `statement`
-    is the link whose statement then waits for the row, and `survives` whether it is carried out after its sender's death."""
+    """`at` is where the post office stands when the worker is killed, `locks` where it stood when
+    the row was locked; `statement` is the link whose statement then waits for the row, and
+    `survives` whether it is carried out after its sender's death."""
 
     at: str
     locks: str = ""
@@ -51,7 +52,8 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Kill:
-    """What came of one: how many mails were delivered in the end, `before` of them when the worker died; how the job ended."""
+    """What came of one: how many mails were delivered in the end, `before` of them when the worker
+    died; how the job ended."""
 
     step: str
     mode: str
@@ -77,7 +79,8 @@ class Kill:
 
 
 class Ambush:
-    """Waits at the post office for the worker with one job, and kills it at one step. After it everybody may pass."""
+    """Waits at the post office for the worker with one job, and kills it at one step. After it
+    everybody may pass."""
 
     def __init__(
         self,
@@ -117,7 +120,8 @@ class Ambush:
         try:
             await until(self._there)
             await self._strike()
-            # A machine that is too slow for a lease of a second may have started a second attempt meanwhile: that is another scene.
+            # A machine that is too slow for a lease of a second may have started a second attempt
+            # meanwhile: that is another scene.
             self.staged = (await the_job(self._look, self.job_id))["lease"] == 1
         except AssertionError:
             await self._kill()
@@ -154,7 +158,10 @@ class Ambush:
         """The server processes with the worker's statement that wait for us."""
         rows = await sql(
             self._look,
-            "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND %s = ANY (pg_blocking_pids(pid))",
+            (
+                "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND %s = ANY "
+                "(pg_blocking_pids(pid))"
+            ),
             [f"pgqueue {self._step.statement}", self._lock.info.backend_pid],
         )
         return [row["pid"] for row in rows]
@@ -167,8 +174,8 @@ class Ambush:
 
 
 class Lane:
-    """A queue and a post office of their own, and one worker at a time: it takes over the job of the one that was killed before
-    it, and is then killed itself."""
+    """A queue and a post office of their own, and one worker at a time: it takes over the job of
+    the one that was killed before it, and is then killed itself."""
 
     def __init__(
         self,
@@ -256,7 +263,8 @@ class Lane:
             error=row["error"],
             attempts=row["attempt_count"],
         )
-        # A third attempt: the post office was too slow for a worker that waits a third of its lease for each word.
+        # A third attempt: the post office was too slow for a worker that waits a third of its lease
+        # for each word.
         if not kill.missing and (not ambush.staged or kill.attempts > 2):
             return False
         self.kills.append(kill)

@@ -1,4 +1,5 @@
-"""A worker that sends a mail is killed at every step of it, and another one takes the job over: how many mails came of it?
+"""A worker that sends a mail is killed at every step of it, and another one takes the job over: how
+many mails came of it?
 
     python -m tests.chaos.mail_steps --times 200 --out DIR
 
@@ -94,12 +95,17 @@ def written(record: dict[str, Any]) -> str:
     lines = [
         "# Doubtful mail",
         "",
-        f"{sum(row['kills'] for row in record['rows'])} kills (SIGKILL) of a worker, at each step and for each setting of "
+        f"{sum(row['kills'] for row in record['rows'])} kills (SIGKILL) of a worker, at each "
+        "step and for each setting of "
         "`PGQUEUE_DOUBTFUL_MAIL`. "
-        f"{record['postgres']}, lease {record['lease']}, {record['seconds']} s. Kills that could not be staged in time, "
+        f"{record['postgres']}, lease {record['lease']}, {record['seconds']} s. Kills that could "
+        "not be staged in time, "
         f"and were made again: {record['unstaged']}.",
         "",
-        "| killed when | setting | kills | 0 mails | 1 mail | 2 mails | held | held, not delivered | missing | pending |",
+        (
+            "| killed when | setting | kills | 0 mails | 1 mail | 2 mails | held | held, not "
+            "delivered | missing | pending |"
+        ),
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in record["rows"]:
@@ -119,13 +125,15 @@ def summed_up(mode: str, rows: Iterable[dict[str, Any]]) -> str:
         sum(row[name] for row in rows if row["mode"] == mode) for name in names
     )
     return (
-        f"- `{mode}`, all steps: {kills} kills, {missing} mails missing, {doubled} doubled, {held} held ({in_vain} of these were "
+        f"- `{mode}`, all steps: {kills} kills, {missing} mails missing, {doubled} doubled, "
+        f"{held} held ({in_vain} of these were "
         f"not delivered), {pending} pending"
     )
 
 
 class Run:
-    """Kills in several lanes at once. The report is written every 50 kills, so that a run that is stopped has one too."""
+    """Kills in several lanes at once. The report is written every 50 kills, so that a run that is
+    stopped has one too."""
 
     def __init__(self, out: Path, steps: Sequence[str], times: int, lanes: int) -> None:
         self.out = out

@@ -1,4 +1,5 @@
-"""Handlers whose attempts end in odd ways, and texts that are hard to mask, to store or to print."""
+"""Handlers whose attempts end in odd ways, and texts that are hard to mask, to store or to
+print."""
 
 import asyncio
 import logging

@@ -1,4 +1,5 @@
-"""Whether people and programs can still look at everything: the API's pages and the command line."""
+"""Whether people and programs can still look at everything: the API's pages and the command
+line."""
 
 import asyncio
 import json
@@ -17,8 +18,8 @@ T = TypeVar("T")
 
 
 async def unreadable(callers: Callers, job_ids: Iterable[str]) -> list[str]:
-    """Pages that were not answered with 200 and JSON: each job's, the dead-letter queue from its first
-    to its last, and what else an operator looks at."""
+    """Pages that were not answered with 200 and JSON: each job's, the dead-letter queue from its
+    first to its last, and what else an operator looks at."""
     paths = [f"/api/jobs/{quote(job_id, safe='')}" for job_id in job_ids]
     paths += [f"{ADMIN}/dlq/errors", f"{ADMIN}/jobs/stats", f"{ADMIN}/workers", f"{ADMIN}/queues"]
     bad = []
@@ -48,7 +49,8 @@ async def page(callers: Callers, path: str) -> Any:
 
 
 async def command(site: Site, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """`pgqueue ARGUMENTS` as an operator, or as a worker where it prunes: exit code, output, errors."""
+    """`pgqueue ARGUMENTS` as an operator, or as a worker where it prunes: exit code, output,
+    errors."""
     group = "pgqueue_worker" if arguments[0] == "prune" else "pgqueue_operator"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pgqueue.cli", *arguments),

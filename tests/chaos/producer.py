@@ -1,6 +1,8 @@
-"""Producers in processes of their own: `python -m tests.chaos.producer ORDER` enqueues until told to stop, or so many jobs.
+"""Producers in processes of their own: `python -m tests.chaos.producer ORDER` enqueues until told
+to stop, or so many jobs.
 
-An id that is accepted is written down before the producer goes on. Whatever fails is tried again under the same id.
+An id that is accepted is written down before the producer goes on. Whatever fails is tried again
+under the same id.
 """
 
 import asyncio
@@ -24,8 +26,8 @@ from tests.chaos.size import span
 
 
 class Order(msgspec.Struct):
-    """What one process is to do. `seconds` is the range from which each job's work is drawn, `patience` how long one statement may
-    take, `rate` jobs a second."""
+    """What one process is to do. `seconds` is the range from which each job's work is drawn,
+    `patience` how long one statement may take, `rate` jobs a second."""
 
     url: str
     accepted: str

@@ -122,7 +122,10 @@ def _sentence(one: dict[str, Any]) -> str:
 def _details(one: dict[str, Any]) -> list[str]:
     counts = one["counts"] or {"what": "", "figures": {}}
     lines = [
-        f"**{one['fault']}, {_sentence(one)}** ({one['outcome']}, {one['seconds']} s). {counts['what']}",
+        (
+            f"**{one['fault']}, {_sentence(one)}** ({one['outcome']}, {one['seconds']} s). "
+            f"{counts['what']}"
+        ),
         "",
     ]
     lines += [

@@ -1,4 +1,5 @@
-"""Where a test takes place: a durable Postgres of its own with the queue, its roles and the ledger, and files for the books."""
+"""Where a test takes place: a durable Postgres of its own with the queue, its roles and the ledger,
+and files for the books."""
 
 import itertools
 from collections.abc import Collection
@@ -46,7 +47,8 @@ class Login(NamedTuple):
 
 
 class Site:
-    """`server` may be harmed at will. What ends before the books are read has to be ended by the test."""
+    """`server` may be harmed at will. What ends before the books are read has to be ended by the
+    test."""
 
     def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self.server = server
@@ -75,7 +77,8 @@ class Site:
         return self.server.url()
 
     def login(self, group: str, address: str | None = None) -> Login:
-        """A new role in one of the groups of sql/roles.sql, and its URL: there, or at the address (host:port) of a proxy."""
+        """A new role in one of the groups of sql/roles.sql, and its URL: there, or at the address
+        (host:port) of a proxy."""
         if self.everybody:
             return self.everybody
         name = f"{group.removeprefix('pgqueue_')}_{next(self._numbers)}"

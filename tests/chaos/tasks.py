@@ -1,4 +1,5 @@
-"""What the workers of these tests perform. Each handler writes down that it begins and that it has done its work."""
+"""What the workers of these tests perform. Each handler writes down that it begins and that it has
+done its work."""
 
 import os
 import signal
@@ -90,8 +91,9 @@ async def flaky(job: Job[Any]) -> None:
 
 @task("chaos.frozen", backoff=QUICKLY, timeout=600)
 async def frozen(job: Job[Any]) -> None:
-    """Blocks its event loop until its gate opens, so that nothing comes between that and how it ends: the first attempt as the
-    payload says, later ones completed once the second gate is open."""
+    """Blocks its event loop until its gate opens, so that nothing comes between that and how it
+    ends: the first attempt as the payload says, later ones completed once the second gate is
+    open."""
     began(job)
     gates = Path(job.payload["gates"])
     if job.attempt > 1:

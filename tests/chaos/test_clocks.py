@@ -49,7 +49,10 @@ async def test_clocks_that_are_an_hour_wrong_have_no_effect(site: Site, record: 
     waits, errors = _waits(ledger, site)
     counts = count(
         ledger,
-        what="workers and producers an hour fast and slow, one worker killed; recovery: until its jobs start again",
+        what=(
+            "workers and producers an hour fast and slow, one worker killed; recovery: until its "
+            "jobs start again"
+        ),
         faults=1,
         in_flight=len(ledger.left_by([victim.login])),
         stale_refused=fleet.refused(),
@@ -71,8 +74,8 @@ async def _hours_wrong(member: Member) -> int:
 
 
 def _waits(ledger: Ledger, site: Site) -> tuple[list[float], list[float]]:
-    """For every start that was not a rescue: how long it came after its time (a delay, a backoff), in seconds; and for every time
-    that was set, how far it is from when it should be."""
+    """For every start that was not a rescue: how long it came after its time (a delay, a backoff),
+    in seconds; and for every time that was set, how far it is from when it should be."""
     delayed = {
         job
         for (job,) in site.rows(

@@ -1,4 +1,5 @@
-"""R8: many producers with the same ids. R9: many sign-ins of the same users at once, while places in their limit come free."""
+"""R8: many producers with the same ids. R9: many sign-ins of the same users at once, while places
+in their limit come free."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -59,7 +60,10 @@ async def test_the_same_ids_from_many_producers_are_one_job_each_and_are_counted
     ledger = site.ledger()
     counts = count(
         ledger,
-        what=f"{processes * callers} producers, the same {ids} ids, {times} times each; each user has exactly as many as the limit",
+        what=(
+            f"{processes * callers} producers, the same {ids} ids, {times} times each; each user "
+            "has exactly as many as the limit"
+        ),
         faults=1,
         in_flight=0,
         rows=len(ledger.statuses),
@@ -104,7 +108,10 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(
     refused = [(user, before, after) for kind, user, before, after in answers if kind == "limited"]
     counts = count(
         site.ledger(),
-        what=f"sign-ins of {users} users, 64 at once for each, while their ten of the hour before run out one by one",
+        what=(
+            f"sign-ins of {users} users, 64 at once for each, while their ten of the hour before "
+            "run out one by one"
+        ),
         faults=1,
         in_flight=0,
         answers=dict(Counter(kind for kind, *_ in answers)),

@@ -1,4 +1,5 @@
-"""R16: what lies where no cursor will come by again: claimed ahead of it, committed behind it, blocked, or starved."""
+"""R16: what lies where no cursor will come by again: claimed ahead of it, committed behind it,
+blocked, or starved."""
 
 import asyncio
 import random
@@ -64,7 +65,8 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
         await until(
             lambda: (
                 site.value(
-                    "SELECT count(*) FROM job_logs WHERE status = 'processing' AND job_id ~ 'second'"
+                    "SELECT count(*) FROM job_logs WHERE status = 'processing' AND job_id ~ "
+                    "'second'"
                 )
                 == held
             )
@@ -76,7 +78,10 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
     ledger = site.ledger()
     counts = count(
         ledger,
-        what=f"a worker that holds {held} jobs ahead of the cursor of another dies; recovery: until the last starts again",
+        what=(
+            f"a worker that holds {held} jobs ahead of the cursor of another dies; recovery: "
+            "until the last starts again"
+        ),
         faults=1,
         in_flight=len(ledger.left_by([ahead.login])),
         recovery=ledger.rescued_after(gone),
@@ -120,7 +125,10 @@ async def test_jobs_whose_commit_was_slow_start_soon_after_it(site: Site, record
     ]
     counts = count(
         ledger,
-        what="commits that take up to two seconds; recovery: the longest from a commit to the start of its job",
+        what=(
+            "commits that take up to two seconds; recovery: the longest from a commit to the "
+            "start of its job"
+        ),
         faults=number,
         in_flight=0,
         recovery=max(waits),
@@ -173,7 +181,10 @@ async def test_a_lane_behind_full_ones_is_not_starved(site: Site, record: Record
     waits = [(at - asked).total_seconds() for at in _started(ledger, "patient")]
     counts = count(
         ledger,
-        what=f"ten jobs of the last priority behind {number} of the first; recovery: until the last of the ten starts",
+        what=(
+            f"ten jobs of the last priority behind {number} of the first; recovery: until the "
+            "last of the ten starts"
+        ),
         faults=1,
         in_flight=0,
         recovery=max(waits),

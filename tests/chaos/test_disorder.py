@@ -1,4 +1,5 @@
-"""R17: whatever can be done to jobs, done to the same rows at once, and one row that takes no ack."""
+"""R17: whatever can be done to jobs, done to the same rows at once, and one row that takes no
+ack."""
 
 import pytest
 
@@ -17,7 +18,8 @@ async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_
     site: Site, record: Record
 ) -> None:
     site.rows(
-        "ALTER TABLE job_logs ADD CONSTRAINT bad_row CHECK (job_id <> 'bad' OR status <> 'completed')"
+        "ALTER TABLE job_logs ADD CONSTRAINT bad_row CHECK (job_id <> 'bad' OR status <> "
+        "'completed')"
     )
     processes, seconds = many(2, 4), scale(5, 120)
     async with (
@@ -41,7 +43,10 @@ async def test_everything_at_once_over_the_same_rows_deadlocks_nobody_and_loses_
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="bulk enqueues, cancels, replays and deletes from several processes, acks, extensions and sweeps over the same rows",
+        what=(
+            "bulk enqueues, cancels, replays and deletes from several processes, acks, "
+            "extensions and sweeps over the same rows"
+        ),
         faults=sum(agitators.figures.values()),
         in_flight=4 + sum(event.kind == "end" and event.taken for event in ledger.events),
         stale_refused=fleet.refused(),

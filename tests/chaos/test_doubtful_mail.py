@@ -1,4 +1,5 @@
-"""A worker that dies, or freezes, while it sends a mail. The full size of the kills is `python -m tests.chaos.mail_steps`."""
+"""A worker that dies, or freezes, while it sends a mail. The full size of the kills is `python -m
+tests.chaos.mail_steps`."""
 
 import asyncio
 import signal
@@ -31,7 +32,8 @@ async def types(connection: Connection, settings: Settings) -> None:
 async def test_a_worker_killed_at_any_step_loses_no_mail_and_doubles_only_what_the_server_had(
     database_url: str, tmp_path: Path, mode: str, half: int
 ) -> None:
-    """Every other step, so that the halves can go side by side. `hold` doubles none, and says of each that it did not send."""
+    """Every other step, so that the halves can go side by side. `hold` doubles none, and says of
+    each that it did not send."""
     steps = list(STEPS)[half::2]
     kills = await Lane(mode, mode, database_url, tmp_path).run(steps)
     assert sorted(kill.step for kill in kills) == sorted(steps)
@@ -46,8 +48,9 @@ async def test_a_worker_killed_at_any_step_loses_no_mail_and_doubles_only_what_t
 async def test_a_worker_that_was_frozen_before_the_message_does_not_send_it_when_it_wakes(
     connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
-    """It sleeps when the server says that it may go on; meanwhile another one rescues its job and sends the mail. (That the lease
-    alone decides, whatever the other one does, is told by tests/engine/test_intents.py.)"""
+    """It sleeps when the server says that it may go on; meanwhile another one rescues its job and
+    sends the mail. (That the lease alone decides, whatever the other one does, is told by
+    tests/engine/test_intents.py.)"""
     async with (
         post_office() as office,
         AsyncClient.open(database_url) as client,

@@ -1,4 +1,5 @@
-"""R18: every connection of an API, a client and the workers ends at once, while they rest and while they work."""
+"""R18: every connection of an API, a client and the workers ends at once, while they rest and while
+they work."""
 
 import asyncio
 import itertools
@@ -233,7 +234,10 @@ async def test_a_pooler_that_is_reloaded_or_restarted_refuses_nothing_that_could
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="PgBouncer reloaded, stopped and killed, under workers and an API; recovery: from its return to the slowest answer",
+        what=(
+            "PgBouncer reloaded, stopped and killed, under workers and an API; recovery: from "
+            "its return to the slowest answer"
+        ),
         faults=many(1, 20) + len(outages),
         in_flight=sum(ledger.open_at(one.struck) for one in outages),
         stale_refused=fleet.refused(),

@@ -40,7 +40,10 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(
         ledger = site.ledger()
     counts = count(
         ledger,
-        what="the server killed under load, its synchronous standby promoted; recovery: from then to a completed job",
+        what=(
+            "the server killed under load, its synchronous standby promoted; recovery: from then "
+            "to a completed job"
+        ),
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)),
         stale_refused=fleet.refused(),
@@ -59,7 +62,8 @@ async def test_no_acknowledged_enqueue_is_missing_after_a_failover(
 async def test_whoever_was_led_to_a_standby_is_back_when_the_address_leads_to_the_primary(
     site: Site, record: Record
 ) -> None:
-    """As after a failover when names are looked up a moment too early: the standby stays up and lets them in."""
+    """As after a failover when names are looked up a moment too early: the standby stays up and
+    lets them in."""
     async with (
         a_proxy(site.server.port) as proxy,
         a_fleet(site, 2, slots=30, address=proxy.address, PGQUEUE_LEASE="10s") as fleet,
@@ -79,7 +83,10 @@ async def test_whoever_was_led_to_a_standby_is_back_when_the_address_leads_to_th
         ledger = site.ledger()
     counts = count(
         ledger,
-        what="all connections led to a standby that is not promoted, new ones to the primary again; recovery: from then on",
+        what=(
+            "all connections led to a standby that is not promoted, new ones to the primary "
+            "again; recovery: from then on"
+        ),
         faults=1,
         in_flight=ledger.open_at(struck),
         stale_refused=fleet.refused(),

@@ -1,4 +1,5 @@
-"""R2: workers that are frozen until somebody else has their jobs, and then go on as if nothing had happened."""
+"""R2: workers that are frozen until somebody else has their jobs, and then go on as if nothing had
+happened."""
 
 import random
 from pathlib import Path
@@ -63,7 +64,10 @@ async def test_whatever_a_frozen_worker_writes_after_its_lease_changes_nothing(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="SIGSTOP past the lease: complete, fail, discard, report and extend, each by one that has lost its job",
+        what=(
+            "SIGSTOP past the lease: complete, fail, discard, report and extend, each by one "
+            "that has lost its job"
+        ),
         faults=len(ENDINGS),
         in_flight=len(ENDINGS),
         stale_refused=len(refused),
@@ -110,7 +114,10 @@ async def test_frozen_workers_under_load_finish_nothing_that_is_not_theirs(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="SIGSTOP past the lease and SIGCONT, a random worker of three under load; recovery: until its jobs start again",
+        what=(
+            "SIGSTOP past the lease and SIGCONT, a random worker of three under load; recovery: "
+            "until its jobs start again"
+        ),
         faults=len(struck),
         in_flight=sum(ledger.open_at(moment, login) for login, moment in frozen),
         stale_refused=fleet.refused(),

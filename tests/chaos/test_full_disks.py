@@ -1,4 +1,5 @@
-"""R23: a disk that is full: that of the data, that of the write-ahead log, and that of an archive."""
+"""R23: a disk that is full: that of the data, that of the write-ahead log, and that of an
+archive."""
 
 import asyncio
 import json
@@ -89,7 +90,8 @@ async def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(
         await asyncio.to_thread(site.server.stop, "immediate")
     counts = count(
         ledger,
-        what=f"the disk of {'the data' if what == 'data' else 'the write-ahead log'} filled to its last byte under load; "
+        what=f"the disk of {'the data' if what == 'data' else 'the write-ahead log'} filled to "
+        "its last byte under load; "
         "recovery: from when there is room to an accepted enqueue",
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)) + sum(map(ledger.open_at, back)),

@@ -1,4 +1,5 @@
-"""A worker with more to do than it can: what ran out under somebody else must not wait for the end of the backlog."""
+"""A worker with more to do than it can: what ran out under somebody else must not wait for the end
+of the backlog."""
 
 from datetime import timedelta
 from typing import Any

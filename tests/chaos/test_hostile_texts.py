@@ -1,4 +1,5 @@
-"""R19: texts that are hard to mask, to store or to print, wherever a text is masked, stored or printed."""
+"""R19: texts that are hard to mask, to store or to print, wherever a text is masked, stored or
+printed."""
 
 import asyncio
 from pathlib import Path
@@ -62,7 +63,10 @@ async def test_a_hostile_text_harms_its_own_job_at_most(site: Site, record: Reco
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="hostile texts in errors, causes, receipts, notes, log lines, ids, users, types and members",
+        what=(
+            "hostile texts in errors, causes, receipts, notes, log lines, ids, users, types and "
+            "members"
+        ),
         faults=len(jobs) + len(ids) + len(strangers) + len(posted),
         in_flight=ledger.given_back,
         handled=False,
@@ -87,7 +91,10 @@ def _in_ids_and_users(site: Site) -> list[str]:
 
 def _in_types(site: Site) -> list[str]:
     """Types that no program knows, inserted past the functions."""
-    statement = "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES (%s, %s, 'u', '{}') RETURNING job_id"
+    statement = (
+        "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES (%s, %s, 'u', '{}') "
+        "RETURNING job_id"
+    )
     return [
         site.value(statement, f"type-{number}", text[:255]) for number, text in enumerate(STORABLE)
     ]

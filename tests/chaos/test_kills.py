@@ -49,7 +49,10 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(
     rescues = ledger.rescues(gone.items())
     counts = count(
         ledger,
-        what=f"SIGKILL of a random worker of four, {slots} slots each; recovery: until the last job of a killed one starts again",
+        what=(
+            f"SIGKILL of a random worker of four, {slots} slots each; recovery: until the last "
+            "job of a killed one starts again"
+        ),
         faults=len(gone),
         in_flight=len(ledger.left_by(gone)),
         stale_refused=fleet.refused(),
@@ -95,7 +98,10 @@ async def test_a_job_that_kills_its_process_is_dead_after_five_starts_and_takes_
     gone = [member.login for member in fleet.all if member not in fleet.members]
     counts = count(
         ledger,
-        what="a handler that kills its process beside 1,000 good jobs, others before them for comparison",
+        what=(
+            "a handler that kills its process beside 1,000 good jobs, others before them for "
+            "comparison"
+        ),
         faults=ledger.handled["poison"],
         in_flight=len(ledger.left_by(gone)),
         stale_refused=fleet.refused(),

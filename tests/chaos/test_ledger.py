@@ -37,7 +37,10 @@ async def test_every_write_is_in_the_ledger_under_the_name_of_who_made_it(site: 
     async with AsyncClient.open(producer.url) as client:
         await client.enqueue("chaos.work", {}, job_id="j")
     with psycopg.connect(worker.url, autocommit=True) as connection:
-        claimed = "status = 'processing', lease = lease + 1, attempt_count = 1, lease_until = now(), locked_by = 'w'"
+        claimed = (
+            "status = 'processing', lease = lease + 1, attempt_count = 1, lease_until = now(), "
+            "locked_by = 'w'"
+        )
         connection.execute(f"UPDATE job_logs SET {claimed}".encode())
         connection.execute("UPDATE job_logs SET lease_until = now() + interval '1 min'")
         connection.execute(

@@ -1,4 +1,5 @@
-"""R3: a database that stops and starts again. R4: connections that end at any moment, also between a commit and its answer."""
+"""R3: a database that stops and starts again. R4: connections that end at any moment, also between
+a commit and its answer."""
 
 import asyncio
 import random
@@ -53,7 +54,10 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(
     ]
     counts = count(
         ledger,
-        what="Postgres stopped, fast and immediate in turn, and started again; recovery: until jobs are completed again",
+        what=(
+            "Postgres stopped, fast and immediate in turn, and started again; recovery: until "
+            "jobs are completed again"
+        ),
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)),
         stale_refused=fleet.refused(),
@@ -97,7 +101,9 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="pg_terminate_backend and two connections cut between commit and reply, twice a second",
+        what=(
+            "pg_terminate_backend and two connections cut between commit and reply, twice a second"
+        ),
         faults=len(struck) + proxy.cuts,
         in_flight=0,
         stale_refused=fleet.refused(),

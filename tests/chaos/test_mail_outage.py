@@ -71,7 +71,10 @@ async def test_a_mail_server_that_is_down_kills_no_job_and_burns_few_attempts(
     drained = (nearly_all[-1] - nearly_all[0]).total_seconds()
     counts = count(
         ledger,
-        what=f"mail server down for {outage:g} s, {number} sign-ins meanwhile; recovery: from its return to the next mail",
+        what=(
+            f"mail server down for {outage:g} s, {number} sign-ins meanwhile; recovery: from its "
+            "return to the next mail"
+        ),
         faults=1,
         in_flight=0,
         handled=False,

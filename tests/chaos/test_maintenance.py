@@ -79,7 +79,8 @@ async def test_locks_and_maintenance_under_load_lose_nothing_and_end_no_process(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="ALTER, LOCK, CREATE INDEX held open, VACUUM FULL, REINDEX CONCURRENTLY, CLUSTER, under load; "
+        what="ALTER, LOCK, CREATE INDEX held open, VACUUM FULL, REINDEX CONCURRENTLY, CLUSTER, "
+        "under load; "
         "recovery: from the end of a lock to a completed job",
         faults=len(struck),
         in_flight=sum(map(ledger.open_at, struck)),

@@ -1,4 +1,5 @@
-"""R19: attempts that end in every odd way, endings that cannot be written, and SIGTERM after them."""
+"""R19: attempts that end in every odd way, endings that cannot be written, and SIGTERM after
+them."""
 
 import asyncio
 
@@ -20,8 +21,8 @@ ODD = {
 }
 
 CODES = ("42501", "P0001", "23505", "22003", "XX000", "XX001", "57014", "55P03", "0A000")
-"""What a trigger of the application may answer: refusals, damage, limits, locks. (Not what says that
-the server is away, full, or about to stop, or that the statement is to be sent again.)"""
+"""What a trigger of the application may answer: refusals, damage, limits, locks. (Not what says
+that the server is away, full, or about to stop, or that the statement is to be sent again.)"""
 
 REFUSES = """
 CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -100,7 +101,10 @@ async def test_a_job_whose_claim_or_ending_is_refused_holds_up_no_other(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what=f"a trigger that refuses the claims or the endings of some jobs with {len(CODES)} errors, then no more",
+        what=(
+            f"a trigger that refuses the claims or the endings of some jobs with {len(CODES)} "
+            "errors, then no more"
+        ),
         faults=len(refused),
         in_flight=sum(ledger.handled[job] for job in ids),
         stale_refused=fleet.refused(),
@@ -137,7 +141,10 @@ async def test_a_handler_that_disturbs_the_event_loop_takes_nobody_with_it(
     gone = [member.login for member in fleet.all if not member.runs]
     counts = count(
         ledger,
-        what="handlers that stop their event loop or cancel all its tasks, workers started again as they end",
+        what=(
+            "handlers that stop their event loop or cancel all its tasks, workers started again "
+            "as they end"
+        ),
         faults=len(jobs),
         in_flight=len(ledger.left_by(gone)) + ledger.given_back,
         stale_refused=fleet.refused(),
@@ -152,7 +159,8 @@ async def _stop_once_ready(site: Site, fleet: Fleet) -> None:
     """A worker that was only just started does not yet know what SIGTERM means."""
     for member in fleet.members:
         await until(
-            lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)), 30  # noqa: B023
+            lambda: bool(site.rows("SELECT 1 FROM job_workers WHERE pid = %s", member.pid)),  # noqa: B023
+            30,
         )
     await fleet.stop_all()
 

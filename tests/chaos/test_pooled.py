@@ -43,7 +43,10 @@ async def test_jobs_of_killed_workers_behind_a_pooler_start_again_and_none_is_lo
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="R1 with three workers through PgBouncer in transaction mode; recovery: from the end of the load to that of the jobs",
+        what=(
+            "R1 with three workers through PgBouncer in transaction mode; recovery: from the end "
+            "of the load to that of the jobs"
+        ),
         faults=len(kills),
         in_flight=sum(map(ledger.open_at, kills)),
         stale_refused=fleet.refused(),

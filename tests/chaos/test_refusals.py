@@ -99,7 +99,10 @@ async def test_a_server_that_refuses_some_recipients_delays_nobody_else_s_mail(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="450 to two of three recipients: half of these for good; recovery: the longest that another's mail took",
+        what=(
+            "450 to two of three recipients: half of these for good; recovery: the longest that "
+            "another's mail took"
+        ),
         faults=sink.refused,
         in_flight=0,
         handled=False,
@@ -157,7 +160,10 @@ async def test_a_server_that_refuses_everybody_has_nothing_discarded(
     ledger = site.ledger()
     counts = count(
         ledger,
-        what=f"all refused for a quota or as not allowed, for {outage:g} s; recovery: to the next mail",
+        what=(
+            f"all refused for a quota or as not allowed, for {outage:g} s; recovery: to the next "
+            "mail"
+        ),
         faults=refused,
         in_flight=0,
         handled=False,

@@ -41,7 +41,10 @@ async def test_workers_that_are_replaced_hand_back_what_they_cannot_finish_and_b
     given_back = [event for event in ledger.events if event.kind == "end" and not event.burned]
     counts = count(
         ledger,
-        what=f"SIGTERM, one after the other, jobs of up to {longest:g} s and {stopping:g} s to stop; recovery: the longest exit",
+        what=(
+            f"SIGTERM, one after the other, jobs of up to {longest:g} s and {stopping:g} s to "
+            "stop; recovery: the longest exit"
+        ),
         faults=len(struck),
         in_flight=len(given_back),
         stale_refused=fleet.refused(),

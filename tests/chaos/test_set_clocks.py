@@ -27,7 +27,8 @@ A_DAY_AHEAD = "+25h"
 async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(
     site: Site, record: Record, offset: str
 ) -> None:
-    """What ran when it was set back, and whose worker died then, does not wait for the false time."""
+    """What ran when it was set back, and whose worker died then, does not wait for the false
+    time."""
     clock = await with_a_clock(site.server)
     gone: list[str] = []
     in_flight, refused, longest = 0, 0, 0.0
@@ -72,7 +73,8 @@ async def test_a_clock_set_forward_and_back_loses_nothing_and_holds_nothing_up(
             refused += fleet.refused()
     counts = count(
         site.ledger(),
-        what=f"the clock of Postgres set to {offset}, the workers killed with jobs in hand, the clock set back; "
+        what=f"the clock of Postgres set to {offset}, the workers killed with jobs in hand, the "
+        "clock set back; "
         "recovery: from then until all is done",
         faults=2 * many(1, 5) + len(gone),
         in_flight=in_flight,

@@ -1,4 +1,5 @@
-"""R5: a network that swallows everything without a word, so that nobody is told that the other side is gone."""
+"""R5: a network that swallows everything without a word, so that nobody is told that the other side
+is gone."""
 
 import asyncio
 import os
@@ -47,7 +48,10 @@ async def test_loops_resume_after_a_silence_and_nothing_is_lost(site: Site, reco
     ledger = site.ledger()
     counts = count(
         ledger,
-        what="everything between workers, producers and Postgres swallowed; recovery: from the end of that to a completed job",
+        what=(
+            "everything between workers, producers and Postgres swallowed; recovery: from the "
+            "end of that to a completed job"
+        ),
         faults=1,
         in_flight=ledger.open_at(struck + timedelta(seconds=1)),
         stale_refused=fleet.refused(),

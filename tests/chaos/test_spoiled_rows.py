@@ -46,7 +46,10 @@ STATES = {
                lease_until = now() - interval '1 min'""",
     "dead": """status = 'dlq', attempt_count = 5, lease = 5, processed_at = now() - interval '1 day',
                dead_at = now() - interval '1 day', error = 'x'""",
-    "done": "status = 'completed', attempt_count = 1, lease = 1, processed_at = now() - interval '1 day'",
+    "done": (
+        "status = 'completed', attempt_count = 1, lease = 1, processed_at = now() - interval '1 "
+        "day'"
+    ),
 }
 
 
@@ -85,7 +88,10 @@ async def test_a_spoiled_row_harms_itself_only(site: Site, record: Record) -> No
     left = {job for (job,) in site.rows("SELECT job_id FROM job_logs")}
     counts = count(
         ledger,
-        what="columns of waiting, abandoned, dead and completed jobs set to what they should not be, and damaged pages",
+        what=(
+            "columns of waiting, abandoned, dead and completed jobs set to what they should not "
+            "be, and damaged pages"
+        ),
         faults=len(spoiled) + len(damaged),
         in_flight=len(names),
         handled=False,

@@ -1,4 +1,5 @@
-"""R1, R2 and R4 at once, over jobs that complete in the transaction of their own writes: those happen exactly once."""
+"""R1, R2 and R4 at once, over jobs that complete in the transaction of their own writes: those
+happen exactly once."""
 
 import pytest
 
@@ -48,7 +49,10 @@ async def test_what_a_job_writes_in_its_transaction_is_written_exactly_once(
     completed = {job for job, status in ledger.statuses.items() if status == "completed"}
     counts = count(
         ledger,
-        what="workers killed and frozen in turn, and connections cut between commit and reply; each job writes in its transaction",
+        what=(
+            "workers killed and frozen in turn, and connections cut between commit and reply; "
+            "each job writes in its transaction"
+        ),
         faults=struck + proxy.cuts,
         in_flight=ledger.undone,
         stale_refused=fleet.refused(),

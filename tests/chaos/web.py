@@ -25,7 +25,8 @@ PATIENCE = 2.0
 """Seconds that an enqueue may wait for a connection (PGQUEUE_REQUEST_TIMEOUT)."""
 
 MARGIN = 1.5
-"""Seconds in which a connection that has become possible can be made and used, on a busy machine."""
+"""Seconds in which a connection that has become possible can be made and used, on a busy
+machine."""
 
 
 JSON = {"Content-Type": "application/json"}
@@ -50,13 +51,14 @@ class Refusal(NamedTuple):
     code: int
     took: float
     left: float
-    """Seconds that the call had left when a connection could be made (all of them: one could before)."""
+    """Seconds that the call had left when a connection could be made (all of them: one could
+    before)."""
     said: str
 
 
 def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> list[Refusal]:
-    """What was answered with no 2xx, although the call had time left when a connection could be made,
-    or at once, as if there were no use in waiting."""
+    """What was answered with no 2xx, although the call had time left when a connection could be
+    made, or at once, as if there were no use in waiting."""
 
     def left(answer: Answer) -> float:
         end = answer.sent + timedelta(seconds=PATIENCE)
@@ -74,7 +76,8 @@ def refused_needlessly(answers: Iterable[Answer], outages: Sequence[Outage]) -> 
 
 
 class Callers:
-    """Calls of the API, by one client with as many connections as it takes. Accepted ids are in the books."""
+    """Calls of the API, by one client with as many connections as it takes. Accepted ids are in the
+    books."""
 
     def __init__(self, site: Site, http: httpx.AsyncClient, job_type: str = "chaos.work") -> None:
         self.answers: list[Answer] = []
@@ -113,7 +116,8 @@ class Callers:
 
     @asynccontextmanager
     async def calling(self, rate: float) -> AsyncIterator[None]:
-        """So many POSTs a second, whatever becomes of those before, while the block runs; all are answered at its end."""
+        """So many POSTs a second, whatever becomes of those before, while the block runs; all are
+        answered at its end."""
         stopped = asyncio.Event()
 
         async def call() -> None:
@@ -137,7 +141,8 @@ class Callers:
         }
 
     def slowest_after(self, outages: Iterable[Outage]) -> float:
-        """The longest from when a connection could be made, or from the call if that was later, to the answer."""
+        """The longest from when a connection could be made, or from the call if that was later, to
+        the answer."""
         backs = [one.back for one in outages]
         return max(
             one.took
@@ -189,7 +194,8 @@ class Api:
 async def an_api(
     site: Site, *, address: str | None = None, **environment: str
 ) -> AsyncIterator[Api]:
-    """One API process, ready, every route open to its callers; killed at the end if it still runs."""
+    """One API process, ready, every route open to its callers; killed at the end if it still
+    runs."""
     login, token = site.login("pgqueue_operator", address), secrets.token_urlsafe(32)
     log = site.folder / f"{login.name}-api.log"
     mine = {

@@ -159,5 +159,8 @@ def test_a_command_that_is_none_is_2() -> None:
 
 def test_help_and_enqueue_import_no_web_framework() -> None:
     heavy = ("litestar", "uvicorn", "rich", "jinja2")
-    code = f"import sys, pgqueue.cli, pgqueue.cli.jobs; print([one for one in {heavy} if one in sys.modules])"
+    code = (
+        f"import sys, pgqueue.cli, pgqueue.cli.jobs; print([one for one in {heavy} if one in "
+        "sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

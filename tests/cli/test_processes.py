@@ -129,9 +129,9 @@ class TestExitCodes:
             )
             assert code == 2
             assert (
-                "permission denied for table job_logs: connect as a role that may do this; sql/roles.sql says which"
-                in err
-            )
+                "permission denied for table job_logs: connect as a role that may do this; "
+                "sql/roles.sql says which"
+            ) in err
         finally:
             await sql(connection, f"DROP ROLE {name}")
 
@@ -148,7 +148,8 @@ class TestExitCodes:
 
 
 def on_a_terminal(arguments: Sequence[str], url: str, answer: str | None = None) -> tuple[int, str]:
-    """Runs pgqueue on a terminal of 80 columns; `answer` is typed when it asks. Exit code, and what was on the screen."""
+    """Runs pgqueue on a terminal of 80 columns; `answer` is typed when it asks. Exit code, and what
+    was on the screen."""
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     env = clean_environment(url_for(arguments[0], url), TERM="xterm-256color")
@@ -187,7 +188,10 @@ class TestTerminals:
                 job_id=f"signin-user-{number}-1795454937134-8f6036d3-6e80-4651-9b77-7b2e7e81cc68",
                 job_type="a.rather.long.job.type.with.many.words",
                 status="dlq",
-                error="[bold]Connection[/bold] to mail.example.com timed out \x1b[5m after ten seconds for the fifth time",
+                error=(
+                    "[bold]Connection[/bold] to mail.example.com timed out \x1b[5m after ten "
+                    "seconds for the fifth time"
+                ),
             )
         await a_job(connection)
         await sql(

@@ -1,4 +1,5 @@
-"""`pgqueue queues`, `pause`, `resume`, `workers`, `stats`, `check`, `prune`, `status` and `migrate`."""
+"""`pgqueue queues`, `pause`, `resume`, `workers`, `stats`, `check`, `prune`, `status` and
+`migrate`."""
 
 import json
 from datetime import timedelta

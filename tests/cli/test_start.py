@@ -1,4 +1,5 @@
-"""How the programs start: closed streams, a working directory full of traps, words that are almost right."""
+"""How the programs start: closed streams, a working directory full of traps, words that are almost
+right."""
 
 import os
 import shlex
@@ -25,7 +26,8 @@ from tests.support.scene import until
 
 
 def environment(kind: str, url: str, **more: str) -> dict[str, str]:
-    # Without what the tests listen with, which would put a file of theirs in place of a closed stream.
+    # Without what the tests listen with, which would put a file of theirs in place of a closed
+    # stream.
     return clean_environment(url_for(kind, url), **more) | {"PYTHONPATH": ""}
 
 

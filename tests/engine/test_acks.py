@@ -186,7 +186,8 @@ async def test_an_ack_outlives_a_dead_connection(
 async def test_a_statement_undone_by_a_deadlock_is_sent_again(
     connection: Connection, settings: Settings, scene: Scene
 ) -> None:
-    """Two rows, locked in opposite orders by us and by somebody careless: we are the victim, and go again."""
+    """Two rows, locked in opposite orders by us and by somebody careless: we are the victim, and go
+    again."""
     first, second = sorted(
         await claimed(connection, settings, scene, 2), key=lambda held: held.claim.id
     )

@@ -1,4 +1,5 @@
-"""The circuit breaker: what depends on something broken waits, burns nothing, and goes on when one job got through."""
+"""The circuit breaker: what depends on something broken waits, burns nothing, and goes on when one
+job got through."""
 
 import asyncio
 import logging
@@ -121,7 +122,8 @@ async def waits(connection: Connection) -> bool:
 async def test_what_is_in_flight_when_it_opens_burns_no_attempt(
     connection: Connection, settings: Settings, server: Server
 ) -> None:
-    """The first four are ordinary failures, if they are heard of before the fifth; 46 others were on their way."""
+    """The first four are ordinary failures, if they are heard of before the fifth; 46 others were
+    on their way."""
     handler = server.task()
     server.gate.clear()
     async with at_work(connection, settings, handler) as client:
@@ -334,7 +336,8 @@ async def a_probe(one: WorkerConnection, worker: str) -> list[Any]:
 async def test_one_probe_at_a_time_over_all_workers(
     connection: Connection, settings: Settings
 ) -> None:
-    """Staged: the first probe is claimed and not yet committed while the second is asked for; and asked for again after it."""
+    """Staged: the first probe is claimed and not yet committed while the second is asked for; and
+    asked for again after it."""
     await a_type(connection, job_type="test.job", depends_on="server")
     await open_breaker(connection)
     await probe_now(connection)
@@ -459,7 +462,10 @@ async def free_done(connection: Connection) -> bool:
     return bool(
         await value(
             connection,
-            "SELECT count(*) = 200 FROM job_logs WHERE job_type = 'free.job' AND status = 'completed'",
+            (
+                "SELECT count(*) = 200 FROM job_logs WHERE job_type = 'free.job' AND status = "
+                "'completed'"
+            ),
         )
     )
 

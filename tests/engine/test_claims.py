@@ -70,7 +70,8 @@ async def test_a_claim_takes_no_more_than_asked(connection: Connection, settings
 async def test_two_claims_at_once_never_take_the_same_job(
     connection: Connection, settings: Settings
 ) -> None:
-    """The guard is SKIP LOCKED with the row lock: a claim that is not yet committed is passed over, not waited for."""
+    """The guard is SKIP LOCKED with the row lock: a claim that is not yet committed is passed over,
+    not waited for."""
     for _ in range(10):
         await a_job(connection)
     async with link(settings, "a") as first, link(settings, "b") as second:
@@ -186,7 +187,8 @@ async def test_a_worker_serves_several_queues_each_with_its_own_slots(
 async def test_a_slow_commit_that_lands_behind_the_cursor_is_found(
     connection: Connection, settings: Settings
 ) -> None:
-    """The job's run_after is set long before its commit: every claim has passed it by then. A sweep finds it."""
+    """The job's run_after is set long before its commit: every claim has passed it by then. A sweep
+    finds it."""
     ran = asyncio.Event()
 
     @task("test.job")
@@ -321,8 +323,8 @@ async def _all(connection: Connection, status: str, count: int) -> bool:
 async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
     connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another worker takes it and gives it back between a claim's start and its lock: locked as it is now, the claim cannot change
-    it as it was, and must not believe that it has it."""
+    """Another worker takes it and gives it back between a claim's start and its lock: locked as it
+    is now, the claim cannot change it as it was, and must not believe that it has it."""
     await a_type(connection)
     await a_job(connection, job_id="j", run_after=minutes(-1))
     slow = load("claim_jobs").replace(
@@ -389,7 +391,8 @@ async def _waits(connection: Connection) -> bool:
 async def test_a_claim_whose_reply_is_lost_burns_no_attempt(
     connection: Connection, settings: Settings, statement: str
 ) -> None:
-    """The rows are processing, and nobody performs them: the worker gives them back when it notices, and claims them again."""
+    """The rows are processing, and nobody performs them: the worker gives them back when it
+    notices, and claims them again."""
     seen: list[int] = []
 
     @task("test.job")

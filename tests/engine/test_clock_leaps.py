@@ -1,4 +1,5 @@
-"""The database's clock is set, or everything is off for a day: no job is given up by the calendar alone, none waits for it."""
+"""The database's clock is set, or everything is off for a day: no job is given up by the calendar
+alone, none waits for it."""
 
 import asyncio
 from datetime import timedelta
@@ -39,7 +40,8 @@ async def leap(connection: Connection, by: timedelta) -> None:
 async def test_a_lease_from_before_the_clock_was_set_back_is_over(
     connection: Connection, settings: Settings, ahead: timedelta
 ) -> None:
-    """Its worker was killed while the clock was an hour ahead; the jobs were perhaps enqueued then."""
+    """Its worker was killed while the clock was an hour ahead; the jobs were perhaps enqueued
+    then."""
     await a_job(connection, job_id="j")
     async with link(settings) as one:
         await registered(one, "w-1", lease=LEASE)
@@ -120,7 +122,10 @@ async def test_jobs_that_run_while_the_clock_leaps_are_neither_given_up_nor_star
             now, at = one.sweeper._clock
             one.sweeper._clock = (now - timedelta(hours=25), at)
         await leap(connection, timedelta(hours=25))
-        extended = "SELECT bool_and(lease_until > now() AND started_at > now() - interval '1 h') FROM job_logs"
+        extended = (
+            "SELECT bool_and(lease_until > now() AND started_at > now() - interval '1 h') FROM "
+            "job_logs"
+        )
         await until(lambda: value(connection, extended), 20, "all leases are extended")
         turns = [one.sweeper.turns for one in (worker, other)]
         await until(
@@ -167,7 +172,10 @@ async def test_an_extension_corrects_when_the_attempt_began(
         assert (await the_job(connection, "j"))["started_at"] == began
         await leap(connection, timedelta(hours=25))
         await one.run("extend_leases", values | {"alive": True, "ages": [60.0]})
-        query = "SELECT started_at BETWEEN now() - interval '2 min' AND now() - interval '1 min' FROM job_logs"
+        query = (
+            "SELECT started_at BETWEEN now() - interval '2 min' AND now() - interval '1 min' "
+            "FROM job_logs"
+        )
         assert await value(connection, query)
 
 

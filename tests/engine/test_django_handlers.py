@@ -1,4 +1,5 @@
-"""Django's ORM in handlers: a connection that was lost fails one job at most, as one request of a web server."""
+"""Django's ORM in handlers: a connection that was lost fails one job at most, as one request of a
+web server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -69,7 +70,10 @@ async def test_a_lost_connection_is_replaced_before_the_next_job(
         await until(lambda: over(connection, 1))
         await sql(
             connection,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'django'",
+            (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
+                "'django'"
+            ),
         )
         for number in range(3):
             await client.enqueue(handler, {}, job_id=f"after{number}")

@@ -1,4 +1,5 @@
-"""Whatever a handler comes to: its attempt ends, the slot comes back, neighbours go on, and the worker stops when it is told to."""
+"""Whatever a handler comes to: its attempt ends, the slot comes back, neighbours go on, and the
+worker stops when it is told to."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,5 @@
-"""The fence once more, from its other sides: what has ended stays ended, and what is told of a lease is the truth."""
+"""The fence once more, from its other sides: what has ended stays ended, and what is told of a
+lease is the truth."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,7 +35,8 @@ ENDINGS = {
 async def test_an_attempt_that_has_ended_does_not_end_again(
     connection: Connection, settings: Settings, ended: str, verb: str
 ) -> None:
-    """By the same worker, under the same lease: an outcome that is sent twice, or two outcomes of one attempt."""
+    """By the same worker, under the same lease: an outcome that is sent twice, or two outcomes of
+    one attempt."""
     await a_job(connection, job_id="j", attempt_count=1)
     async with link(settings) as one:
         (row,) = await claim(one, worker="w-1")
@@ -159,7 +161,8 @@ LANES = {
 async def test_who_asks_for_live_rows_reads_the_index_of_live_rows(
     connection: Connection, settings: Settings, statement: str
 ) -> None:
-    """The words `processed_at IS NULL` are what lets Postgres use it; the status says the same, and Postgres does not know."""
+    """The words `processed_at IS NULL` are what lets Postgres use it; the status says the same, and
+    Postgres does not know."""
     values = {
         **{
             "queues": ["default"],

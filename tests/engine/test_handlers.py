@@ -1,4 +1,5 @@
-"""One attempt and how it ends: every way out of a handler, and every change of state that a worker makes."""
+"""One attempt and how it ends: every way out of a handler, and every change of state that a worker
+makes."""
 
 import asyncio
 import threading
@@ -286,7 +287,8 @@ async def test_a_plain_function_runs_in_a_thread(
 async def test_a_thread_that_is_too_slow_counts_as_timed_out_but_only_once_it_returned(
     connection: Connection, settings: Settings
 ) -> None:
-    """It cannot be interrupted: it keeps slot and lease, and is not started twice meanwhile, though the lease is short."""
+    """It cannot be interrupted: it keeps slot and lease, and is not started twice meanwhile, though
+    the lease is short."""
     starts, release = [], threading.Event()
 
     @task("test.job", timeout="50ms")
@@ -447,7 +449,8 @@ async def test_a_payload_s_own_check_may_raise_anything(
 async def test_a_plain_function_is_not_started_again_while_it_runs(
     connection: Connection, settings: Settings
 ) -> None:
-    """Cancelled and replayed meanwhile: the second attempt waits for the thread of the first, and burns nothing."""
+    """Cancelled and replayed meanwhile: the second attempt waits for the thread of the first, and
+    burns nothing."""
     go_on, starts = threading.Event(), []
 
     @task("test.job")

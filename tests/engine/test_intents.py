@@ -1,5 +1,5 @@
-"""`job.intend()`: what cannot be taken back is announced first, and whoever comes after an attempt that was not heard of again is
-told. And `job.receipt`: what there is to show for it afterwards."""
+"""`job.intend()`: what cannot be taken back is announced first, and whoever comes after an attempt
+that was not heard of again is told. And `job.receipt`: what there is to show for it afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,8 +59,8 @@ async def intends_and_hangs(job: Job[Any]) -> None:
 
 
 class Attempts:
-    """A task whose first attempt does the first part, its second the second, and all after that the last. `told` is what each of
-    them saw in `job.uncertain`."""
+    """A task whose first attempt does the first part, its second the second, and all after that the
+    last. `told` is what each of them saw in `job.uncertain`."""
 
     def __init__(self, *parts: Part, **options: Any) -> None:
         self.told: list[bool] = []
@@ -214,7 +214,10 @@ async def test_an_attempt_that_lost_its_lease_is_told_and_does_not_do_it(
         # As a sweep elsewhere rescues it; the next lease is another worker's.
         await sql(
             connection,
-            "UPDATE job_logs SET lease = lease + 1, locked_by = 'w-2', lease_until = now() + interval '1 h'",
+            (
+                "UPDATE job_logs SET lease = lease + 1, locked_by = 'w-2', lease_until = now() + "
+                "interval '1 h'"
+            ),
         )
         gate.set()
         await until(lambda: not worker.inflight.held)
@@ -256,7 +259,8 @@ async def test_one_lost_lease_does_not_keep_others_in_the_statement_from_their_i
 async def test_a_stale_lease_in_one_statement_with_the_current_one_of_its_job_is_told(
     connection: Connection, settings: Settings
 ) -> None:
-    """Cancelled, replayed and claimed again by the same worker: two attempts of one job, and only one may go on."""
+    """Cancelled, replayed and claimed again by the same worker: two attempts of one job, and only
+    one may go on."""
     row = await a_job(connection, job_id="j")
     async with link(settings) as one:
         (first,) = await claim(one)
@@ -453,7 +457,8 @@ async def test_one_that_waits_for_the_database_is_stopped_when_its_lease_is_gone
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Only the connection of the writes finds no database, so that the rest of the worker hears of the lease."""
+    """Only the connection of the writes finds no database, so that the rest of the worker hears of
+    the lease."""
     stopped: list[str] = []
 
     async def waits(job: Job[Any]) -> None:

@@ -1,4 +1,5 @@
-"""A database whose default is another isolation than READ COMMITTED: ours is said on every connection."""
+"""A database whose default is another isolation than READ COMMITTED: ours is said on every
+connection."""
 
 import asyncio
 from pathlib import Path
@@ -45,7 +46,10 @@ async def strict(
     await sql(connection, "GRANT SELECT, INSERT ON isolations TO pgqueue_worker")
     await sql(
         connection,
-        f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = '{request.param}'",
+        (
+            f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = "
+            f"'{request.param}'"
+        ),
     )
     return settings
 

@@ -1,4 +1,5 @@
-"""The fence: whoever lost the lease changes nothing, with any verb; and a lease is kept as long as its job runs."""
+"""The fence: whoever lost the lease changes nothing, with any verb; and a lease is kept as long as
+its job runs."""
 
 import asyncio
 import time
@@ -158,7 +159,8 @@ UPDATE job_logs SET status = 'enqueued', attempt_count = 0, lease = 0, started_a
 async def test_a_claim_that_a_failover_has_undone_is_no_claim(
     connection: Connection, settings: Settings, verb: str
 ) -> None:
-    """The standby was promoted without it; another worker claims the row there, and is given the same lease."""
+    """The standby was promoted without it; another worker claims the row there, and is given the
+    same lease."""
     await a_job(connection, job_id="j")
     async with link(settings) as one:
         (stale,) = await claim(one, worker="w-1")
@@ -182,7 +184,8 @@ async def test_a_claim_that_a_failover_has_undone_is_no_claim(
 async def test_a_replayed_job_has_a_new_lease_and_the_old_attempt_does_not_count(
     connection: Connection, settings: Settings
 ) -> None:
-    """attempt_count is no fence: a replay resets it, and the new attempt has the number of the old."""
+    """attempt_count is no fence: a replay resets it, and the new attempt has the number of the
+    old."""
     await a_job(connection, job_id="j")
     async with link(settings) as one:
         (stale,) = await claim(one)
@@ -218,7 +221,8 @@ async def test_the_lease_of_a_long_job_is_extended(
 async def test_a_handler_that_blocks_the_event_loop_keeps_its_lease(
     connection: Connection, settings: Settings
 ) -> None:
-    """Two leases long nothing of asyncio moves; a second worker is waiting for the job all the while."""
+    """Two leases long nothing of asyncio moves; a second worker is waiting for the job all the
+    while."""
 
     @task("test.job")
     async def handler(job: Job[Any]) -> None:
@@ -293,7 +297,8 @@ async def test_progress_is_written_while_the_lease_holds_and_refused_after(
 async def test_a_handler_is_stopped_when_its_lease_could_not_be_extended_in_time(
     connection: Connection, settings: Settings
 ) -> None:
-    """The lease's connection finds no database, for longer than the lease; the rest of the worker does not notice."""
+    """The lease's connection finds no database, for longer than the lease; the rest of the worker
+    does not notice."""
     stopped = asyncio.Event()
 
     @task("test.job")

@@ -1,4 +1,5 @@
-"""Statements that wait for one another never do so crosswise; and what they find when they have waited is what counts."""
+"""Statements that wait for one another never do so crosswise; and what they find when they have
+waited is what counts."""
 
 from datetime import timedelta
 from typing import Any
@@ -136,7 +137,8 @@ async def test_a_group_with_a_limit_knows_ids_that_are_taken(connection: Connect
 async def test_the_locks_of_users_are_taken_in_order(
     connection: Connection, settings: Settings, function: str
 ) -> None:
-    """All of them before the first job, whatever the order of the jobs: two calls for the same users never wait crosswise."""
+    """All of them before the first job, whatever the order of the jobs: two calls for the same
+    users never wait crosswise."""
     await a_type(connection, limit_count=5, limit_window="1 h")
     await sql(connection, "ALTER FUNCTION offer_group SET lock_timeout = '20s'")
     (low, key), (high, _) = await in_order_of_their_locks(connection, "u1", "u2")
@@ -158,8 +160,8 @@ async def test_the_locks_of_users_are_taken_in_order(
 async def test_many_jobs_are_inserted_in_the_order_of_their_ids(
     connection: Connection, settings: Settings, function: str
 ) -> None:
-    """Two calls with the same ids in opposite orders wait for one another, but not crosswise. (A join may turn the order round, so
-    that both are tried.)"""
+    """Two calls with the same ids in opposite orders wait for one another, but not crosswise. (A
+    join may turn the order round, so that both are tried.)"""
     await a_type(connection)
     await sql(connection, "SELECT set_config('lock_timeout', '100ms', false)")
     for given in ("cba", "abc"):
@@ -200,7 +202,8 @@ async def test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids(
 async def test_many_jobs_that_race_with_retention_find_the_tombstone(
     connection: Connection, settings: Settings, function: str
 ) -> None:
-    """The row has been deleted, but not yet for everybody: the insert waits for that, succeeds, and is undone."""
+    """The row has been deleted, but not yet for everybody: the insert waits for that, succeeds, and
+    is undone."""
     await a_type(connection)
     old = timedelta(days=-40)
     row = await a_job(
@@ -222,7 +225,8 @@ async def test_many_jobs_that_race_with_retention_find_the_tombstone(
 async def test_a_duplicate_that_waited_is_not_refused_by_the_limit(
     connection: Connection, settings: Settings
 ) -> None:
-    """When it looked for its id there was none; when it had the lock the first had taken the last place."""
+    """When it looked for its id there was none; when it had the lock the first had taken the last
+    place."""
     await a_type(connection, limit_count=1, limit_window="1 h")
     offer = "SELECT * FROM enqueue_job('test.job', '{}', job_id => 'j', user_id => 'u')"
     async with another(settings, autocommit=False) as first, another(settings) as second:
@@ -251,7 +255,8 @@ async def test_the_order_of_ids_is_the_same_whatever_the_database_s_collation(
     async with await psycopg.AsyncConnection.connect(empty_database_url, autocommit=True) as server:
         try:
             await server.execute(
-                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C' ENCODING 'UTF8'"
+                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE "
+                "'en-US' LOCALE 'C' ENCODING 'UTF8'"
             )
         except psycopg.errors.FeatureNotSupported:
             pytest.skip("this build of Postgres has no ICU")

@@ -1,4 +1,5 @@
-"""Statements that meet on the same rows: they pass by where they can, and look again where they had to wait."""
+"""Statements that meet on the same rows: they pass by where they can, and look again where they had
+to wait."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -153,7 +154,8 @@ async def test_one_process_at_a_time_keeps_house(
 async def test_an_outcome_that_waited_for_a_cancel_finds_its_lease_gone(
     connection: Connection, settings: Settings, verb: str
 ) -> None:
-    """The cancel has not committed when the outcome comes: to its snapshot the lease still holds."""
+    """The cancel has not committed when the outcome comes: to its snapshot the lease still
+    holds."""
     await a_job(connection, job_id="j")
     async with link(settings) as one, another(settings, autocommit=False) as other:
         (row,) = await claim(one)
@@ -205,7 +207,10 @@ MEANWHILE: dict[str, tuple[dict[str, Any], str]] = {
     "cancelled": (EXPIRED, "SELECT cancel_job('j')"),
     "claimed": (
         STRAGGLER,
-        "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, lease_until = now() + '1 h'",
+        (
+            "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, lease_until = "
+            "now() + '1 h'"
+        ),
     ),
     "given up": (STRAGGLER, "SELECT cancel_job('j')"),
     "put off": (STRAGGLER, "UPDATE job_logs SET run_after = now() + interval '1 h'"),

@@ -1,4 +1,5 @@
-"""A loop of a worker that fails is started again; one that goes on failing ends the worker, which gives back what it has."""
+"""A loop of a worker that fails is started again; one that goes on failing ends the worker, which
+gives back what it has."""
 
 import asyncio
 from types import ModuleType

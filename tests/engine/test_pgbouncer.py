@@ -1,4 +1,5 @@
-"""Everything through PgBouncer in transaction mode: no prepared statements, no session state, and still every promise."""
+"""Everything through PgBouncer in transaction mode: no prepared statements, no session state, and
+still every promise."""
 
 import asyncio
 from datetime import timedelta

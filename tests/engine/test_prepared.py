@@ -1,4 +1,5 @@
-"""Statements that were prepared before something changed under them are prepared anew, by workers and by clients."""
+"""Statements that were prepared before something changed under them are prepared anew, by workers
+and by clients."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

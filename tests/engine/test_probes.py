@@ -1,4 +1,5 @@
-"""The probe of a circuit breaker: one job at a time, taken from nobody, an attempt like any other."""
+"""The probe of a circuit breaker: one job at a time, taken from nobody, an attempt like any
+other."""
 
 from datetime import timedelta
 from typing import Any
@@ -97,7 +98,8 @@ async def test_a_job_that_somebody_has_locked_is_no_probe(
 async def test_a_job_that_was_claimed_while_it_was_chosen_is_no_probe(
     connection: Connection, settings: Settings
 ) -> None:
-    """The clock is asked for the first time when the dependency is chosen, for the second when the job is."""
+    """The clock is asked for the first time when the dependency is chosen, for the second when the
+    job is."""
     await a_job(connection, job_id="j")
     async with (
         link(settings) as one,
@@ -106,7 +108,10 @@ async def test_a_job_that_was_claimed_while_it_was_chosen_is_no_probe(
     ):
         await sql(
             connection,
-            "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, lease_until = now() + interval '1 h'",
+            (
+                "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, "
+                "lease_until = now() + interval '1 h'"
+            ),
         )
         claimed = await the_job(connection, "j")
         await gate.rollback()
@@ -163,7 +168,8 @@ async def test_a_probe_holds_as_long_as_its_lease(
 async def test_failures_that_are_told_at_once_add_up(
     connection: Connection, settings: Settings
 ) -> None:
-    """Two workers at once, and each has seen one job fail. The first has read the row, and not yet written it."""
+    """Two workers at once, and each has seen one job fail. The first has read the row, and not yet
+    written it."""
     await sql(connection, "INSERT INTO job_dependencies (dependency) VALUES ('other')")
     jobs = [(await a_job(connection))["id"] for _ in range(2)]
     failed = "SELECT dependency_failed('other', ARRAY[%s]::uuid[], false, 'x', NULL, NULL)"

@@ -1,4 +1,5 @@
-"""What the server answers with an error is no lost database: it costs one row, or is told; all other jobs go on."""
+"""What the server answers with an error is no lost database: it costs one row, or is told; all
+other jobs go on."""
 
 import asyncio
 import logging
@@ -233,7 +234,10 @@ async def test_a_damaged_row_goes_to_the_dead_letter_queue_and_all_others_are_do
                 assert "missing chunk" in (await client.get("bad-1")).payload
                 await sql(
                     connection,
-                    "UPDATE job_logs SET processed_at = now() - interval '60 d' WHERE status = 'dlq'",
+                    (
+                        "UPDATE job_logs SET processed_at = now() - interval '60 d' WHERE status = "
+                        "'dlq'"
+                    ),
                 )
                 done = await prune(connection, settings, archive=tmp_path / "archive")
                 assert (done.jobs, done.kept) == (0, 3), "what cannot be archived stays"
@@ -285,7 +289,10 @@ async def test_a_row_that_changed_meanwhile_is_not_given_up(
 ) -> None:
     row = await a_job(connection, job_id="j", lease=7)
     change = {
-        "claimed meanwhile": "UPDATE job_logs SET lease = 8, status = 'processing', lease_until = now() + interval '1 min'",
+        "claimed meanwhile": (
+            "UPDATE job_logs SET lease = 8, status = 'processing', lease_until = now() + "
+            "interval '1 min'"
+        ),
         "ended meanwhile": "UPDATE job_logs SET status = 'completed', processed_at = now()",
     }[how]
     await connection.execute(change.encode())

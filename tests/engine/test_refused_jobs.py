@@ -1,5 +1,5 @@
-"""What a dependency refuses to one job says nothing of the others: the circuit breaker stays closed, and a probe that was
-refused by itself closes it."""
+"""What a dependency refuses to one job says nothing of the others: the circuit breaker stays
+closed, and a probe that was refused by itself closes it."""
 
 import asyncio
 from datetime import timedelta
@@ -113,7 +113,8 @@ async def test_a_probe_that_is_refused_by_itself_closes_it(
 async def test_failures_of_others_are_not_undone_by_a_job_that_is_refused_by_itself(
     connection: Connection, settings: Settings
 ) -> None:
-    """The server may take recipients, and no mail: only a job that got through shows that it works."""
+    """The server may take recipients, and no mail: only a job that got through shows that it
+    works."""
     handler = refusing(REFUSED["temporarily"])
     await published(connection, settings, handler)
     four = [(await a_job(connection, run_after=timedelta(hours=1)))["id"] for _ in range(4)]
@@ -232,7 +233,8 @@ async def all_done(connection: Connection, count: int) -> bool:
 async def test_a_job_that_may_be_the_only_one_steps_aside(
     connection: Connection, settings: Settings
 ) -> None:
-    """It says that the dependency is down. Were it wrong, and first in its lane, it would open the breaker for ever."""
+    """It says that the dependency is down. Were it wrong, and first in its lane, it would open the
+    breaker for ever."""
     handler = refusing(DependencyDown("server", "550 daily quota exceeded", after=15))
     await published(connection, settings, handler)
     async with AsyncClient.open(settings) as client, working(settings, handler):

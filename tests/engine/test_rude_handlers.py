@@ -1,4 +1,5 @@
-"""Handlers that are rude to their process: neighbours go on, and the worker stops when it is told to."""
+"""Handlers that are rude to their process: neighbours go on, and the worker stops when it is told
+to."""
 
 import asyncio
 import os
@@ -154,7 +155,8 @@ async def test_a_line_that_blocks_the_event_loop_is_named_once(
 async def test_a_loop_that_stands_still_leaves_what_has_not_begun_to_others(
     client: AsyncClient, connection: Connection, database_url: str, ledger: Path
 ) -> None:
-    """It was claimed with the one that blocks; its handler never began. Meanwhile nothing says that the worker lives."""
+    """It was claimed with the one that blocks; its handler never began. Meanwhile nothing says that
+    the worker lives."""
     await client.enqueue(rude.stuck, {"seconds": 12}, job_id="blocks", priority=1)
     for number in range(3):
         await client.enqueue(tasks.noting, {}, job_id=f"n{number}")

@@ -1,4 +1,5 @@
-"""What operators may write by hand: refused by a CHECK that names the way, or it costs that one job; all others go on."""
+"""What operators may write by hand: refused by a CHECK that names the way, or it costs that one
+job; all others go on."""
 
 import itertools
 import json
@@ -139,7 +140,10 @@ async def everything_goes_on(connection: Connection, settings: Settings, folder:
             locked_by="w-dead",
         )
         async with working(settings, quick) as worker:
-            query = "SELECT count(*) = 8 FROM job_logs WHERE job_id LIKE 'good%' AND processed_at IS NOT NULL"
+            query = (
+                "SELECT count(*) = 8 FROM job_logs WHERE job_id LIKE 'good%' AND processed_at IS "
+                "NOT NULL"
+            )
             await until(lambda: value(connection, query), 40, "the good jobs are done")
             turns = worker.sweeper.turns
             await until(lambda: worker.sweeper.turns > turns + 1, 20, "sweeps go on")

@@ -1,4 +1,5 @@
-"""The sweep: whose lease ran out is started again, released or buried; nobody takes the neighbours down."""
+"""The sweep: whose lease ran out is started again, released or buried; nobody takes the neighbours
+down."""
 
 from datetime import timedelta
 from typing import Any
@@ -42,7 +43,8 @@ async def test_a_lease_that_holds_is_left_alone(connection: Connection, settings
 async def test_an_expired_job_without_attempts_left_is_buried_and_not_started(
     connection: Connection, settings: Settings
 ) -> None:
-    """One row that a CHECK refuses would stop the rescue of all others; so it never gets a sixth attempt."""
+    """One row that a CHECK refuses would stop the rescue of all others; so it never gets a sixth
+    attempt."""
     await a_job(connection, job_id="dead", status="processing", attempt_count=5, lease_until=OVER)
     await a_job(connection, job_id="alive", status="processing", lease_until=OVER)
     async with link(settings) as one:
@@ -170,7 +172,8 @@ async def test_two_sweeps_at_once_rescue_a_job_once(
 async def test_a_sweep_that_raced_with_an_extension_takes_nothing(
     connection: Connection, settings: Settings
 ) -> None:
-    """The row changes between the reading of the slice and its locking: what was read no longer counts."""
+    """The row changes between the reading of the slice and its locking: what was read no longer
+    counts."""
     await a_job(connection, job_id="j", status="processing", lease_until=OVER)
     async with link(settings, "a") as one:
         await claim(one)

@@ -1,4 +1,5 @@
-"""A module of tasks that cannot be imported: every command that needs it says where and why, and exits 1."""
+"""A module of tasks that cannot be imported: every command that needs it says where and why, and
+exits 1."""
 
 import os
 from pathlib import Path

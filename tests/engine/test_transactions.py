@@ -29,7 +29,8 @@ Connection = AsyncConnection[Any]
 
 @pytest.fixture(autouse=True)
 async def effects(connection: Connection) -> None:
-    """The application's own table, on which the worker's role has the rights that the application gives it."""
+    """The application's own table, on which the worker's role has the rights that the application
+    gives it."""
     await sql(connection, "CREATE TABLE effects (job_id text, attempt integer)")
     await sql(connection, "GRANT SELECT, INSERT ON effects TO pgqueue_worker")
 
@@ -179,7 +180,8 @@ async def test_a_lost_reply_to_its_commit_is_not_taken_for_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The commit went through, the connection died before it said so: the job is completed, and told as such."""
+    """The commit went through, the connection died before it said so: the job is completed, and
+    told as such."""
     leave = psycopg.AsyncTransaction._exit_gen
 
     def after_the_commit(self: Any, *args: Any) -> Any:

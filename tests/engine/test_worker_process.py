@@ -1,4 +1,5 @@
-"""The worker as operators run it: a process that is started, told to stop, killed, and deprived of its database."""
+"""The worker as operators run it: a process that is started, told to stop, killed, and deprived of
+its database."""
 
 import asyncio
 import json
@@ -174,7 +175,8 @@ async def test_a_killed_worker_s_jobs_start_again_on_another(
 async def test_a_job_that_kills_its_worker_is_dead_after_five_starts_and_takes_nobody_with_it(
     client: AsyncClient, connection: Connection, database_url: str, ledger: Path
 ) -> None:
-    """Whoever was in the same process burned attempts too; groups that shrink keep that below five."""
+    """Whoever was in the same process burned attempts too; groups that shrink keep that below
+    five."""
     await client.enqueue_many([NewJob(tasks.noting, {}, f"good-{n}") for n in range(200)])
     await client.enqueue(tasks.killing, {}, job_id="killer")
     await client.enqueue_many(
@@ -212,7 +214,8 @@ async def _ended(connection: Connection, count: int) -> bool:
 
 
 async def test_it_survives_a_restart_of_the_database(ledger: Path, settings: Settings) -> None:
-    """Stopped hard while a job runs and others wait: the process stays, its job is acked, and nothing is lost."""
+    """Stopped hard while a job runs and others wait: the process stays, its job is acked, and
+    nothing is lost."""
     with EmbeddedServer() as server:
         url = server.url()
         await migrate(url)

@@ -84,7 +84,10 @@ async def test_where_workers_sleep_the_ring_rides_on_the_job_s_commit(
 
         await one.run("sleep_worker", {"worker": "w-1"})
         await client.enqueue(handler, {}, job_id="with it")
-        by = "SELECT w.xmin = j.xmin AND NOT w.asleep AS one FROM job_workers w, job_logs j WHERE j.job_id = 'with it'"
+        by = (
+            "SELECT w.xmin = j.xmin AND NOT w.asleep AS one FROM job_workers w, job_logs j WHERE "
+            "j.job_id = 'with it'"
+        )
         assert (await sql(connection, by))[0]["one"], "in one transaction"
 
         enqueued = client._enqueue
@@ -105,7 +108,8 @@ async def test_where_workers_sleep_the_ring_rides_on_the_job_s_commit(
 
 
 async def started_at_once(settings: Settings, **changes: Any) -> float:
-    """Seconds from the enqueue to the start of the handler, with a worker that would otherwise look once a minute."""
+    """Seconds from the enqueue to the start of the handler, with a worker that would otherwise look
+    once a minute."""
     going = asyncio.Event()
 
     @task("test.job")
@@ -208,7 +212,10 @@ async def test_the_doorbell_listens_again_after_its_connection_died(
         await until(lambda: worker.doorbell.working)
         await sql(
             connection,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgqueue doorbell'",
+            (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
+                "'pgqueue doorbell'"
+            ),
         )
         await until(lambda: not worker.doorbell.working)
         await until(lambda: worker.doorbell.working)

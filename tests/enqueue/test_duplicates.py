@@ -1,4 +1,5 @@
-"""One row per job id, for as long as the id is remembered; the same payload is the same job, another one is refused."""
+"""One row per job id, for as long as the id is remembered; the same payload is the same job,
+another one is refused."""
 
 import asyncio
 from datetime import timedelta
@@ -41,7 +42,8 @@ async def client(connection: Connection, settings: Settings) -> Any:
 async def test_a_thousand_calls_with_the_same_ids_make_one_row_each(
     client: AsyncClient, connection: Connection, one: Any
 ) -> None:
-    """The guard is the unique constraint; for a limited type, the second look under the lock as well."""
+    """The guard is the unique constraint; for a limited type, the second look under the lock as
+    well."""
     jobs = [NewJob(one, {"userId": f"u{n}"}, f"id-{n}", f"u{n}") for n in range(10)]
     tickets = await asyncio.gather(*(client.offer(job) for job in jobs * 30))
     assert sum(ticket.created for ticket in tickets) == 10
@@ -53,7 +55,8 @@ async def test_a_thousand_calls_with_the_same_ids_make_one_row_each(
 async def test_a_duplicate_waits_for_the_first_and_takes_its_answer(
     client: AsyncClient, settings: Settings
 ) -> None:
-    """The first is not yet committed when the second comes; and when the first rolls back, the second is the job."""
+    """The first is not yet committed when the second comes; and when the first rolls back, the
+    second is the job."""
     for commit in (True, False):
         job_id = f"id-{commit}"
         async with await AsyncConnection.connect(settings.conninfo) as own:
@@ -242,7 +245,8 @@ async def test_a_limited_type_knows_its_tombstones_before_it_counts(
 async def test_an_enqueue_that_races_with_retention_finds_the_tombstone(
     client: AsyncClient, connection: Connection, settings: Settings, bulk: bool
 ) -> None:
-    """Retention has deleted the row but not committed: the insert waits for it, succeeds, and must then be undone."""
+    """Retention has deleted the row but not committed: the insert waits for it, succeeds, and must
+    then be undone."""
     old = timedelta(days=-40)
     await a_job(
         connection,

@@ -1,4 +1,5 @@
-"""Enqueueing with the client: what is durable, what is refused, and what a refusal leaves untouched."""
+"""Enqueueing with the client: what is durable, what is refused, and what a refusal leaves
+untouched."""
 
 import asyncio
 import json
@@ -265,7 +266,10 @@ async def test_many_jobs_are_one_commit_and_answered_in_order(
     ]  # fmt: skip
     (row,) = await sql(
         connection,
-        "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS commits FROM job_logs WHERE job_id <> 'known'",
+        (
+            "SELECT count(*) AS rows, count(DISTINCT xmin::text) AS commits FROM job_logs WHERE "
+            "job_id <> 'known'"
+        ),
     )
     assert row == {"rows": 3, "commits": 1}
     last = await the_job(connection, tickets[6].job_id)
@@ -306,7 +310,8 @@ async def test_ten_thousand_jobs_go_in_one_call(
 async def test_a_lost_reply_is_answered_by_sending_again(
     client: AsyncClient, connection: Connection, settings: Settings
 ) -> None:
-    """The connection dies between commit and reply, as far as the client can tell; the job is there once all the same."""
+    """The connection dies between commit and reply, as far as the client can tell; the job is there
+    once all the same."""
     async with client.pool.connection() as one:
         pid = one.info.backend_pid
     enqueue = client._execute

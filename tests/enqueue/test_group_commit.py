@@ -1,4 +1,5 @@
-"""Enqueues that come at the same time share a commit, and nothing else: no error, no wait, no limit."""
+"""Enqueues that come at the same time share a commit, and nothing else: no error, no wait, no
+limit."""
 
 import asyncio
 from typing import Any
@@ -170,7 +171,8 @@ async def test_a_caller_that_gives_up_takes_nobody_along(
 async def test_a_lost_connection_is_made_good_for_the_whole_group(
     client: AsyncClient, connection: Connection
 ) -> None:
-    """The group was stored and its reply lost: sent again, each hears that its job was created, if it brought no id."""
+    """The group was stored and its reply lost: sent again, each hears that its job was created, if
+    it brought no id."""
     execute = client._execute
     lost: list[str] = []
 
@@ -191,7 +193,8 @@ async def test_a_lost_connection_is_made_good_for_the_whole_group(
 async def test_a_group_that_was_stored_and_is_then_refused_knows_its_own_jobs(
     client: AsyncClient, connection: Connection
 ) -> None:
-    """Its reply was lost, and the second try met a lock: each then goes alone, and is no duplicate of itself."""
+    """Its reply was lost, and the second try met a lock: each then goes alone, and is no duplicate
+    of itself."""
     execute = client._execute
     tries: list[str] = []
 

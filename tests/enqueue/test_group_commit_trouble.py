@@ -1,4 +1,5 @@
-"""Enqueues that share a commit, when something is wrong with one of them, with the group, or with those who wait."""
+"""Enqueues that share a commit, when something is wrong with one of them, with the group, or with
+those who wait."""
 
 import asyncio
 from typing import Any

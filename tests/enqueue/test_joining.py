@@ -1,4 +1,5 @@
-"""`connection=`: a job in the caller's transaction, whatever kind of connection that is; or refused before anything is sent."""
+"""`connection=`: a job in the caller's transaction, whatever kind of connection that is; or refused
+before anything is sent."""
 
 import asyncio
 from collections.abc import Callable
@@ -58,7 +59,8 @@ async def own(settings: Settings, **options: Any) -> Connection:
 
 
 async def joins(client: AsyncClient, mine: Connection) -> None:
-    """One job is stored; another is refused by the limit, one by its payload; the transaction stays usable."""
+    """One job is stored; another is refused by the limit, one by its payload; the transaction stays
+    usable."""
     assert (
         await client.enqueue(
             handler, {"n": 1}, job_id="j", user_id="u", delay="1d", connection=mine

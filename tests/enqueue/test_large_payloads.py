@@ -27,7 +27,10 @@ async def test_claims_of_large_jobs_take_few_and_of_small_ones_many(
 ) -> None:
     await published(connection, settings, quick)
     small = "INSERT INTO job_logs (job_id, job_type, user_id, payload, run_after) "
-    small += "SELECT 's' || n, 'test.job', 'u', '{}', now() - interval '1 h' FROM generate_series(1, 3000) n"
+    small += (
+        "SELECT 's' || n, 'test.job', 'u', '{}', now() - interval '1 h' FROM generate_series(1, "
+        "3000) n"
+    )
     await sql(connection, small)
     async with AsyncClient.open(settings) as client:
         for number in range(60):

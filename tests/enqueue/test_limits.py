@@ -54,7 +54,8 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_40_producers_in_four_processes_get_exactly_the_limit(
     client: AsyncClient, connection: Connection, settings: Settings
 ) -> None:
-    """4 processes with 10 connections each, one by one and in bulk, for 5 users: 10 each and no more."""
+    """4 processes with 10 connections each, one by one and in bulk, for 5 users: 10 each and no
+    more."""
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -74,7 +75,8 @@ async def test_40_producers_in_four_processes_get_exactly_the_limit(
 
 
 async def test_the_window_rolls(client: AsyncClient, connection: Connection) -> None:
-    """Nine jobs a minute inside the hour and one a minute outside it: one place is free, and then none."""
+    """Nine jobs a minute inside the hour and one a minute outside it: one place is free, and then
+    none."""
     for _ in range(9):
         await a_job(
             connection, job_type="test.limited", user_id="u", created_at=timedelta(minutes=-59)
@@ -117,7 +119,8 @@ async def test_in_bulk_the_earlier_items_go_first(client: AsyncClient) -> None:
 async def test_a_long_transaction_counts_by_the_clock_and_not_by_its_start(
     client: AsyncClient, settings: Settings
 ) -> None:
-    """created_at is the moment of the insert: with the transaction's start, a second window would open (20 were seen to pass)."""
+    """created_at is the moment of the insert: with the transaction's start, a second window would
+    open (20 were seen to pass)."""
     async with await AsyncConnection.connect(settings.conninfo) as own:
         begun = (await sql(own, "SELECT now() AS now"))[0]["now"]
         for _ in range(10):
@@ -130,7 +133,8 @@ async def test_a_long_transaction_counts_by_the_clock_and_not_by_its_start(
 async def test_the_lock_is_held_until_the_caller_commits(
     client: AsyncClient, settings: Settings
 ) -> None:
-    """The guard is the advisory lock: without it the second caller would count before the first's rows can be seen."""
+    """The guard is the advisory lock: without it the second caller would count before the first's
+    rows can be seen."""
     async with await AsyncConnection.connect(settings.conninfo) as own:
         for _ in range(10):
             await client.enqueue(limited, {}, user_id="u", connection=own)

@@ -1,4 +1,5 @@
-"""Connections that are gone, all at once: while the API is idle and while it is busy, for a moment and for long.
+"""Connections that are gone, all at once: while the API is idle and while it is busy, for a moment
+and for long.
 
 What can be answered in its time is answered."""
 

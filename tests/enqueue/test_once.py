@@ -97,7 +97,8 @@ async def test_a_type_that_is_published_again_is_as_it_was_said_last(
 async def test_an_id_that_was_buried_can_be_buried_again(
     connection: Connection, settings: Settings
 ) -> None:
-    """A bare INSERT asks no tombstone. What is remembered is the first; the rest of the batch goes all the same."""
+    """A bare INSERT asks no tombstone. What is remembered is the first; the rest of the batch goes
+    all the same."""
     for status in ("completed", "cancelled"):
         await a_job(connection, job_id="j", status=status, created_at=OLD, processed_at=OLD)
         await a_job(connection, status=status, created_at=OLD, processed_at=OLD)

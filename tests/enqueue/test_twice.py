@@ -52,7 +52,8 @@ async def test_whoever_sends_an_id_after_somebody_who_is_refused_is_not_refused_
 async def test_an_outcome_that_came_too_late_does_not_count_because_a_newer_attempt_s_did(
     connection: Connection, settings: Settings
 ) -> None:
-    """The job was cancelled and replayed while the worker still had it in hand; both attempts end at once."""
+    """The job was cancelled and replayed while the worker still had it in hand; both attempts end
+    at once."""
     await a_job(connection, job_id="j")
     inflight = InFlight({"default": 9}, "w-1")
     settled: list[int] = []
@@ -90,7 +91,8 @@ async def test_an_outcome_that_came_too_late_does_not_count_because_a_newer_atte
 async def test_an_attempt_whose_job_its_own_worker_claims_again_is_stopped(
     connection: Connection, settings: Settings
 ) -> None:
-    """Cancelled and replayed before the next extension: the old handler is to be stopped then at the latest, after 3 s or so."""
+    """Cancelled and replayed before the next extension: the old handler is to be stopped then at
+    the latest, after 3 s or so."""
     going, stopped, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @task("test.job")

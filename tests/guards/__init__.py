@@ -1,11 +1,13 @@
 """Every guard in the SQL that the code runs, and the tests that fail without it.
 
-A guard is a condition, a lock or a constraint that keeps a promise of docs/engine.md. tests/guards/test_guards.py finds the text of guards
-in sql/queries and sql/migrations, and fails when one is missing here or has changed; tests/guards/mutants.py takes each out and runs its
-tests, which have to fail.
+A guard is a condition, a lock or a constraint that keeps a promise of docs/engine.md.
+tests/guards/test_guards.py finds the text of guards in sql/queries and sql/migrations, and fails
+when one is missing here or has changed; tests/guards/mutants.py takes each out and runs its tests,
+which have to fail.
 
-When a statement changes: give the entry the guard's new words. When a guard is new: an entry for it, and a test that misses it
-(staged with locks, not with waiting). When taking it out cannot be noticed, say why in `why` and name no test.
+When a statement changes: give the entry the guard's new words. When a guard is new: an entry for
+it, and a test that misses it (staged with locks, not with waiting). When taking it out cannot be
+noticed, say why in `why` and name no test.
 """
 
 import re
@@ -14,7 +16,8 @@ from typing import NamedTuple
 
 
 class Test(NamedTuple):
-    """In tests/: file::name or file::Class::name; and, where it has parameters, [some of their ids, joined by -]."""
+    """In tests/: file::name or file::Class::name; and, where it has parameters, [some of their ids,
+    joined by -]."""
 
     place: str
     case: str
@@ -32,10 +35,12 @@ class Guard:
     file: str
     """Below sql/."""
     swaps: dict[str, str]
-    """Words that are in the file exactly once, however they are broken into lines -> what is put there to take the guard out."""
+    """Words that are in the file exactly once, however they are broken into lines -> what is put
+    there to take the guard out."""
     tests: tuple[Test, ...]
     slow: bool = False
-    """Takes more than a second to be missed: not in every run of all tests, only in `dev.py mutants`."""
+    """Takes more than a second to be missed: not in every run of all tests, only in `dev.py
+    mutants`."""
     why: str = ""
     """Why no test can miss it."""
 

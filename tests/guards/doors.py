@@ -53,9 +53,12 @@ DOORS = [
     schema(LATER, "offer_many-types-null", {"(i.job_type = ANY (types)) IS NOT TRUE": "NOT i.job_type = ANY (types)"},
            f"{FALSE_TYPES}[offer_group-NULL]"),
     schema(LATER, "offer_group-isolation",
-           {"pg_catalog.current_setting('transaction_isolation') = 'read committed' AND NOT EXISTS (": "NOT EXISTS ("},
-           "schema/test_doors::TestLimits::test_it_is_not_counted_in_an_old_snapshot[offer_group-REPEATABLE READ]"),
-    # Nothing that another role made is taken. (Most others fail as statements that make no sense: a trap has a type of its own.)
+           {("pg_catalog.current_setting('transaction_isolation') = 'read committed' AND NOT "
+               "EXISTS ("): "NOT EXISTS ("},
+           ("schema/test_doors::TestLimits::test_it_is_not_counted_in_an_old_snapshot[offer_group-REPEATABLE "
+           "READ]")),
+    # Nothing that another role made is taken. (Most others fail as statements that make no sense: a
+    # trap has a type of its own.)
     schema(LATER, "exact-bytes", {"known_job(c.job_id, ''::bytea)": "known_job(c.job_id, '')"}, TAKEN, slow=True),
     schema(LATER, "exact-member", {"i.item ->> 'delay'::text": "i.item ->> 'delay'"}, TAKEN, slow=True),
     schema(LATER, "exact-cat", {"refused := pg_catalog.array_cat(refused, crowded)": "refused := refused || crowded"},

@@ -3,9 +3,10 @@
     python3 dev.py mutants            every guard of tests/guards/*.py
     python3 dev.py mutants NAME ...   those whose names begin so
 
-A plugin of pytest: it runs the tests that the table names, each once for every guard that it is named for, with the statement
-changed where the test process reads it (a copy of sql/; the product's own files stay as they are, and so do child processes). Such
-a test has to fail, in its own body, and not because the changed statement makes no sense to Postgres.
+A plugin of pytest: it runs the tests that the table names, each once for every guard that it is
+named for, with the statement changed where the test process reads it (a copy of sql/; the product's
+own files stay as they are, and so do child processes). Such a test has to fail, in its own body,
+and not because the changed statement makes no sense to Postgres.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ SENSELESS = (
 
 
 def chosen(names: list[str], *, fast: bool = False) -> list[Guard]:
-    """Those whose name begins with one of these words (all when there are none), as far as tests guard them."""
+    """Those whose name begins with one of these words (all when there are none), as far as tests
+    guard them."""
     wanted = [guard for guard in GUARDS if not names or guard.name.startswith(tuple(names))]
     return [guard for guard in wanted if guard.tests and not (fast and guard.slow)]
 
@@ -62,7 +64,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test with parameters only the case that the guard names, and that on one version of Postgres."""
+    """Of a test with parameters only the case that the guard names, and that on one version of
+    Postgres."""
     found: set[tuple[str, Test]] = set()
     kept = []
     for item in items:
@@ -168,7 +171,10 @@ def main(given: list[str]) -> int:
     guards = chosen(names)
     if not guards:
         print(
-            f"no guard has a name that begins with {' or '.join(names)}; they are in tests/guards/*.py",
+            (
+                f"no guard has a name that begins with {' or '.join(names)}; they are in "
+                "tests/guards/*.py"
+            ),
             file=sys.stderr,
         )
         return 2

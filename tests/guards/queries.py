@@ -100,7 +100,10 @@ QUERIES = [
         "extend_leases",
         "lost-lease",
         {"j WHERE j.id = h.id AND j.lease = h.lease": "j WHERE j.id = h.id"},
-        "engine/test_fence::test_an_extension_tells_that_a_lease_is_lost[its own worker has it again]",
+        (
+            "engine/test_fence::test_an_extension_tells_that_a_lease_is_lost[its own worker has it "
+            "again]"
+        ),
     ),
     query(
         "extend_leases",
@@ -226,7 +229,10 @@ QUERIES = [
         "bury_refused",
         "lease",
         {"AND j.lease = %(lease)s": NOTHING},
-        "engine/test_refusals::test_a_row_that_changed_meanwhile_is_not_given_up[claimed meanwhile]",
+        (
+            "engine/test_refusals::test_a_row_that_changed_meanwhile_is_not_given_up[claimed "
+            "meanwhile]"
+        ),
     ),
     query(
         "bury_refused",
@@ -311,7 +317,9 @@ QUERIES = [
         "sweep_jobs",
         "lease",
         {"j.lease = c.lease AND ": NOTHING},
-        why="no two leases of a row have the same lease_until, and whoever ends one sets it to null",
+        why=(
+            "no two leases of a row have the same lease_until, and whoever ends one sets it to null"
+        ),
     ),
     query(
         "sweep_jobs",
@@ -402,7 +410,10 @@ QUERIES = [
         "sweep_jobs",
         "too-late-a-lease",
         {"s.lease_until > now() + interval '10 s'": "s.lease_until > now() + interval '10 years'"},
-        "engine/test_clock_leaps::test_a_lease_from_before_the_clock_was_set_back_is_over[old jobs]",
+        (
+            "engine/test_clock_leaps::test_a_lease_from_before_the_clock_was_set_back_is_over[old "
+            "jobs]"
+        ),
     ),
     query(
         "sweep_jobs",
@@ -468,7 +479,10 @@ QUERIES = [
         "check_constraints_now",
         "immediate",
         {"SET CONSTRAINTS ALL IMMEDIATE": "SET CONSTRAINTS ALL DEFERRED"},
-        "operate/test_retention_trouble::test_a_row_that_cannot_be_removed_stays_alone[a reference that is checked at the commit]",
+        (
+            "operate/test_retention_trouble::test_a_row_that_cannot_be_removed_stays_alone[a "
+            "reference that is checked at the commit]"
+        ),
     ),
     query(
         "bound_locks",

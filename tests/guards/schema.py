@@ -75,7 +75,10 @@ SCHEMA = [
         "0001_job_logs",
         "check-status",
         {
-            "CHECK (status IN ('enqueued', 'processing', 'completed', 'failed', 'dlq', 'cancelled'))": "CHECK (true)"
+            (
+                "CHECK (status IN ('enqueued', 'processing', 'completed', 'failed', 'dlq', "
+                "'cancelled'))"
+            ): "CHECK (true)"
         },
         f"{LIE}[status = 'done']",
     ),
@@ -131,7 +134,10 @@ SCHEMA = [
         "0001_job_logs",
         "check-run-after",
         {
-            "CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 00:00:00+00')": "CHECK (true)"
+            (
+                "CHECK (run_after >= '1970-01-01 00:00:00+00' AND run_after < '9999-01-01 "
+                "00:00:00+00')"
+            ): "CHECK (true)"
         },
         f"{LIE}[enqueued-run_after = 'infinity']",
     ),

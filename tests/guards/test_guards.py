@@ -1,4 +1,5 @@
-"""The table of guards is whole and true: nothing in the SQL that guards is missing from it, and each guard is missed by a test."""
+"""The table of guards is whole and true: nothing in the SQL that guards is missing from it, and
+each guard is missed by a test."""
 
 import ast
 import os
@@ -22,7 +23,8 @@ FILES = sorted(
 )
 
 GUARDING = re.compile(
-    r"\blease = |SKIP LOCKED|FOR (NO KEY )?UPDATE|pg_(try_)?advisory_xact_lock|\bUNIQUE\b|PRIMARY KEY|ON CONFLICT"
+    r"\blease = |SKIP LOCKED|FOR (NO KEY "
+    r")?UPDATE|pg_(try_)?advisory_xact_lock|\bUNIQUE\b|PRIMARY KEY|ON CONFLICT"
     r"|processed_at IS NULL|status (=|<>) 'processing'|status (NOT )?IN \("
 )
 """What guards look like."""

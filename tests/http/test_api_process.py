@@ -224,7 +224,10 @@ class TestOnTheWire:
                 reader, writer = await asyncio.open_connection(host, port)
                 # By hand: clients tidy paths up.
                 writer.write(
-                    f"GET /api/jobs/{path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+                    (
+                        f"GET /api/jobs/{path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: "
+                        "close\r\n\r\n"
+                    ).encode()
                 )
                 head, _, body = (await reader.read()).partition(b"\r\n\r\n")
                 writer.close()
@@ -273,7 +276,10 @@ class TestSigterm:
         async with ready(**variables) as (api, client):
             await connection.execute(f"SELECT pg_advisory_lock({lock})")
             request = asyncio.create_task(client.post(SIGNIN, json=SIGN_IN))
-            waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+                "wait_event_type = 'Lock'"
+            )
 
             async def waiting() -> bool:
                 return bool(await value(connection, waits) == 1)

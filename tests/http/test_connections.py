@@ -1,4 +1,5 @@
-"""Callers on the wire that mean no good: what the API and a worker's health port let them hold, and for how long.
+"""Callers on the wire that mean no good: what the API and a worker's health port let them hold, and
+for how long.
 
 Against processes, with raw sockets, and with both of uvicorn's parsers.
 """
@@ -37,7 +38,8 @@ EVENT = json.dumps(SIGN_IN).encode()
 
 @pytest.fixture(params=["httptools", "h11"])
 def parser(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """The environment of a process that has this parser; h11 is taken where httptools cannot be imported."""
+    """The environment of a process that has this parser; h11 is taken where httptools cannot be
+    imported."""
     if request.param == "httptools":
         pytest.importorskip("httptools")
         return {}
@@ -342,7 +344,10 @@ class TestCrowds:
             for _, writer in callers:
                 writer.write(request)
 
-            waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+                "wait_event_type = 'Lock'"
+            )
 
             async def both_wait() -> bool:
                 return bool(await value(connection, waits) == 2)

@@ -48,7 +48,8 @@ async def an_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.Asyn
 async def unavailable(api: httpx.AsyncClient, path: str, body: Any) -> None:
     started = time.monotonic()
     response = await api.post(path, json=body)
-    # Room for a busy machine; what it guards against waits for ever, or 10 s for a cancellation that nobody hears.
+    # Room for a busy machine; what it guards against waits for ever, or 10 s for a cancellation
+    # that nobody hears.
     assert time.monotonic() - started < LIMIT + 2
     assert problem(response, 503)["error"] == "Failed to enqueue job"
     assert response.headers["retry-after"] == "1"
@@ -74,7 +75,10 @@ async def test_a_lock_that_somebody_holds(
         await unavailable(api, path, body)
 
         async def nobody_waits() -> bool:
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+                "wait_event_type = 'Lock'"
+            )
             return bool(await value(connection, waiting) == 0)
 
         # What was given up does not stand in line any longer, and is not stored later.
@@ -105,7 +109,8 @@ async def test_a_pool_that_is_exhausted(settings: Settings, database_url: str) -
         await holder.execute(
             "SELECT pg_advisory_xact_lock(limit_lock('user.signin.notification', 'u1'))"
         )
-        # All of one user: whoever has the connection waits for the lock, and the rest for the connection.
+        # All of one user: whoever has the connection waits for the lock, and the rest for the
+        # connection.
         await asyncio.gather(
             *(unavailable(api, SIGNIN, SIGN_IN | {"userId": "u1"}) for _ in range(4))
         )

@@ -115,7 +115,10 @@ class TestTheList:
         # Dead at the same moment: no page may lose or repeat one.
         await sql(
             connection,
-            "UPDATE job_logs SET dead_at = (SELECT min(dead_at) FROM job_logs) WHERE job_id IN ('d-2', 'd-3')",
+            (
+                "UPDATE job_logs SET dead_at = (SELECT min(dead_at) FROM job_logs) WHERE job_id IN "
+                "('d-2', 'd-3')"
+            ),
         )
         seen, cursor = [], None
         for _ in range(3):
@@ -377,7 +380,10 @@ class TestRetryingMany:
         await self.batch(api, all=True, ratePerSecond=2)
         rows = await sql(
             connection,
-            "SELECT job_id, extract(epoch FROM run_after - min(run_after) OVER ())::float AS after FROM job_logs ORDER BY 2",
+            (
+                "SELECT job_id, extract(epoch FROM run_after - min(run_after) OVER ())::float AS "
+                "after FROM job_logs ORDER BY 2"
+            ),
         )
         assert [row["job_id"] for row in rows] == ["d-2", "d-1", "d-0"]
         assert [row["after"] for row in rows] == pytest.approx([0, 0.5, 1], abs=0.01)

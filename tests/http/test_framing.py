@@ -1,4 +1,5 @@
-"""What reaches the HTTP parser: whole heads of at most 64 KiB, one Content-Length or chunks, no trailers."""
+"""What reaches the HTTP parser: whole heads of at most 64 KiB, one Content-Length or chunks, no
+trailers."""
 
 import pytest
 from hypothesis import given

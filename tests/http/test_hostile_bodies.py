@@ -1,7 +1,8 @@
 """R15, without a gap: every hostile value in every member of every body.
 
-What is refused is a 4xx with a clear sentence, and nothing is stored or changed. What is taken is stored as the text that it is,
-without the characters that are removed. Nothing is executed: the tables are there, and what a filter finds is nothing.
+What is refused is a 4xx with a clear sentence, and nothing is stored or changed. What is taken is
+stored as the text that it is, without the characters that are removed. Nothing is executed: the
+tables are there, and what a filter finds is nothing.
 """
 
 import json
@@ -47,7 +48,8 @@ async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 @dataclass(frozen=True)
 class Place:
-    """A member of a body. `around` is the body with the member in it, `takes` what may stand there."""
+    """A member of a body. `around` is the body with the member in it, `takes` what may stand
+    there."""
 
     path: str
     member: str
@@ -59,7 +61,8 @@ class Place:
         return f"{self.path.removeprefix('/api/')} {self.member}"
 
     def body(self, given: Any) -> Any:
-        """`around`, with the value at the end of the path that `member` is: "jobs.1.payload.email"."""
+        """`around`, with the value at the end of the path that `member` is:
+        "jobs.1.payload.email"."""
         body = json.loads(json.dumps(self.around))
         inside, steps = body, self.member.split(".")
         for step in steps[:-1]:

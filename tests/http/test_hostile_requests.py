@@ -1,4 +1,5 @@
-"""R15: hostile input gets a 4xx with a clear sentence; nothing is stored, nothing executed, no address in any log."""
+"""R15: hostile input gets a 4xx with a clear sentence; nothing is stored, nothing executed, no
+address in any log."""
 
 import asyncio
 import contextlib

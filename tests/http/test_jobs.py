@@ -409,7 +409,10 @@ class TestIdsInPaths:
             assert (await api.post(f"/api/admin/dlq/retry/{word}")).json()["jobId"] == word
             await sql(
                 connection,
-                "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now() WHERE job_id = %s",
+                (
+                    "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now() WHERE "
+                    "job_id = %s"
+                ),
                 [word],
             )
             assert (await api.delete(f"/api/admin/dlq/{word}")).json()["jobId"] == word
@@ -508,7 +511,10 @@ async def test_times_have_three_decimals(api: httpx.AsyncClient, connection: Con
     await a_job(connection, job_id="j", status="completed")
     await sql(
         connection,
-        "UPDATE job_logs SET processed_at = '2026-11-23 10:00:00.123999+08', created_at = '2026-11-23', payload = %s",
+        (
+            "UPDATE job_logs SET processed_at = '2026-11-23 10:00:00.123999+08', created_at = "
+            "'2026-11-23', payload = %s"
+        ),
         [Jsonb({})],
     )
     body = (await api.get("/api/jobs/j")).json()

@@ -1,4 +1,5 @@
-"""The old service's callers must not notice: its test script, case by case, against this service and a worker's part played."""
+"""The old service's callers must not notice: its test script, case by case, against this service
+and a worker's part played."""
 
 from collections.abc import AsyncIterator
 from typing import Any

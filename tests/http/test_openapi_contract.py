@@ -1,7 +1,8 @@
-"""The service against its own description: Schemathesis reads the OpenAPI document of a running process, and tries to prove it
-wrong.
+"""The service against its own description: Schemathesis reads the OpenAPI document of a running
+process, and tries to prove it wrong.
 
-What comes is deterministic. To look further: the command that stands in the failure, with another --seed and more examples.
+What comes is deterministic. To look further: the command that stands in the failure, with another
+--seed and more examples.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ from tests.support.api import ADMIN_TOKEN, API_TOKEN
 from tests.support.factories import a_job, value
 
 EXCLUDED = {
-    "positive_data_acceptance": "which payload fits which type, and that a batch has a filter, is more than a schema says",
+    "positive_data_acceptance": (
+        "which payload fits which type, and that a batch has a filter, is more than a schema says"
+    ),
     "use_after_free": "DELETE cancels a job, and a cancelled job is still there",
     "allow_header_conformance": "the framework's own answer to OPTIONS names one of two methods that share a path",
 }

@@ -1,4 +1,5 @@
-"""sql/monitoring/: the four queries behind the routes run as they are, on every version, and read no more than they must."""
+"""sql/monitoring/: the four queries behind the routes run as they are, on every version, and read
+no more than they must."""
 
 import re
 from typing import Any
@@ -17,7 +18,8 @@ REPORTS = ("job_stats", "workers", "queues", "dead_letter_errors")
 
 @pytest.fixture
 async def big(connection: Connection) -> Connection:
-    """Past the size up to which finished rows are counted: most rows finished, some dead, few live. Never vacuumed."""
+    """Past the size up to which finished rows are counted: most rows finished, some dead, few live.
+    Never vacuumed."""
     await sql(
         connection,
         """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at, attempt_count, error)

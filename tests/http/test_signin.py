@@ -168,7 +168,10 @@ class TestTheSameJobAgain:
         assert again.status_code == 202
         await sql(
             connection,
-            "UPDATE job_logs SET status = 'processing', attempt_count = 1, lease = 1, lease_until = now() + interval '30 s'",
+            (
+                "UPDATE job_logs SET status = 'processing', attempt_count = 1, lease = 1, "
+                "lease_until = now() + interval '30 s'"
+            ),
         )
         assert (await api.post(SIGNIN, json=event)).json()["status"] == "processing"
         assert await value(connection, "SELECT count(*) FROM job_logs") == 1
@@ -194,7 +197,10 @@ class TestTheSameJobAgain:
         await api.post(SIGNIN, json=event)
         await sql(
             connection,
-            "UPDATE job_logs SET status = %(s)s, processed_at = now(), dead_at = CASE WHEN %(s)s = 'dlq' THEN now() END",
+            (
+                "UPDATE job_logs SET status = %(s)s, processed_at = now(), dead_at = CASE WHEN %(s)s "
+                "= 'dlq' THEN now() END"
+            ),
             {"s": status},
         )
         body = problem(await api.post(SIGNIN, json=event), 409)

@@ -93,7 +93,8 @@ class Claiming(Core):
 
     @rule(worker=workers, reconnects=st.booleans())
     def claim_without_hearing_of_it(self, worker: int, reconnects: bool) -> None:
-        """The reply is lost. The worker gives back what it was given; or dies, and the leases run out."""
+        """The reply is lost. The worker gives back what it was given; or dies, and the leases run
+        out."""
         hands = self.crew[worker]
         self.begin("orphans")
         free = {queue: hands.free(queue) for queue in QUEUES if hands.free(queue) > 0}

@@ -106,7 +106,8 @@ class Core(RuleBasedStateMachine):
         self.pairs.append((*pair, hands.name))
 
     def check_started(self, hands: Hands, names: list[str]) -> None:
-        """What the worker starts is what the statement changed, and it is told the truth about it."""
+        """What the worker starts is what the statement changed, and it is told the truth about
+        it."""
         assert sorted(held.claim.job_id for held in hands.started) == sorted(names)
         for held in hands.started:
             row = self.oracle.rows[held.claim.job_id]
@@ -176,7 +177,8 @@ class Core(RuleBasedStateMachine):
             self.pending = None
 
     def teardown(self) -> None:
-        """Invariant 1: as long as one worker lives, everything that is due ends. All others die, and time goes on a little."""
+        """Invariant 1: as long as one worker lives, everything that is due ends. All others die,
+        and time goes on a little."""
         if not self.sound:
             return
         self.commit_pending()

@@ -39,7 +39,8 @@ class Ending(Claiming):
         lost=st.sampled_from([None, None, None, "ack_jobs", "fail_jobs"]),
     )
     def attempts_end(self, worker: int, how: list[str], lost: str | None) -> None:
-        """A group of outcomes, some of them perhaps too late; and perhaps the reply is lost and they are sent again."""
+        """A group of outcomes, some of them perhaps too late; and perhaps the reply is lost and
+        they are sent again."""
         hands = self.busy(worker)
         self.begin("finish")
         outcomes = [

@@ -91,7 +91,8 @@ class Operating(Sweeping):
 
     @rule(what=st.sampled_from(["nothing", "nothing", "default", "other", "server"]))
     def only_that_is_stopped(self, what: str) -> None:
-        """A queue, by an operator; or whatever needs the server, which somebody found to be broken."""
+        """A queue, by an operator; or whatever needs the server, which somebody found to be
+        broken."""
         if what == "server":
             self._the_server_goes_down()
             return

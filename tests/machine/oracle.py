@@ -14,7 +14,8 @@ def digest_of(job_type: str, user_id: str, payload: dict[str, Any]) -> str:
 
 
 class Oracle:
-    """All jobs, all tombstones, all paused queues. Each method is what one statement does, when it does what it should."""
+    """All jobs, all tombstones, all paused queues. Each method is what one statement does, when it
+    does what it should."""
 
     def __init__(self, kinds: dict[str, Kind]) -> None:
         self.kinds = kinds
@@ -29,7 +30,8 @@ class Oracle:
     # Producers
 
     def answers(self, item: Item, *moments: datetime) -> set[Answer]:
-        """What may be answered; more than one answer only if a place came free just between these moments."""
+        """What may be answered; more than one answer only if a place came free just between these
+        moments."""
         known = self.known(item.job_id, digest_of(item.job_type, item.user_id, item.payload))
         if known:
             return {known}
@@ -126,7 +128,10 @@ class Oracle:
         row.lease += 1
 
     def _blame(self, row: Row, *, forgotten: bool = False) -> None:
-        ran_out = f"The lease of attempt {row.attempt_count} ran out: its worker {row.locked_by} died or lost the database"
+        ran_out = (
+            f"The lease of attempt {row.attempt_count} ran out: its worker {row.locked_by} died "
+            "or lost the database"
+        )
         row.error = FORGOTTEN if forgotten else ran_out
         if row.intent_at is not None:
             row.error += ", and what it had announced may have been done"

@@ -86,8 +86,9 @@ def by_id(told: Told) -> str:
 
 
 def without_rivals(many: list[Item]) -> list[Item]:
-    """Of those who send one id in one call for different users of a limited type only the first: if that one is refused, the others
-    have their turn after all the rest, and a place may have gone to somebody behind them."""
+    """Of those who send one id in one call for different users of a limited type only the first: if
+    that one is refused, the others have their turn after all the rest, and a place may have gone to
+    somebody behind them."""
     first = {item.job_id: (item.job_type, item.user_id) for item in reversed(many)}
     return [
         item
@@ -180,7 +181,8 @@ class Producing(Core):
 
     @rule(many=st.lists(items, min_size=2, max_size=6))
     def enqueue_at_once(self, many: list[Item]) -> None:
-        """Callers who know nothing of each other share a commit, in the order of their ids; the first may have gone alone."""
+        """Callers who know nothing of each other share a commit, in the order of their ids; the
+        first may have gone alone."""
         self.begin("at once")
 
         async def offer_all() -> list[Ticket]:

@@ -1,5 +1,5 @@
-"""The invariants of docs/engine.md, as what may be in the table and may change from one look to the next. They know nothing of how
-a statement does it, and hold whatever the oracle believes."""
+"""The invariants of docs/engine.md, as what may be in the table and may change from one look to the
+next. They know nothing of how a statement does it, and hold whatever the oracle believes."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,8 @@ def check_step(old: dict[str, Any], new: dict[str, Any], deed: str) -> None:
 
 
 def check_limits(oracle: Oracle, now: datetime) -> None:
-    """No user has more than the limit in any window, that is in the one that begins with any job of theirs."""
+    """No user has more than the limit in any window, that is in the one that begins with any job of
+    theirs."""
     for row in oracle.rows.values():
         kind = oracle.kinds[row.job_type]
         if kind.limit is None or not row.counted:
@@ -87,7 +88,8 @@ def check_limits(oracle: Oracle, now: datetime) -> None:
 
 
 def check_that_one_is_enough(machine: "Core", hands: Hands) -> None:
-    """Claims and sweeps of this one worker, from wherever its cursors are, and everything that is due ends."""
+    """Claims and sweeps of this one worker, from wherever its cursors are, and everything that is
+    due ends."""
     for held in list(hands.attempts):
         hands.attempts.remove(held)
         hands.worker.inflight.drop(held)

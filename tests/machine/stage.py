@@ -1,4 +1,5 @@
-"""Where the machine plays: one database, emptied for each run of it; workers whose loops stand still; and a look at everything."""
+"""Where the machine plays: one database, emptied for each run of it; workers whose loops stand
+still; and a look at everything."""
 
 import asyncio
 import logging
@@ -26,7 +27,8 @@ from tests.support.scene import for_worker
 T = TypeVar("T")
 
 LEASE = timedelta(minutes=2)
-"""Longer than a run of the machine: leases run out when the machine moves time, and not by themselves."""
+"""Longer than a run of the machine: leases run out when the machine moves time, and not by
+themselves."""
 
 QUEUES = {"default": 4, "other": 2}
 
@@ -44,7 +46,8 @@ MOVED = f"""
 UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
        history = (SELECT jsonb_agg(h.e || jsonb_build_object('at', job_time((h.e ->> 'at')::timestamptz - %(by)s)) ORDER BY h.n)
                     FROM jsonb_array_elements(history) WITH ORDINALITY AS h(e, n))"""
-"""Time goes on by so much: everything that has happened, and all that is to come, is earlier by that."""
+"""Time goes on by so much: everything that has happened, and all that is to come, is earlier by
+that."""
 
 MOVED_BESIDE = """
 WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s),
@@ -117,7 +120,8 @@ class Hands:
     async def sweep(self, *, resting: bool) -> None:
         self.started = []
         self.worker.claimer.resting = resting
-        # Now and then a sweep looks at whole lanes, and past now; the oracle is told of resting ones alone.
+        # Now and then a sweep looks at whole lanes, and past now; the oracle is told of resting
+        # ones alone.
         self.worker.sweeper._ahead = False
         assert await self.worker.sweeper._turn()
 
@@ -128,7 +132,8 @@ class Hands:
         await self.worker.claimer._greet()
 
     async def write(self, outcomes: Sequence[tuple[Held, Outcome | None]]) -> int:
-        """The outcomes of these attempts, None for one without a handler. Returns how many met no row."""
+        """The outcomes of these attempts, None for one without a handler. Returns how many met no
+        row."""
         acker, counters = self.worker.acker, self.worker.inflight.counters
         before = counters.stale_writes
         for held, outcome in outcomes:
@@ -175,7 +180,8 @@ class Stage:
         self.lose_reply_of: str | None = None
         self.links: dict[int, dict[str, WorkerConnection]] = {}
         self.keepers: dict[int, Any] = {}
-        """Connections of workers, by their slot: a new worker in it takes over what the one before had."""
+        """Connections of workers, by their slot: a new worker in it takes over what the one before
+        had."""
         self.eye = psycopg.connect(database_url, autocommit=True, row_factory=dict_row)
         self.play(self._open())
 
@@ -230,7 +236,8 @@ class Stage:
             for row in self.eye.execute("SELECT * FROM job_tombstones").fetchall()
         }
         last = self.eye.execute(
-            "SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) AS paused"
+            "SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) "
+            "AS paused"
         )
         now, paused = last.fetchall()[0].values()
         broken = self.eye.execute(
@@ -262,7 +269,10 @@ class Stage:
 
     def expire(self, job_id: str) -> None:
         self.eye.execute(
-            "UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = %s",
+            (
+                "UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = "
+                "%s"
+            ),
             [job_id],
         )
 

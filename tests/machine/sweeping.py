@@ -108,7 +108,8 @@ class Sweeping(Core):
         free: dict[str, int],
         may_rescue: bool,
     ) -> list[Row]:
-        """One group at a time, of those with the fewest attempts, and no larger than these allow. Returns who might be in it."""
+        """One group at a time, of those with the fewest attempts, and no larger than these allow.
+        Returns who might be in it."""
         suspects = [row for row in untouched if row.expired(now) and row.job_type in hands.types]
         fewest = min((row.attempt_count for row in suspects), default=0)
         group = [row for row in suspects if row.attempt_count == fewest] if may_rescue else []

@@ -1,7 +1,9 @@
-"""What the oracle deals in: a job as a row of plain Python values, and what else there is in the queue.
+"""What the oracle deals in: a job as a row of plain Python values, and what else there is in the
+queue.
 
-Time is the database's. A time that a statement will have set by itself is not known beforehand: the oracle says `AtOnce()`, and the
-next look at the table checks that the time fell between the two looks, and takes it over.
+Time is the database's. A time that a statement will have set by itself is not known beforehand: the
+oracle says `AtOnce()`, and the next look at the table checks that the time fell between the two
+looks, and takes it over.
 """
 
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
-"""A mail of which nobody knows whether it went out: announced as late as can be, told apart from one that surely did not, and then
-sent again or held, as the settings say."""
+"""A mail of which nobody knows whether it went out: announced as late as can be, told apart from
+one that surely did not, and then sent again or held, as the settings say."""
 
 import asyncio
 import logging
@@ -101,7 +101,8 @@ class Announced:
 async def test_by_smtp_it_is_written_when_the_server_is_ready_and_before_it_has_a_byte(
     connection: Connection, settings: Settings
 ) -> None:
-    """The intent's statement waits for the row, which is being taken away: the server says 354 and gets nothing at all."""
+    """The intent's statement waits for the row, which is being taken away: the server says 354 and
+    gets nothing at all."""
     async with post_office() as office, await AsyncConnection.connect(settings.conninfo) as other:
         seen: dict[str, Any] = {}
 
@@ -371,7 +372,8 @@ async def test_hold_sends_what_is_in_no_doubt(connection: Connection, settings: 
 async def test_an_attempt_whose_connection_broke_is_treated_like_one_that_died(
     connection: Connection, settings: Settings, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server took the mail and said nothing; the second attempt sends it again under the same Message-ID, or does not."""
+    """The server took the mail and said nothing; the second attempt sends it again under the same
+    Message-ID, or does not."""
     async with post_office() as office:
 
         async def doorman(step: str, to: str) -> bool:

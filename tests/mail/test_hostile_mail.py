@@ -1,4 +1,5 @@
-"""R15, at the other end: what was taken is mailed to one address, in the header fields that a mail has, and shows no markup."""
+"""R15, at the other end: what was taken is mailed to one address, in the header fields that a mail
+has, and shows no markup."""
 
 import json
 from collections.abc import AsyncIterator

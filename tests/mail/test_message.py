@@ -1,4 +1,5 @@
-"""One mail goes to one address, and nothing that a caller sends becomes a header field of its own."""
+"""One mail goes to one address, and nothing that a caller sends becomes a header field of its
+own."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,5 @@
-"""Mail servers that speak as no other does: old, slow, endless, broken. Every step has an end in time and bytes."""
+"""Mail servers that speak as no other does: old, slow, endless, broken. Every step has an end in
+time and bytes."""
 
 import asyncio
 import ssl

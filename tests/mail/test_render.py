@@ -1,4 +1,5 @@
-"""The mails say what the users know, in their language, and show what others wrote without obeying it."""
+"""The mails say what the users know, in their language, and show what others wrote without obeying
+it."""
 
 import re
 from datetime import UTC, datetime
@@ -75,7 +76,8 @@ def test_the_mongolian_sign_in_mail_reads_as_the_users_know_it() -> None:
         "Нэвтэрсэн хэлбэр: google\n"
         "IP хаяг: 203.0.113.9\n"
         f"Хөтөч: {FIREFOX}\n"
-        "Огноо, цаг: 2026 оны арван нэгдүгээр сарын 23, даваа гараг, 18:05 (Улаанбаатарын цагаар, UTC+8)\n"
+        "Огноо, цаг: 2026 оны арван нэгдүгээр сарын 23, даваа гараг, 18:05 (Улаанбаатарын "
+        "цагаар, UTC+8)\n"
         "\n"
         "Хэрэв энэ та биш байсан бол энэ захидалд хариу бичиж, бидэнд даруй мэдэгдэнэ үү.\n"
         "\n"
@@ -233,8 +235,8 @@ def test_a_custom_mail_shows_its_body_as_text_with_its_lines_kept() -> None:
     mail = RENDERER.custom(job_id="c-1", to="a@example.com", subject="Subject <b>", body=body)
     assert mail.text == "Hello,\n\n<b>bold</b> & {{ 7 * 7 }}\n  indented\nhttps://example.com\n"
     assert (
-        "Hello,<br><br>&lt;b&gt;bold&lt;/b&gt; &amp; {{ 7 * 7 }}<br>  indented<br>https://example.com"
-        in html_of(mail)
-    )
+        "Hello,<br><br>&lt;b&gt;bold&lt;/b&gt; &amp; {{ 7 * 7 }}<br>  "
+        "indented<br>https://example.com"
+    ) in html_of(mail)
     assert "<title>Subject &lt;b&gt;</title>" in html_of(mail)
     assert mail.subject == "Subject <b>"

@@ -1,4 +1,5 @@
-"""What mail servers and providers really say, at each step of the dialogue, and what it is about: us, the server, or this one mail.
+"""What mail servers and providers really say, at each step of the dialogue, and what it is about:
+us, the server, or this one mail.
 
 Every reply goes through a server on loopback.
 """
@@ -181,7 +182,8 @@ def test_an_unclear_refusal_for_good_of_one_recipient_is_never_repeated(
 
 
 def test_any_length_of_reply_is_read_in_bounded_time() -> None:
-    """30 KB, as much as the connection takes, of what makes patterns backtrack: a minute if one of them did."""
+    """30 KB, as much as the connection takes, of what makes patterns backtrack: a minute if one of
+    them did."""
     pieces = [
         "your ",
         "sender ",
@@ -304,7 +306,10 @@ async def test_a_quota_loses_nothing_and_burns_nothing(
                 )
                 await sql(
                     connection,
-                    "UPDATE job_logs SET run_after = now() WHERE status = 'enqueued' AND run_after > now()",
+                    (
+                        "UPDATE job_logs SET run_after = now() WHERE status = 'enqueued' AND "
+                        "run_after > now()"
+                    ),
                 )
                 await asyncio.sleep(0.05)
     assert await value(connection, "SELECT max(attempt_count) FROM job_logs") == 1

@@ -102,7 +102,10 @@ async def test_an_answer_other_than_202_ends_the_attempt_by_its_code(
         assert ended.value.dependency == "mail"
 
 
-FROM = "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved."
+FROM = (
+    "The from address does not match a verified Sender Identity. Mail cannot be sent until "
+    "this error is resolved."
+)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,8 @@ async def test_what_concerns_our_account_is_not_blamed_on_the_mail(
 async def test_the_wait_that_the_server_asks_for_is_passed_on(
     status: int, headers: dict[str, str], seconds: float | None
 ) -> None:
-    # The answer's own Date is years away from the clock of this machine: a worker's wrong clock has no effect.
+    # The answer's own Date is years away from the clock of this machine: a worker's wrong clock has
+    # no effect.
     said = {"Date": format_datetime(NOW, usegmt=True), **headers}
     async with (
         sendgrid(status, said) as server,

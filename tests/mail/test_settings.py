@@ -1,4 +1,5 @@
-"""Settings of the mail that cannot work: refused when the worker starts, all at once, with what to write instead."""
+"""Settings of the mail that cannot work: refused when the worker starts, all at once, with what to
+write instead."""
 
 from email import message_from_bytes
 from email.header import decode_header, make_header

@@ -1,4 +1,5 @@
-"""What a mail server does, and what becomes of the job. Every server here is a real one on loopback."""
+"""What a mail server does, and what becomes of the job. Every server here is a real one on
+loopback."""
 
 import asyncio
 import logging
@@ -220,9 +221,9 @@ async def test_a_connection_that_refuses_the_reset_is_dropped() -> None:
 
 async def test_a_servers_words_are_masked_and_cut_to_one_line() -> None:
     reply = (
-        "550-<User.Name@Example.com>: unknown\r\n550 ask other.person@example.net, password=hunter2 "
-        + "x" * 2000
-    )
+        "550-<User.Name@Example.com>: unknown\r\n550 ask other.person@example.net, "
+        "password=hunter2 "
+    ) + "x" * 2000
     async with scripted({"RCPT": reply}) as server, transport_to(server.port) as transport:
         with pytest.raises(Discard) as ended:
             await transport.send(a_mail())

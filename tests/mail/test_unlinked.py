@@ -1,4 +1,5 @@
-"""Text of a caller's in a mail of ours: names stay names, and nothing is a link, an address or a telephone number."""
+"""Text of a caller's in a mail of ours: names stay names, and nothing is a link, an address or a
+telephone number."""
 
 import re
 import unicodedata
@@ -63,8 +64,14 @@ def test_what_a_mail_program_could_take_for_a_domain_is_opened(name: str, shown:
 
 AGENTS = [
     FIREFOX,
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148",
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "Chrome/126.0.0.0 Safari/537.36"
+    ),
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, "
+        "like Gecko) Version/17.5 Mobile/15E148"
+    ),
     "curl/8.5.0",
     "okhttp/4.12.0",
     "Dalvik/2.1.0 (Linux; U; Android 14; SM-S918B Build/UP1A.231005.007)",
@@ -141,7 +148,8 @@ def test_links_are_left_out(link: str, member: str) -> None:
     for text in (link, f"Bat {link}", f"Bat {link} now", f"{link} {link}"):
         mail = sign_in(locale="en", **{member: text})
         for part in (mail.text, html_of(mail)):
-            # NFKC, as a mail program reads it; the one address that the mail itself names is the user's.
+            # NFKC, as a mail program reads it; the one address that the mail itself names is the
+            # user's.
             read = unicodedata.normalize("NFKC", part).replace("bat@example.com", "")
             assert "evil" not in read.lower(), read
             assert not re.search(

@@ -66,7 +66,8 @@ async def test_ended_rows_go_when_their_time_has_come(
 async def test_an_id_stays_known_from_the_removal_of_its_row_on(
     connection: Connection, settings: Settings
 ) -> None:
-    """However long ago the job ended: one that was archived late would else be forgotten in the same run."""
+    """However long ago the job ended: one that was archived late would else be forgotten in the
+    same run."""
     await ended(connection, "j", 400)
     done = await prune(connection, settings)
     assert (done.jobs, done.tombstones) == (1, 0)
@@ -81,7 +82,8 @@ async def test_an_id_stays_known_from_the_removal_of_its_row_on(
 async def test_nothing_inside_the_window_of_its_limit_goes(
     connection: Connection, settings: Settings
 ) -> None:
-    """A job may end long after it was made, and be old; what counts is that its place in the window is still taken."""
+    """A job may end long after it was made, and be old; what counts is that its place in the window
+    is still taken."""
     await a_type(connection, job_type="test.job", limit_count=1, limit_window="60 days")
     await ended(connection, "j", 50)
     await prune(connection, settings)
@@ -124,7 +126,8 @@ async def test_it_works_in_batches_and_tells_how_far_it_is(
 async def test_by_itself_it_reads_only_what_can_be_old_enough(
     connection: Connection, settings: Settings
 ) -> None:
-    """Adopted rows have random ids: they go when the whole table is read, which a command does and a worker does not."""
+    """Adopted rows have random ids: they go when the whole table is read, which a command does and
+    a worker does not."""
     old = timedelta(days=-9)
     # One random id in two hundred looks old: not this one.
     random = UUID(int=uuid4().int | 1 << 127)

@@ -1,4 +1,5 @@
-"""Retention where rows cannot be removed, and where the archive cannot be written: the others go, and no row is lost."""
+"""Retention where rows cannot be removed, and where the archive cannot be written: the others go,
+and no row is lost."""
 
 import asyncio
 import json
@@ -319,7 +320,8 @@ async def test_a_program_that_meets_the_end_of_its_disk(
 async def test_rows_are_in_the_archive_before_they_are_gone(
     connection: Connection, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looked at from another connection at the moment when the file has been synced, and a run that is killed then."""
+    """Looked at from another connection at the moment when the file has been synced, and a run that
+    is killed then."""
     await many(connection, 3)
     seen = 0
     real = os.fsync

@@ -1,4 +1,5 @@
-"""sql/monitoring and sql/replay: every file runs as it is, says what its answer means, and reads no more than it must."""
+"""sql/monitoring and sql/replay: every file runs as it is, says what its answer means, and reads no
+more than it must."""
 
 import asyncio
 import os
@@ -66,7 +67,8 @@ async def report(connection: AsyncConnection[Any], name: str) -> list[dict[str, 
 async def answers(
     connection: AsyncConnection[Any], name: str, **changed: str
 ) -> list[list[dict[str, Any]]]:
-    """Runs a replay file with other words than those that stand in it, and commits. The rows of each of its SELECTs."""
+    """Runs a replay file with other words than those that stand in it, and commits. The rows of
+    each of its SELECTs."""
     text = load(name, "replay").replace("ROLLBACK;", "COMMIT;")
     for key, content in changed.items():
         text, count = re.subn(rf"(SET LOCAL toolbox.{key} = )'[^']*'", rf"\1'{content}'", text)
@@ -260,7 +262,10 @@ class TestMonitoring:
     async def test_stuck_jobs_and_why(self, connection: AsyncConnection[Any]) -> None:
         await sql(
             connection,
-            "INSERT INTO job_workers (id, kind, host, pid, release) VALUES ('alive', 'worker', 'h', 1, '1')",
+            (
+                "INSERT INTO job_workers (id, kind, host, pid, release) VALUES ('alive', 'worker', "
+                "'h', 1, '1')"
+            ),
         )
         await a_job(connection, job_id="fine", status="processing", locked_by="alive")
         await a_job(
@@ -354,7 +359,8 @@ ROWS = 100_000
 
 @pytest.fixture(scope="module")
 def big() -> dict[int, str]:
-    """Databases that hold 100,000 jobs, by major version: made when they are asked for, for all tests of this module."""
+    """Databases that hold 100,000 jobs, by major version: made when they are asked for, for all
+    tests of this module."""
     return {}
 
 

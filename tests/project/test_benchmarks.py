@@ -1,4 +1,5 @@
-"""The benchmarks go on working: the engine's statements in pgbench's form, the loop of claims and acks, and the arithmetic."""
+"""The benchmarks go on working: the engine's statements in pgbench's form, the loop of claims and
+acks, and the arithmetic."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

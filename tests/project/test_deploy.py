@@ -1,4 +1,5 @@
-"""What is not code but has to agree with it: the example environment, the manifests, the list of packages."""
+"""What is not code but has to agree with it: the example environment, the manifests, the list of
+packages."""
 
 import dataclasses
 import re

@@ -59,7 +59,10 @@ def test_which_pythons_are_too_old(version: tuple[int, int], refused: bool) -> N
 
 
 def test_an_old_python_is_told_so_and_sees_no_traceback() -> None:
-    code = "import runpy, sys; sys.version_info = (3, 9, 2); runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = (
+        "import runpy, sys; sys.version_info = (3, 9, 2); runpy.run_path(sys.argv[1], "
+        "run_name='__main__')"
+    )
     done = run("-c", code, str(ROOT / "dev.py"))
     assert done.returncode == 1
     assert (
@@ -217,7 +220,8 @@ def test_else_tests_run_on_all_cores(given: list[str]) -> None:
 
 
 class Osv(BaseHTTPRequestHandler):
-    """Stands in for the service that is asked; `known` is name -> versions that mend what is known of it."""
+    """Stands in for the service that is asked; `known` is name -> versions that mend what is known
+    of it."""
 
     known: ClassVar[dict[str, list[str]]] = {}
 

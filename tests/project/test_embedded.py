@@ -1,4 +1,5 @@
-"""The Postgres server of our own: it starts anywhere, keeps to itself, and leaves nothing behind."""
+"""The Postgres server of our own: it starts anywhere, keeps to itself, and leaves nothing
+behind."""
 
 import os
 import shutil
@@ -138,7 +139,8 @@ def test_a_port_that_is_taken_meanwhile_is_given_up_for_another(
 
 def test_a_server_ends_with_a_parent_that_is_killed() -> None:
     script = (
-        "import time; from pgqueue.embedded.server import EmbeddedServer; server = EmbeddedServer(); server.start();"
+        "import time; from pgqueue.embedded.server import EmbeddedServer; server = "
+        "EmbeddedServer(); server.start();"
         "print(server.pid, server.home, flush=True); time.sleep(600)"
     )
     with subprocess.Popen(

@@ -63,7 +63,10 @@ def test_all_levels_of_ours_are_read_and_libraries_are_as_quiet_as_in_a_process(
 
 def test_processes_are_overheard_and_their_children(ears: Ears) -> None:
     child = "import sys; sys.stderr.write('from its child\\n')"
-    code = f"import subprocess, sys; sys.stderr.write('from the parent\\n'); subprocess.run([sys.executable, '-c', {child!r}])"
+    code = (
+        "import subprocess, sys; sys.stderr.write('from the parent\\n'); "
+        f"subprocess.run([sys.executable, '-c', {child!r}])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == ["from the parent", "from its child"]
     assert set(ears.overheard.taken().split("\n")) >= {"from the parent", "from its child"}

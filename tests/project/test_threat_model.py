@@ -1,4 +1,5 @@
-"""docs/threat-model.md names what stands against each threat: it must be there, and the page must stay one."""
+"""docs/threat-model.md names what stands against each threat: it must be there, and the page must
+stay one."""
 
 import re
 

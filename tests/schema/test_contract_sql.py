@@ -139,7 +139,10 @@ class TestEnqueueJob:
         ):
             await sql(
                 connection,
-                f"SELECT * FROM enqueue_job('{SIGN_IN}', '{{\"userId\": \"u1\"}}', user_id => 'u2')",
+                (
+                    f"SELECT * FROM enqueue_job('{SIGN_IN}', '{{\"userId\": \"u1\"}}', user_id => "
+                    "'u2')"
+                ),
             )
 
     async def test_a_type_with_a_limit_needs_a_user_and_one_without_has_system(
@@ -194,7 +197,10 @@ class TestABareInsert:
     ) -> None:
         await sql(
             connection,
-            f"INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('bare', '{SIGN_IN}', 'u1', '{{}}')",
+            (
+                "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('bare', "
+                f"'{SIGN_IN}', 'u1', '{{}}')"
+            ),
         )
         job = await the_job(connection, "bare")
         assert (job["status"], job["queue"], job["max_attempts"], job["attempt_count"]) == (
@@ -211,7 +217,10 @@ class TestABareInsert:
     ) -> None:
         await sql(
             connection,
-            "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('bare', 'x', 'u1', '{}')",
+            (
+                "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('bare', 'x', "
+                "'u1', '{}')"
+            ),
         )
         job = await the_job(connection, "bare")
         assert (job["queue"], job["max_attempts"]) == ("default", 5)
@@ -222,7 +231,10 @@ class TestABareInsert:
         for number in range(3):
             await sql(
                 connection,
-                f"INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('b{number}', '{SIGN_IN}', 'u1', '{{}}')",
+                (
+                    f"INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('b{number}', "
+                    f"'{SIGN_IN}', 'u1', '{{}}')"
+                ),
             )
         assert (await enqueue(connection, "over"))["status"] is None
 

@@ -1,6 +1,8 @@
-"""What jobs cost the server, in exact counts and never in time: WAL, heap-only claims, statements, commits, index entries read.
+"""What jobs cost the server, in exact counts and never in time: WAL, heap-only claims, statements,
+commits, index entries read.
 
-On servers of their own, with full_page_writes and autovacuum off: what those write is no cost of a job, and comes when it likes.
+On servers of their own, with full_page_writes and autovacuum off: what those write is no cost of a
+job, and comes when it likes.
 """
 
 import asyncio
@@ -114,7 +116,8 @@ async def stored(client: AsyncClient, count: int, *, singly: bool = False) -> No
 
 @asynccontextmanager
 async def at_work(settings: Settings, concurrency: int) -> AsyncIterator[Worker]:
-    """A real worker, in this process; when it is left, it has stopped and its sessions have told what they did."""
+    """A real worker, in this process; when it is left, it has stopped and its sessions have told
+    what they did."""
     ours = settings.with_(queues={"default": concurrency}, doorbell=False, auto_prune=False)
     worker = Worker(
         ours, {nothing.job_type: nothing}, {nothing.job_type: types.ModuleType("costs")}
@@ -141,7 +144,8 @@ async def written(connection: Connection) -> int:
 
 
 async def told(*connections: Connection) -> None:
-    """What these sessions have counted becomes visible; by themselves they tell it about once a second, or when they end."""
+    """What these sessions have counted becomes visible; by themselves they tell it about once a
+    second, or when they end."""
     for connection in connections:
         await connection.execute("SELECT pg_stat_force_next_flush()")
 
@@ -220,8 +224,9 @@ async def test_a_sign_in_costs_at_most_2100_bytes_of_wal(
 async def test_claims_are_heap_only(
     connection: Connection, settings: Settings, client: AsyncClient
 ) -> None:
-    """Whole pages are claimed at once: the free part of each must take all of its rows again, with what a claim adds to them. How
-    much of a page is left over depends on the length of the rows, so all lengths are tried."""
+    """Whole pages are claimed at once: the free part of each must take all of its rows again, with
+    what a claim adds to them. How much of a page is left over depends on the length of the rows, so
+    all lengths are tried."""
     part: dict[int, float] = {}
     async with link(settings) as one:
         place: Any = START
@@ -247,7 +252,8 @@ async def test_claims_are_heap_only(
 async def test_a_worker_sends_few_statements_for_a_thousand_jobs(
     connection: Connection, settings: Settings, client: AsyncClient
 ) -> None:
-    """Claims and acks in groups, and each statement its own commit; a sweep about once a second, and a few to start and stop."""
+    """Claims and acks in groups, and each statement its own commit; a sweep about once a second,
+    and a few to start and stop."""
     count = 5_000
     await stored(client, count)
     before = await commits(connection)
@@ -282,8 +288,8 @@ async def test_ten_thousand_jobs_in_bulk_are_one_commit(
 async def test_a_claim_under_a_held_snapshot_reads_what_it_takes(
     connection: Connection, settings: Settings, client: AsyncClient
 ) -> None:
-    """What was done since the snapshot cannot be cleaned away; a claim begins behind it. One that began at the lane's start would
-    read it all, as the last one here does."""
+    """What was done since the snapshot cannot be cleaned away; a claim begins behind it. One that
+    began at the lane's start would read it all, as the last one here does."""
     count = 10 * BATCH
     await stored(client, count + BATCH)
     async with await AsyncConnection.connect(settings.conninfo) as old, link(settings) as one:

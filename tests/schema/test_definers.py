@@ -1,7 +1,9 @@
-"""Functions that run with their owner's rights run nothing that another role made, even where it may create things beside ours.
+"""Functions that run with their owner's rights run nothing that another role made, even where it
+may create things beside ours.
 
-Of two operators or functions Postgres takes the one whose types fit better, whatever comes first on the search path. So a role that
-may create in our schema makes everything that could fit better, before and after the migrations; then each function is called.
+Of two operators or functions Postgres takes the one whose types fit better, whatever comes first on
+the search path. So a role that may create in our schema makes everything that could fit better,
+before and after the migrations; then each function is called.
 """
 
 import json
@@ -136,7 +138,8 @@ GRAMMAR = {
 
 
 def calls(source: str) -> set[str]:
-    """The functions that a body calls with arguments, and without saying in which schema they are."""
+    """The functions that a body calls with arguments, and without saying in which schema they
+    are."""
     source = re.sub(r"\$re\$.*?\$re\$", "'x'", source)
     bare = re.sub(
         r"--[^\n]*|'(?:[^']|'')*'", lambda found: "" if found[0].startswith("-") else "'x'", source
@@ -157,7 +160,8 @@ async def sheltered(
 
 
 async def trap(squatter: Connection, owner: Connection) -> None:
-    """Makes everything that fits better than what is the server's. What takes it fails: there is no value of its type."""
+    """Makes everything that fits better than what is the server's. What takes it fails: there is no
+    value of its type."""
     await sql(squatter, "CREATE TYPE trap AS ENUM ()")
     known = {
         (row["oprname"], row["l"], row["r"])
@@ -177,12 +181,14 @@ async def trap(squatter: Connection, owner: Connection) -> None:
     for left in TYPES:
         for right in TYPES:
             statements.append(
-                f"CREATE FUNCTION trap({left}, {right}) RETURNS trap LANGUAGE plpgsql AS 'BEGIN RAISE ''taken''; END'"
+                f"CREATE FUNCTION trap({left}, {right}) RETURNS trap LANGUAGE plpgsql AS 'BEGIN "
+                "RAISE ''taken''; END'"
             )
             for operator in OPERATORS:
                 if (operator, spelt[left], spelt[right]) not in known:
                     statements.append(
-                        f"CREATE OPERATOR {operator} (FUNCTION = trap, LEFTARG = {left}, RIGHTARG = {right})"
+                        f"CREATE OPERATOR {operator} (FUNCTION = trap, LEFTARG = {left}, "
+                        f"RIGHTARG = {right})"
                     )
     mine = "\n".join(
         path.read_text() for path in [*ROOT.glob("sql/migrations/*.sql"), ROOT / "sql/roles.sql"]
@@ -193,7 +199,10 @@ async def trap(squatter: Connection, owner: Connection) -> None:
     )
     server = await sheltered(
         owner,
-        "SELECT DISTINCT proname::text AS name FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace",
+        (
+            "SELECT DISTINCT proname::text AS name FROM pg_proc WHERE pronamespace = "
+            "'pg_catalog'::regnamespace"
+        ),
     )
     called = set(re.findall(r"(?<!\w)(\w+)\(", mine)) & {row["name"] for row in server} - {
         "substring",
@@ -202,7 +211,10 @@ async def trap(squatter: Connection, owner: Connection) -> None:
     }
     shapes = [(kind,) for kind in TYPES] + [(one, other) for one in FEW for other in FEW]
     statements += [
-        f"CREATE FUNCTION public.{name}({', '.join(shape)}) RETURNS trap LANGUAGE plpgsql AS 'BEGIN RAISE ''taken''; END'"
+        (
+            f"CREATE FUNCTION public.{name}({', '.join(shape)}) RETURNS trap LANGUAGE plpgsql AS "
+            "'BEGIN RAISE ''taken''; END'"
+        )
         for name in sorted(called)
         for shape in shapes
     ]
@@ -223,7 +235,8 @@ async def trap(squatter: Connection, owner: Connection) -> None:
 
 
 async def trap_ours(squatter: Connection, owner: Connection) -> None:
-    """Functions with the names of ours that fit better: fewer arguments, or text for what is written as a literal."""
+    """Functions with the names of ours that fit better: fewer arguments, or text for what is
+    written as a literal."""
     ours = await sheltered(
         owner,
         """SELECT p.proname AS name, p.pronargdefaults AS optional,
@@ -367,7 +380,8 @@ async def test_a_cast_between_types_that_are_not_its_own_cannot_be_made(
 
 
 async def test_each_says_whose_functions_it_calls(connection: Connection) -> None:
-    """The server's own by pg_catalog, so that it does not hang on the types of the arguments. Those that they call too."""
+    """The server's own by pg_catalog, so that it does not hang on the types of the arguments. Those
+    that they call too."""
     functions = await sql(
         connection,
         """SELECT p.proname::text AS name, p.prosrc AS body, p.prosecdef AS lends FROM pg_proc p

@@ -40,7 +40,8 @@ OPEN_TO_ALL = """
     SELECT t.typname FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
      WHERE t.typnamespace = 'public'::regnamespace AND c.relkind = 'c'
        AND EXISTS (SELECT FROM aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a WHERE a.grantee = 0)"""
-"""What of ours every role of the server has a right to: for functions and types that is the default of Postgres."""
+"""What of ours every role of the server has a right to: for functions and types that is the default
+of Postgres."""
 
 
 @task("doors.mail", admin=True)
@@ -138,7 +139,8 @@ class TestNobody:
     ) -> None:
         """A trigger on it would run with the rights of the role that migrates."""
         async with session(empty_database_url) as owner:
-            await rows_of(owner, "CREATE TABLE job_migrations (version integer, name text, checksum text, min_release integer, "
+            await rows_of(owner, "CREATE TABLE job_migrations (version integer, name text, checksum text, "
+                "min_release integer, "
                                  "applied_at timestamptz)")  # fmt: skip
         with pytest.raises(Exception, match="pgqueue did not make"):
             await migrate(empty_database_url)
@@ -156,7 +158,8 @@ class TestInserts:
     async def test_a_right_to_insert_is_all_that_a_bare_insert_needs(
         self, pg_server: Server, empty_database_url: str
     ) -> None:
-        """Neither the functions behind defaults and triggers, nor a look at job_types, nor our schema on the path."""
+        """Neither the functions behind defaults and triggers, nor a look at job_types, nor our
+        schema on the path."""
         await migrate(empty_database_url)
         async with session(empty_database_url) as owner:
             await a_type(owner, job_type="doors.bare", queue="slow", max_attempts=7)

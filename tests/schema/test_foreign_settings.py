@@ -99,8 +99,8 @@ FOREIGN: dict[str, dict[str, str]] = {
 LEVELS = ("database", "role")
 POOLED = ["dates of Germany", "dates of SQL", "texts in ASCII", "isolation", "texts of old"]
 WHOLE = os.environ.get("MATRIX") == "whole"
-"""Each group on database and role, 17 seconds each; else each once: MATRIX=whole python3 dev.py test
-tests/schema/test_foreign_settings.py."""
+"""Each group on database and role, 17 seconds each; else each once: MATRIX=whole python3 dev.py
+test tests/schema/test_foreign_settings.py."""
 
 RUSSIAN = "сервер недоступен"
 
@@ -334,7 +334,8 @@ async def test_a_bare_insert_works_under_any_search_path(connection: Connection,
            END $$"""
     )
     await connection.execute(
-        "CREATE TRIGGER ordered AFTER INSERT ON elsewhere.orders FOR EACH ROW EXECUTE FUNCTION elsewhere.ordered()"
+        "CREATE TRIGGER ordered AFTER INSERT ON elsewhere.orders FOR EACH ROW EXECUTE FUNCTION "
+        "elsewhere.ordered()"
     )
     await connection.execute("SELECT set_config('search_path', %s, false)", [path])
     await connection.execute("INSERT INTO elsewhere.orders VALUES ('j')")

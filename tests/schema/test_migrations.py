@@ -84,7 +84,10 @@ class TestForward:
     ) -> None:
         await sql(
             empty,
-            f"ALTER DATABASE {empty.info.dbname} SET default_transaction_isolation = 'repeatable read'",
+            (
+                f"ALTER DATABASE {empty.info.dbname} SET default_transaction_isolation = 'repeatable "
+                "read'"
+            ),
         )
         counts = await asyncio.gather(*(migrate(empty_database_url) for _ in range(2)))
         assert sorted(len(one) for one in counts) == [0, NEWEST]
@@ -128,7 +131,10 @@ class TestForward:
         await migrate(empty_database_url)
         lending = await sql(
             empty,
-            "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace",
+            (
+                "SELECT proname, proconfig FROM pg_proc WHERE prosecdef AND pronamespace = "
+                "'public'::regnamespace"
+            ),
         )
         assert len(lending) == 13
         assert all("search_path=public, pg_temp" in function["proconfig"] for function in lending)
@@ -165,7 +171,10 @@ class TestRefusals:
         await migrate(empty_database_url)
         await sql(
             empty,
-            "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (900, 'later', 'x', 1)",
+            (
+                "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (900, "
+                "'later', 'x', 1)"
+            ),
         )
         await check_schema(empty)  # a later schema that still serves this release
         await sql(empty, "UPDATE job_migrations SET min_release = 99 WHERE version = 900")
@@ -307,9 +316,9 @@ class TestTheOldServicesTable:
         code, out, err = await pgqueue("migrate", "--adopt", url=empty_database_url)
         assert code == 0, err
         assert (
-            "copied 2 jobs that had ended; 1 that were waiting or running stay in job_logs_bull only"
-            in out
-        )
+            "copied 2 jobs that had ended; 1 that were waiting or running stay in job_logs_bull "
+            "only"
+        ) in out
         done, dead = await the_job(old, "done"), await the_job(old, "dead")
         assert done["id"] == UUID("11111111-1111-4111-8111-111111111111")
         assert done["created_at"] == datetime(2026, 3, 1, 12, 0, 0, 500_000, UTC)
@@ -359,7 +368,10 @@ class TestTheOldServicesTable:
         await sql(old, "INSERT INTO job_types (job_type) VALUES ('user.signin.notification')")
         row = await sql(
             old,
-            "SELECT * FROM enqueue_job('user.signin.notification', '{\"userId\": \"u1\"}', job_id => 'done', user_id => 'u1')",
+            (
+                "SELECT * FROM enqueue_job('user.signin.notification', '{\"userId\": \"u1\"}', "
+                "job_id => 'done', user_id => 'u1')"
+            ),
         )
         assert row == [
             {"job_id": "done", "status": "completed", "created": False, "retry_after": None}
@@ -413,7 +425,10 @@ class TestStrangers:
             row["attname"]
             for row in await sql(
                 empty,
-                "SELECT attname FROM pg_attribute WHERE attrelid = 'job_logs'::regclass AND attnum > 0",
+                (
+                    "SELECT attname FROM pg_attribute WHERE attrelid = 'job_logs'::regclass AND "
+                    "attnum > 0"
+                ),
             )
         } == {
             "id",

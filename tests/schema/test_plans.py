@@ -121,7 +121,8 @@ async def test_a_claim_reads_what_it_takes(
 async def test_a_claim_is_not_misled_when_most_live_rows_are_running(
     connection: Connection, settings: Settings, generic: bool
 ) -> None:
-    """The statistics say that hardly any row is enqueued: a bitmap and a sort look cheap, and are thirty times as slow."""
+    """The statistics say that hardly any row is enqueued: a bitmap and a sort look cheap, and are
+    thirty times as slow."""
     await filled(connection, processing=ROWS, enqueued=200)
     async with link(settings) as one:
         place = (
@@ -139,7 +140,8 @@ async def test_a_claim_is_not_misled_when_most_live_rows_are_running(
 async def test_an_idle_claim_does_not_walk_over_what_is_scheduled_for_later(
     connection: Connection, settings: Settings
 ) -> None:
-    """The bound is now(), an index condition; as a filter it would read every scheduled job at every poll."""
+    """The bound is now(), an index condition; as a filter it would read every scheduled job at
+    every poll."""
     await filled(connection, enqueued=ROWS)
     await sql(connection, "UPDATE job_logs SET run_after = run_after + interval '1 day'")
     await sql(connection, "VACUUM ANALYZE job_logs")
@@ -253,7 +255,10 @@ async def _read(connection: Connection) -> int:
     await sql(connection, "SELECT pg_stat_force_next_flush()")
     (row,) = await sql(
         connection,
-        "SELECT idx_tup_fetch + seq_tup_read AS n FROM pg_stat_user_tables WHERE relname = 'job_logs'",
+        (
+            "SELECT idx_tup_fetch + seq_tup_read AS n FROM pg_stat_user_tables WHERE relname = "
+            "'job_logs'"
+        ),
     )
     return int(row["n"])
 

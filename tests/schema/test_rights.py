@@ -1,4 +1,5 @@
-"""sql/roles.sql, tried out to the end: every role at every table, column and function, and at the ways out of the database."""
+"""sql/roles.sql, tried out to the end: every role at every table, column and function, and at the
+ways out of the database."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -54,7 +55,8 @@ MAY: dict[str, dict[str, set[str]]] = {
 }
 POLICY = {"queue", "max_attempts", "limit_count", "limit_window", "user_from", "backoff_base", "backoff_cap", "timeout",
           "depends_on", "admin", "published_at"}  # fmt: skip
-"""The columns of job_types that publishing changes: one that is renamed would leave its name to another."""
+"""The columns of job_types that publishing changes: one that is renamed would leave its name to
+another."""
 
 SOME_COLUMNS = {
     ("worker", "job_logs"): ATTEMPT,
@@ -138,7 +140,8 @@ async def session(url: str) -> AsyncIterator[Connection]:
 
 
 async def allowed(connection: Connection, statement: str) -> bool:
-    """Whether it may; what else is wrong with the statement does not matter, and what it did is undone."""
+    """Whether it may; what else is wrong with the statement does not matter, and what it did is
+    undone."""
     try:
         async with connection.transaction(force_rollback=True):
             await connection.execute(statement.encode())
@@ -212,7 +215,10 @@ async def test_what_is_an_owners_alone(
 ) -> None:
     functions = await rows_of(
         connection,
-        "SELECT oid::regprocedure::text AS f FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+        (
+            "SELECT oid::regprocedure::text AS f FROM pg_proc WHERE pronamespace = "
+            "'public'::regnamespace"
+        ),
     )
     async with session(roles[role]) as somebody:
         for table in TABLES:
@@ -304,7 +310,8 @@ async def test_at_the_ways_out(connection: Connection, roles: dict[str, str], ro
     names = {"other": other, "database": database, "pid": connection.info.backend_pid}
     async with session(roles[role]) as somebody:
         for statement in WAYS_OUT:
-            # Not in a transaction, where some are refused whoever says them. The tables of another database are not at stake.
+            # Not in a transaction, where some are refused whoever says them. The tables of another
+            # database are not at stake.
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await somebody.execute(statement.format(**names).encode())
 

@@ -21,7 +21,8 @@ SIGNIN = "/api/jobs/signin-notification"
 
 @asynccontextmanager
 async def open_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the service. Unless told otherwise admin routes take ADMIN, and sign-ins are open."""
+    """A client of the service. Unless told otherwise admin routes take ADMIN, and sign-ins are
+    open."""
     mine = settings.with_(database_url=url_of("queue_api", settings.database_url))
     app = create_app(mine.with_(**{"admin_tokens": (ADMIN_TOKEN,), **changes}))
     transport = httpx.ASGITransport(app)
@@ -35,7 +36,8 @@ async def open_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.As
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem that the response is, which must have that status and all that every problem has."""
+    """The problem that the response is, which must have that status and all that every problem
+    has."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()

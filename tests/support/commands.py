@@ -1,4 +1,5 @@
-"""The command line for tests: within this process where that is enough, as a process of its own where it is not."""
+"""The command line for tests: within this process where that is enough, as a process of its own
+where it is not."""
 
 import asyncio
 import json

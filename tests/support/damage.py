@@ -16,13 +16,17 @@ def incompressible(length: int = 200_000) -> str:
 
 
 async def zero_what_is_stored_out_of_line(server: EmbeddedServer) -> None:
-    """Of every row of job_logs so far; then the server starts again. End all other connections before."""
+    """Of every row of job_logs so far; then the server starts again. End all other connections
+    before."""
     async with await AsyncConnection.connect(server.url(), autocommit=True) as connection:
         await sql(connection, "VACUUM (FREEZE) job_logs")
         await sql(connection, "CHECKPOINT")
         path = await value(
             connection,
-            "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'job_logs'::regclass",
+            (
+                "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = "
+                "'job_logs'::regclass"
+            ),
         )
     server.stop()
     file = server.home / "data" / path

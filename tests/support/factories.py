@@ -56,8 +56,9 @@ async def value(connection: AsyncConnection[Any], text: LiteralString, params: A
 async def a_job(connection: AsyncConnection[Any], **columns: Any) -> dict[str, Any]:
     """Inserts a row into job_logs past all functions, and returns it.
 
-    What is not given is as a row of that `status` has it. A timedelta in a column of time counts from now, by the database's clock:
-    `a_job(connection, status="processing", lease_until=timedelta(seconds=-1))` is a lease that ran out a second ago.
+    What is not given is as a row of that `status` has it. A timedelta in a column of time counts
+    from now, by the database's clock: `a_job(connection, status="processing",
+    lease_until=timedelta(seconds=-1))` is a lease that ran out a second ago.
     """
     number = next(_numbers)
     named = {
@@ -73,7 +74,8 @@ async def a_job(connection: AsyncConnection[Any], **columns: Any) -> dict[str, A
 
 
 async def a_type(connection: AsyncConnection[Any], **columns: Any) -> dict[str, Any]:
-    """Publishes a job type: `a_type(connection, job_type="test.job", limit_count=10, limit_window="1 h")`."""
+    """Publishes a job type: `a_type(connection, job_type="test.job", limit_count=10,
+    limit_window="1 h")`."""
     return await _insert(connection, "job_types", {"job_type": "test.job"} | columns)
 
 

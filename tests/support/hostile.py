@@ -1,4 +1,5 @@
-"""Hostile values, what each kind of place has to do with them by the contract, and how a refusal has to look."""
+"""Hostile values, what each kind of place has to do with them by the contract, and how a refusal
+has to look."""
 
 import json
 import re

@@ -1,8 +1,10 @@
-"""Everything that is logged while the tests run is read: no whole address, no token, no password of a database in it.
+"""Everything that is logged while the tests run is read: no whole address, no token, no password of
+a database in it.
 
-After every test: the lines of this process, down to debug and as they are written for programs and for people; what commands in
-this process said on standard error; and what the processes that the test started wrote there. A test in which one of them says
-too much fails at its end. At the end of all: the log of Postgres, which with its own defaults shows statements that failed.
+After every test: the lines of this process, down to debug and as they are written for programs and
+for people; what commands in this process said on standard error; and what the processes that the
+test started wrote there. A test in which one of them says too much fails at its end. At the end of
+all: the log of Postgres, which with its own defaults shows statements that failed.
 """
 
 import dataclasses
@@ -75,7 +77,8 @@ class Overheard:
 
 
 class Ears:
-    """What a session of tests listens with. `secrets` are those that any Settings of this process held."""
+    """What a session of tests listens with. `secrets` are those that any Settings of this process
+    held."""
 
     def __init__(self) -> None:
         self.reader = Reader()
@@ -83,7 +86,8 @@ class Ears:
         self.secrets: set[str] = set()
 
     def listen(self) -> None:
-        """Levels as with PGQUEUE_LOG_LEVEL=debug, and the reader beside the handlers that are there."""
+        """Levels as with PGQUEUE_LOG_LEVEL=debug, and the reader beside the handlers that are
+        there."""
         root = logging.getLogger()
         others = [handler for handler in root.handlers if handler is not self.reader]
         configure_logging("debug")
@@ -144,7 +148,8 @@ def ears() -> Iterator[Ears]:
 
 @pytest.fixture(autouse=True)
 def what_is_logged_is_read(ears: Ears) -> Iterator[None]:
-    """First of all fixtures, so that it ends last: what is logged while the others end is read too."""
+    """First of all fixtures, so that it ends last: what is logged while the others end is read
+    too."""
     ears.listen()
     yield
     complain(ears.leaks())

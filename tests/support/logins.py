@@ -1,7 +1,9 @@
-"""Who the programs are in the database: in tests, as in production, they log in as members of the groups of sql/roles.sql.
+"""Who the programs are in the database: in tests, as in production, they log in as members of the
+groups of sql/roles.sql.
 
-The API and the command line run as `queue_api`, workers as `queue_worker`, whatever else takes `settings` as `queue_program`,
-who is both. Only what sets the scene (`database_url`, `connection`) is the owner, and so are migrations.
+The API and the command line run as `queue_api`, workers as `queue_worker`, whatever else takes
+`settings` as `queue_program`, who is both. Only what sets the scene (`database_url`, `connection`)
+is the owner, and so are migrations.
 """
 
 from importlib.resources import files

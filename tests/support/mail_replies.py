@@ -1,13 +1,17 @@
-"""What mail servers and providers really say, each with its step, by what it is about; {to} is the recipient.
+"""What mail servers and providers really say, each with its step, by what it is about; {to} is the
+recipient.
 
-Texts of Postfix, Exim, qmail, Gmail, Microsoft 365, Amazon SES, SendGrid, Mailgun, Postmark, Zoho and cPanel, and of RFC 5321,
-3463, 5248, 7372 and 7505.
+Texts of Postfix, Exim, qmail, Gmail, Microsoft 365, Amazon SES, SendGrid, Mailgun, Postmark, Zoho
+and cPanel, and of RFC 5321, 3463, 5248, 7372 and 7505.
 """
 
 OF_THIS_MAIL = [
     (
         "RCPT TO",
-        "450 4.2.0 <{to}>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch",
+        (
+            "450 4.2.0 <{to}>: Recipient address rejected: Greylisted, see "
+            "http://postgrey.schweikert.ch"
+        ),
     ),
     ("RCPT TO", "450 4.1.2 <{to}>: Recipient address rejected: Domain not found"),
     ("RCPT TO", "450 try again later"),
@@ -21,11 +25,17 @@ OF_THIS_MAIL = [
     ("RCPT TO", "452 mailbox full"),
     (
         "RCPT TO",
-        "452 4.5.3 Domain policy size per transaction exceeded, please try this recipient in a separate transaction.",
+        (
+            "452 4.5.3 Domain policy size per transaction exceeded, please try this recipient in a "
+            "separate transaction."
+        ),
     ),
     (
         "RCPT TO",
-        "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages",
+        (
+            "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents "
+            "additional messages"
+        ),
     ),
     ("RCPT TO", "451 host lookup did not complete"),
     ("end of data", "451 4.7.1 Try again later"),
@@ -43,7 +53,10 @@ OF_THIS_MAIL = [
     ),
     (
         "RCPT TO",
-        "550 <{to}>: undeliverable address: host mx.evil.com[1.2.3.4] said: 550 5.4.5 Daily user sending quota exceeded",
+        (
+            "550 <{to}>: undeliverable address: host mx.evil.com[1.2.3.4] said: 550 5.4.5 Daily "
+            "user sending quota exceeded"
+        ),
     ),
     ("RCPT TO", "550 5.7.1 no thanks"),
     ("RCPT TO", "550 no such user"),
@@ -63,7 +76,10 @@ OF_THIS_MAIL = [
     ),
     (
         "end of data",
-        "550 5.7.0 This message was blocked because its content presents a potential security issue",
+        (
+            "550 5.7.0 This message was blocked because its content presents a potential security "
+            "issue"
+        ),
     ),
     ("end of data", "552 5.3.4 Message size exceeds fixed limit"),
     ("end of data", "552 message size limit exceeded"),
@@ -92,7 +108,10 @@ OF_US = [
     ("RCPT TO", "550 5.4.5 https://support.google.com/mail/?p=DailyLimitExceeded"),
     (
         "end of data",
-        "550-5.4.5 Daily user sending limit exceeded. For more on\r\n550 5.4.5 sending limits go to",
+        (
+            "550-5.4.5 Daily user sending limit exceeded. For more on\r\n550 5.4.5 sending limits "
+            "go to"
+        ),
     ),
     ("RCPT TO", "554 relay denied"),
     ("RCPT TO", "550 relay not permitted"),
@@ -111,7 +130,10 @@ OF_US = [
     ),
     (
         "end of data",
-        "550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved.",
+        (
+            "550 The from address does not match a verified Sender Identity. Mail cannot be sent "
+            "until this error is resolved."
+        ),
     ),
     ("end of data", "550 From header sender domain not verified."),
     ("RCPT TO", "550 5.7.1 domain not verified"),
@@ -125,7 +147,10 @@ OF_US = [
     ("end of data", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException"),
     (
         "end of data",
-        "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+        (
+            "550 5.1.90 Your message can't be sent because you've reached your daily limit for "
+            "message recipients"
+        ),
     ),
     ("RCPT TO", "550 5.7.705 Access denied, tenant has exceeded threshold"),
     ("RCPT TO", "550 5.7.26 This mail is unauthenticated"),
@@ -138,7 +163,10 @@ OF_US = [
     ),
     (
         "RCPT TO",
-        "550 Domain example.org has exceeded the max emails per hour (250/250 (100%)) allowed. Message discarded.",
+        (
+            "550 Domain example.org has exceeded the max emails per hour (250/250 (100%)) allowed. "
+            "Message discarded."
+        ),
     ),
     ("RCPT TO", "550 5.4.6 Unusual sending activity detected. Please try after sometime"),
     ("RCPT TO", "550 5.7.1 Sender signature not found"),
@@ -159,7 +187,10 @@ OF_US = [
     ("MAIL FROM", "550 5.7.1 no"),
     (
         "MAIL FROM",
-        "421 Domain sandbox1.mailgun.org is not allowed to send: Please activate your Mailgun account",
+        (
+            "421 Domain sandbox1.mailgun.org is not allowed to send: Please activate your Mailgun "
+            "account"
+        ),
     ),
     ("login", "451 Authentication failed: Maximum credits exceeded"),
     ("greeting", "554 no"),

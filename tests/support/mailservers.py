@@ -1,4 +1,5 @@
-"""Mail servers on loopback for the tests: a real one (aiosmtpd), one that misbehaves by script, and a stand-in for SendGrid."""
+"""Mail servers on loopback for the tests: a real one (aiosmtpd), one that misbehaves by script, and
+a stand-in for SendGrid."""
 
 import asyncio
 import json
@@ -52,7 +53,8 @@ def smtp_settings(port: int, **changes: Any) -> Settings:
 
 @dataclass
 class Inbox:
-    """What aiosmtpd took. `opened` counts connections, `encrypted` says of each mail whether it came over TLS."""
+    """What aiosmtpd took. `opened` counts connections, `encrypted` says of each mail whether it
+    came over TLS."""
 
     port: int = 0
     opened: int = 0
@@ -80,7 +82,8 @@ async def inbox(
     tls: ssl.SSLContext | None = None,
     login: tuple[str, str] | None = None,
 ) -> AsyncIterator[Inbox]:
-    """A mail server that works: plain, with STARTTLS, or with TLS from the first byte; with a login when one is given."""
+    """A mail server that works: plain, with STARTTLS, or with TLS from the first byte; with a login
+    when one is given."""
     box = Inbox()
 
     def authenticate(
@@ -174,7 +177,8 @@ POLITE: dict[str, Action] = {
 
 @dataclass
 class Scripted:
-    """A server that answers by script. `heard` holds (connection, verb) of each command, `lines` the whole commands."""
+    """A server that answers by script. `heard` holds (connection, verb) of each command, `lines`
+    the whole commands."""
 
     scripts: Sequence[Script]
     port: int = 0
@@ -267,7 +271,8 @@ async def listening(
 
 @asynccontextmanager
 async def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """The first connection follows the first script, the second the second; the last script is for all that come after."""
+    """The first connection follows the first script, the second the second; the last script is for
+    all that come after."""
     state = Scripted(scripts or [{}])
     async with listening(state.serve, tls) as state.port:
         yield state

@@ -20,10 +20,12 @@ from psycopg import ProgrammingError
 from pgqueue.errors import QueueError
 
 LENGTH = 10_000
-"""Characters of a hostile text: a quadratic pattern takes 50 million steps for them, a linear one half a million at most."""
+"""Characters of a hostile text: a quadratic pattern takes 50 million steps for them, a linear one
+half a million at most."""
 
 BOUND = 0.5
-"""Seconds for one text. A linear pattern needs hundredths of one; a quadratic one a second, others an age of the world."""
+"""Seconds for one text. A linear pattern needs hundredths of one; a quadratic one a second, others
+an age of the world."""
 
 COMMON = ["\n", "0", "-", "'", '"', "\\", "(", ",", "%40", "=", "/", ":", " ", "@", ".", "a"]
 """Of what people and programs write, beside what the pattern itself names."""
@@ -62,7 +64,8 @@ def of_module(module: str) -> dict[str, re.Pattern[Any]]:
 
 
 def words_of(pattern: re.Pattern[Any]) -> list[str]:
-    """The literal characters of a pattern, alone and as the runs in which they stand, one of each of its classes among them."""
+    """The literal characters of a pattern, alone and as the runs in which they stand, one of each
+    of its classes among them."""
     found: set[str] = set()
 
     def walk(parts: Iterable[Any]) -> None:
@@ -92,7 +95,8 @@ def words_of(pattern: re.Pattern[Any]) -> list[str]:
 
 
 def hostile(words: Iterable[str], length: int = LENGTH) -> Iterator[str]:
-    """Runs of each word, of two in turn, of one and then another; nested; ended by what fits nothing."""
+    """Runs of each word, of two in turn, of one and then another; nested; ended by what fits
+    nothing."""
     words = [*(word for word in words if word not in COMMON), *COMMON][-32:]
     single, longer = [[word for word in words if (len(word) > 1) is many] for many in (False, True)]
     short = dict.fromkeys([*single[:4], *single[-7:], *longer[:3]])
@@ -121,7 +125,8 @@ def hostile(words: Iterable[str], length: int = LENGTH) -> Iterator[str]:
 
 
 def slowest(calls: Iterable[Callable[[str], Any]], texts: Iterable[str]) -> tuple[float, str]:
-    """Seconds, and the beginning of the text that took so long; ends at the first one beyond the bound."""
+    """Seconds, and the beginning of the text that took so long; ends at the first one beyond the
+    bound."""
     worst = (0.0, "")
     for text in texts:
         for call in calls:
@@ -138,7 +143,8 @@ def slowest(calls: Iterable[Callable[[str], Any]], texts: Iterable[str]) -> tupl
 
 
 def calls_of(name: str) -> list[Callable[[str], Any]]:
-    """What the module of that pattern does with it: to search takes longer than to match at the beginning."""
+    """What the module of that pattern does with it: to search takes longer than to match at the
+    beginning."""
     module, _, attribute = name.partition(":")[0].rpartition(".")
     loaded = importlib.import_module(module)
     pattern = of_module(module)[name]

@@ -1,4 +1,5 @@
-"""PgBouncer in transaction mode, started by the tests that want it between themselves and Postgres."""
+"""PgBouncer in transaction mode, started by the tests that want it between themselves and
+Postgres."""
 
 import asyncio
 import os

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from tests.support.mailservers import listening, parsed
 
 Doorman = Callable[[str, str], Awaitable[bool]]
-"""Asked at every step with its name and the recipient; False closes the connection there and then. `sender`: MAIL FROM was heard,
-and no recipient yet. `data`: DATA was heard, nothing said. `go on`: 354 was said. `taken`: the whole message was read, and is
-delivered; nothing said. `receipted`: 250 was said."""
+"""Asked at every step with its name and the recipient; False closes the connection there and then.
+`sender`: MAIL FROM was heard, and no recipient yet. `data`: DATA was heard, nothing said. `go on`:
+354 was said. `taken`: the whole message was read, and is delivered; nothing said. `receipted`: 250
+was said."""
 
 
 class Delivered(NamedTuple):
@@ -25,7 +26,8 @@ async def nobody(step: str, to: str) -> bool:
 
 @dataclass
 class PostOffice:
-    """`delivered` are the mails that it took, `cut` what it had of those (recipient, bytes) whose sender left before their end."""
+    """`delivered` are the mails that it took, `cut` what it had of those (recipient, bytes) whose
+    sender left before their end."""
 
     port: int = 0
     doorman: Doorman = nobody

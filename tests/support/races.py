@@ -23,7 +23,8 @@ async def impatient(one: WorkerConnection) -> WorkerConnection:
 async def another(
     settings: Settings, *, autocommit: bool = True
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """A connection of somebody else's; without autocommit everything on it is one transaction, undone at the end."""
+    """A connection of somebody else's; without autocommit everything on it is one transaction,
+    undone at the end."""
     async with await AsyncConnection.connect(
         settings.conninfo, autocommit=autocommit
     ) as connection:
@@ -38,8 +39,9 @@ async def waiting(
     one: WorkerConnection | AsyncConnection[Any],
     what: Coroutine[Any, Any, Any],
 ) -> AsyncIterator[asyncio.Task[Any]]:
-    """Something on the connection `one` that has come to wait for a lock (or is done, if it has to wait for nothing). When the test
-    fails meanwhile, it is not left behind on a connection that is about to be closed."""
+    """Something on the connection `one` that has come to wait for a lock (or is done, if it has to
+    wait for nothing). When the test fails meanwhile, it is not left behind on a connection that is
+    about to be closed."""
     backend = await one.connect() if isinstance(one, WorkerConnection) else one
     task = asyncio.create_task(what)
 
@@ -86,8 +88,9 @@ async def slow_clock(
     one: WorkerConnection | AsyncConnection[Any],
     tick: int = 1,
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """To `one` the database's now() is slow: the tick-th time that a statement asks (by each row that it looks at) it stands
-    still, between what was read and what is going to be locked; until the gate, which this gives, is rolled back."""
+    """To `one` the database's now() is slow: the tick-th time that a statement asks (by each row
+    that it looks at) it stands still, between what was read and what is going to be locked; until
+    the gate, which this gives, is rolled back."""
     backend = await one.connect() if isinstance(one, WorkerConnection) else one
     await watcher.execute(
         SLOW_CLOCK.format(tick=tick, gate=GATE, backend=backend.info.backend_pid).encode()

@@ -1,4 +1,5 @@
-"""What tests of the engine share: publishing tasks, a claim and an ack without a worker, waiting for a state."""
+"""What tests of the engine share: publishing tasks, a claim and an ack without a worker, waiting
+for a state."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -88,7 +89,8 @@ async def claim(
     place: Any = START,
     aside: Sequence[str] = (),
 ) -> list[Any]:
-    """The jobs of claim_jobs.sql: (id, lease, lane, job_id, job_type, user_id, attempt, ...), in order."""
+    """The jobs of claim_jobs.sql: (id, lease, lane, job_id, job_type, user_id, attempt, ...), in
+    order."""
     lanes = list(range(10))
     rows = await one.run(
         "claim_jobs",

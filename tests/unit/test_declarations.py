@@ -1,4 +1,5 @@
-"""`@task` refuses what cannot work, with the line and what to write instead; every kind of payload type works."""
+"""`@task` refuses what cannot work, with the line and what to write instead; every kind of payload
+type works."""
 
 import dataclasses
 import datetime as dt

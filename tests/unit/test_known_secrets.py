@@ -1,4 +1,5 @@
-"""Nothing that is kept of an error shows a whole address, a token or a password: not the row, not the answer, not the log."""
+"""Nothing that is kept of an error shows a whole address, a token or a password: not the row, not
+the answer, not the log."""
 
 import json
 import re

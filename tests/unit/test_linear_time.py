@@ -1,4 +1,5 @@
-"""No text stops a process: what reads foreign text takes a time in proportion to it, and can be killed if it does not."""
+"""No text stops a process: what reads foreign text takes a time in proportion to it, and can be
+killed if it does not."""
 
 import ast
 import random
@@ -29,7 +30,8 @@ MADE_IN_FUNCTIONS = {
     "service/pgqueue_service/notifications/mail/transports/endings.py",
     "service/pgqueue_service/notifications/mail/transports/words.py",
 }
-"""The first two make patterns from re.escape, literal texts in which nothing repeats; the last one those of its constants."""
+"""The first two make patterns from re.escape, literal texts in which nothing repeats; the last one
+those of its constants."""
 
 
 def test_no_pattern_hides_in_a_function() -> None:
@@ -92,7 +94,8 @@ def test_the_linear_pattern_finds_the_same_addresses() -> None:
 def test_no_half_of_a_secret_is_left_where_a_text_is_cut(
     length: int, keep: Any, before: str, secret: str, after: str
 ) -> None:
-    """What it cuts at is moved over every character of the secret, among so many others that masking makes the text short."""
+    """What it cuts at is moved over every character of the secret, among so many others that
+    masking makes the text short."""
     # Each of these becomes a seventh of its length: what stood at the cut comes into sight.
     filling = f"{'a' * 60}@b.mn \n" * (length // 67 + 1)
     for shift in range(0, len(before + secret + after), 3):

@@ -1,4 +1,5 @@
-"""Logs and stored texts: no whole address, no secret, no forged line; JSON for programs, lines for people."""
+"""Logs and stored texts: no whole address, no secret, no forged line; JSON for programs, lines for
+people."""
 
 import json
 import logging
@@ -99,7 +100,8 @@ LONG = 500_000
     ids=lambda text: text[:5],
 )  # fmt: skip
 def test_masking_takes_as_long_as_the_text_and_not_as_its_square(text: str) -> None:
-    """32,000 characters without a space took 3 s, and a failed attempt may bring as many: minutes for these."""
+    """32,000 characters without a space took 3 s, and a failed attempt may bring as many: minutes
+    for these."""
     mask(text)
 
 

@@ -213,9 +213,9 @@ def test_one_token_has_one_level_and_is_one() -> None:
         "twice" in said for said in problems(PGQUEUE_API_TOKENS="4c1f0e6d9b2a8375,4c1f0e6d9b2a8375")
     )
     (said,) = problems(PGQUEUE_ADMIN_TOKEN="4c1f0e6d9b2a8375,9b2a83754c1f0e6d")
-    assert (
-        said
-        == "PGQUEUE_ADMIN_TOKEN is one token and holds no comma or line break: lists are for PGQUEUE_ADMIN_TOKENS"
+    assert said == (
+        "PGQUEUE_ADMIN_TOKEN is one token and holds no comma or line break: lists are for "
+        "PGQUEUE_ADMIN_TOKENS"
     )
 
 

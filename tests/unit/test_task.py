@@ -159,7 +159,8 @@ def test_tasks_are_found_in_the_modules_named(two_tasks: tuple[Any, Any]) -> Non
 def test_a_task_is_at_home_where_it_is_declared_and_not_where_it_is_imported(
     two_tasks: tuple[Any, Any], named: list[str], home: str
 ) -> None:
-    """A name that merely begins with the same letters is no package around it; where nobody is nearer, the first named counts."""
+    """A name that merely begins with the same letters is no package around it; where nobody is
+    nearer, the first named counts."""
     first, _ = two_tasks
     first.handler.__module__ = "tests_shop.jobs"
     for name in named:

@@ -1,10 +1,13 @@
-"""What a peer's program and the benchmark say to each other. Runs in the peer's own environment: standard library only.
+"""What a peer's program and the benchmark say to each other. Runs in the peer's own environment:
+standard library only.
 
-A program is called as `PROGRAM COMMAND [COUNT]`, with the store's address in BENCH_URL. It prints lines of a word and numbers:
-`ready NS`; `first NS` when the first handler starts; `done COUNT` as jobs are handled; `start NUMBER NS` and `sent NUMBER NS` for
-jobs that are watched one by one; `seconds S` for what it was asked to time. NS are of the monotonic clock of the machine.
+A program is called as `PROGRAM COMMAND [COUNT]`, with the store's address in BENCH_URL. It prints
+lines of a word and numbers: `ready NS`; `first NS` when the first handler starts; `done COUNT` as
+jobs are handled; `start NUMBER NS` and `sent NUMBER NS` for jobs that are watched one by one;
+`seconds S` for what it was asked to time. NS are of the monotonic clock of the machine.
 
-Commands: setup, worker (until SIGTERM), one COUNT (stores that many, each awaited), bulk COUNT, paced COUNT (20 ms apart).
+Commands: setup, worker (until SIGTERM), one COUNT (stores that many, each awaited), bulk COUNT,
+paced COUNT (20 ms apart).
 """
 
 import asyncio
@@ -60,7 +63,8 @@ METER = Meter()
 
 
 async def until_stopped() -> None:
-    """For workers whose library does not wait for a signal itself: tells what was handled until SIGTERM."""
+    """For workers whose library does not wait for a signal itself: tells what was handled until
+    SIGTERM."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     telling = asyncio.create_task(METER.tell())

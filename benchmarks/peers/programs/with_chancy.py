@@ -1,4 +1,5 @@
-"""Chancy: the asyncio executor with a concurrency of 1,000 and eager polling, jobs kept until its pruner takes them."""
+"""Chancy: the asyncio executor with a concurrency of 1,000 and eager polling, jobs kept until its
+pruner takes them."""
 
 import logging
 from typing import Any

@@ -1,4 +1,5 @@
-"""pgqueue itself, by the same rules as its peers: --queue default:1000, PGQUEUE_LOG_LEVEL=warning, rows kept."""
+"""pgqueue itself, by the same rules as its peers: --queue default:1000, PGQUEUE_LOG_LEVEL=warning,
+rows kept."""
 
 import asyncio
 import os

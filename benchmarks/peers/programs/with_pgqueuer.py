@@ -1,4 +1,5 @@
-"""PgQueuer, on asyncpg or (BENCH_DRIVER=psycopg) psycopg: five managers in one process as its own benchmark has, batches of 100."""
+"""PgQueuer, on asyncpg or (BENCH_DRIVER=psycopg) psycopg: five managers in one process as its own
+benchmark has, batches of 100."""
 
 import asyncio
 import json

@@ -1,8 +1,9 @@
 """How many sign-ins one network address may post where no token is asked for.
 
-The limit per user stands in the database and is exact. Alone it lets a stranger use it up with ten posts in a user's name, and
-then that user's own alert is refused. So one address gets only a part of what a user may have, and so much in all. This is counted
-in each API process, and each lets through its share: together never more than the limit, rounded up for each process.
+The limit per user stands in the database and is exact. Alone it lets a stranger use it up with ten
+posts in a user's name, and then that user's own alert is refused. So one address gets only a part
+of what a user may have, and so much in all. This is counted in each API process, and each lets
+through its share: together never more than the limit, rounded up for each process.
 """
 
 import math
@@ -18,7 +19,8 @@ from pgqueue.settings import Settings
 from pgqueue_service.notifications import signin
 
 REMEMBERED = 10_000
-"""Addresses, and addresses with a user, that a process remembers; of those that are forgotten the oldest first."""
+"""Addresses, and addresses with a user, that a process remembers; of those that are forgotten the
+oldest first."""
 
 HOPS = 20
 """Addresses that are read of X-Forwarded-For, from its end."""
@@ -39,8 +41,9 @@ class Addresses:
         self._posts: OrderedDict[Key, deque[float]] = OrderedDict()
 
     def of(self, scope: Mapping[str, Any]) -> str | None:
-        """Where a request comes from; None for this machine, whose programs are not strangers. An IPv6 address stands for its /64,
-        which one customer has to himself. Behind a proxy it is the proxy's, unless that is trusted and says another."""
+        """Where a request comes from; None for this machine, whose programs are not strangers. An
+        IPv6 address stands for its /64, which one customer has to himself. Behind a proxy it is the
+        proxy's, unless that is trusted and says another."""
         client = scope.get("client")
         found = _address(client[0]) if client else None
         if found is None:

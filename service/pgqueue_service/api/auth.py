@@ -36,7 +36,8 @@ class Level(IntEnum):
 
 
 class Access:
-    """The rules for one set of settings. Raises SettingsError when they would leave open what must not be."""
+    """The rules for one set of settings. Raises SettingsError when they would leave open what must
+    not be."""
 
     def __init__(self, settings: Settings) -> None:
         self.local = is_loopback(settings.host)
@@ -57,14 +58,16 @@ class Access:
         if settings.open and self._origins & {"*", "null"}:
             raise SettingsError(
                 [
-                    "PGQUEUE_OPEN and PGQUEUE_CORS_ORIGINS=* together let any page that a browser on this machine shows do "
+                    "PGQUEUE_OPEN and PGQUEUE_CORS_ORIGINS=* together let any page that a "
+                    "browser on this machine shows do "
                     "everything: name the origins, or set tokens"
                 ]
             )
         if self.anonymous and not self.local and not settings.allow_anonymous:
             raise SettingsError(
                 [
-                    f"HOST={settings.host} is open to other machines and PGQUEUE_API_TOKENS is not set: set it, or listen on "
+                    f"HOST={settings.host} is open to other machines and PGQUEUE_API_TOKENS is "
+                    "not set: set it, or listen on "
                     "127.0.0.1, or say PGQUEUE_ALLOW_ANONYMOUS=true to take sign-ins from anybody"
                 ]
             )
@@ -81,7 +84,8 @@ class Access:
                 else "to this machine, and to everybody behind a proxy on it"
             )
             notes.append(
-                f"sign-ins and job states are open without a token, {reach} (PGQUEUE_API_TOKENS is not set)"
+                f"sign-ins and job states are open without a token, {reach} (PGQUEUE_API_TOKENS "
+                "is not set)"
             )
         if self._highest < Level.ADMIN:
             notes.append("the admin routes are closed: PGQUEUE_ADMIN_TOKENS is not set")
@@ -117,12 +121,14 @@ class Access:
             # All of them, always: how long it takes says nothing about which one it was.
             if hmac.compare_digest(given, digest):
                 found = max(found, level)
-        # A fingerprint only of what is configured: a mistyped password would be guessed from its own.
+        # A fingerprint only of what is configured: a mistyped password would be guessed from its
+        # own.
         return found, "unknown" if found is Level.NONE else given.hex()[:8]
 
     def objection(self, scope: Mapping[str, Any]) -> str | None:
-        """Why a request may not come in at all. Where something is open without a token, a page of another site must not reach
-        it through somebody's browser: not by its own Origin, and not by a name that it lets point to this machine."""
+        """Why a request may not come in at all. Where something is open without a token, a page of
+        another site must not reach it through somebody's browser: not by its own Origin, and not by
+        a name that it lets point to this machine."""
         if not self.anonymous:
             return None
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
@@ -157,7 +163,8 @@ def tell_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
 
 
 def _tell_action(scope: Mapping[str, Any], who: str) -> None:
-    """A line in the log for every request of an admin that may change something: one, whatever it holds."""
+    """A line in the log for every request of an admin that may change something: one, whatever it
+    holds."""
     if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["state"].get(_TOLD):
         return
     scope["state"][_TOLD] = True
@@ -197,7 +204,8 @@ def _hostname(host: str) -> str:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page of that Origin is one of the Host's own: the same name and port, where the scheme's own may be left out."""
+    """Whether a page of that Origin is one of the Host's own: the same name and port, where the
+    scheme's own may be left out."""
     scheme, _, netloc = origin.partition("://")
     usual = {"http": ":80", "https": ":443"}.get(scheme)
     if usual is None or not _HOST.fullmatch(netloc):
@@ -206,7 +214,8 @@ def _same(origin: str, host: str) -> bool:
 
 
 async def anonymous_or_token(request: Request[Any, Any, Any]) -> None:
-    """Before the two routes that are open while no API tokens are set; then a token is not even looked at."""
+    """Before the two routes that are open while no API tokens are set; then a token is not even
+    looked at."""
     access: Access = request.app.state.access
     if not access.anonymous:
         access.demand(request, Level.JOBS)

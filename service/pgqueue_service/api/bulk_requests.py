@@ -1,4 +1,5 @@
-"""Many jobs in one request: all of them are well-formed or none is taken; limits and duplicates are each item's own matter."""
+"""Many jobs in one request: all of them are well-formed or none is taken; limits and duplicates are
+each item's own matter."""
 
 from typing import Any
 
@@ -20,7 +21,8 @@ COUNT = f"jobs must hold 1 to {MOST_AT_ONCE} jobs"
 
 
 async def read_jobs(gateway: JobGateway, request: Request[Any, Any, Any]) -> list[AnyJob]:
-    """The jobs of the request. Refusal 400, 403 or 413 names the index of the first item that cannot be taken. TimeoutError."""
+    """The jobs of the request. Refusal 400, 403 or 413 names the index of the first item that
+    cannot be taken. TimeoutError."""
     body = LongBody(await read_body(request), BulkRequest, "jobs")
     turns = Turns(gateway.deadline(request))
     jobs: list[AnyJob] = []

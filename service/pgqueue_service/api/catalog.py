@@ -82,7 +82,8 @@ class Catalog:
             raise Refusal(400, str(error)) from None
 
     def replacement(self, job_type: str, user_id: str, payload: Any) -> Any:
-        """A payload that takes the place of a dead job's, as it is stored; of a type that is not known here, any. Refusal 400."""
+        """A payload that takes the place of a dead job's, as it is stored; of a type that is not
+        known here, any. Refusal 400."""
         if job_type not in self._tasks:
             return payload
         sent, filled = self._checked(job_type, payload)
@@ -92,7 +93,8 @@ class Catalog:
         return sent | filled if filled else sent
 
     def _checked(self, job_type: str, payload: Any) -> tuple[Any, JSON | None]:
-        """What counts as sent, and what the server fills in; what the handler would not get decoded is refused."""
+        """What counts as sent, and what the server fills in; what the handler would not get decoded
+        is refused."""
         task = self._tasks.get(job_type)
         if task is None:
             raise Refusal(400, f"Unknown job type: {job_type[:LONGEST_NAME]}")
@@ -140,8 +142,9 @@ def _member(payload: Any, name: str) -> Any:
 
 
 def _storable(value: Any) -> Any:
-    # NUL is the one character that Postgres cannot store. In what is only shown it is removed with the other control
-    # characters; what identifies somebody is refused for the one that takes its place.
+    # NUL is the one character that Postgres cannot store. In what is only shown it is removed with
+    # the other control characters; what identifies somebody is refused for the one that takes its
+    # place.
     return value.replace("\0", "\x01") if isinstance(value, str) else value
 
 

@@ -1,4 +1,5 @@
-"""Which part of the dead-letter queue a request means: filters, pages, and the batches that go back."""
+"""Which part of the dead-letter queue a request means: filters, pages, and the batches that go
+back."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -104,7 +105,8 @@ def read_cursor(text: str | None) -> Cursor | None:
 
 
 def page(views: list[JobView], size: int, total: int) -> DeadPage:
-    """The answer, from one job more than fits on it: that one says whether there is a page after."""
+    """The answer, from one job more than fits on it: that one says whether there is a page
+    after."""
     shown = views[:size]
     cursor = _cursor(shown[-1]) if len(views) > size else None
     return DeadPage(

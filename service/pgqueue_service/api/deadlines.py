@@ -1,4 +1,5 @@
-"""How long a request waits for the database, whatever the database does; and for how long it keeps others waiting."""
+"""How long a request waits for the database, whatever the database does; and for how long it keeps
+others waiting."""
 
 import asyncio
 import logging
@@ -22,9 +23,11 @@ class Deadlines:
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises what it raises, or TimeoutError; then it may have been carried out or not.
+        """The result of `work`. Raises what it raises, or TimeoutError; then it may have been
+        carried out or not.
 
-        Not asyncio.timeout: that waits for the cancellation, which takes 10 s on a connection whose other end is dead.
+        Not asyncio.timeout: that waits for the cancellation, which takes 10 s on a connection whose
+        other end is dead.
         """
         task = asyncio.create_task(work)
         try:
@@ -57,7 +60,8 @@ class Turns:
         self._until = time.monotonic() + SLICE
 
     async def pause(self) -> None:
-        """Called often; lets others work when it has been long enough. TimeoutError when the deadline is over."""
+        """Called often; lets others work when it has been long enough. TimeoutError when the
+        deadline is over."""
         now = time.monotonic()
         if now < self._until:
             return

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 
 def longest(settings: Settings) -> float:
-    """Seconds that an operator's request may take: lists and replays of thousands of jobs take longer than one job."""
+    """Seconds that an operator's request may take: lists and replays of thousands of jobs take
+    longer than one job."""
     return max(10.0, 5 * settings.request_timeout.total_seconds())
 
 
@@ -57,7 +58,8 @@ class JobGateway:
         return float(request.scope["state"][ARRIVED]) + self._soon
 
     def admit(self, request: Request[Any, Any, Any], user_id: str) -> None:
-        """Counts a sign-in that comes without a token against its network address. Raises RateLimited."""
+        """Counts a sign-in that comes without a token against its network address. Raises
+        RateLimited."""
         if (
             self.access.anonymous
             and not self.access.wholly_open
@@ -66,7 +68,8 @@ class JobGateway:
             self._addresses.count(address, user_id, self._readiness.processes)
 
     async def offer(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
-        """Stores a job before the request's time is over. TimeoutError: it may be stored or not; the same id tells."""
+        """Stores a job before the request's time is over. TimeoutError: it may be stored or not;
+        the same id tells."""
         return await self._before(self.deadline(request), self._published(self.client.offer, job))
 
     async def offer_all(self, jobs: list[AnyJob], request: Request[Any, Any, Any]) -> list[Ticket]:
@@ -83,7 +86,8 @@ class JobGateway:
         return view
 
     async def replay(self, job_id: str, payload: Any) -> None:
-        """Sends a dead job back, with another payload if that is not None. Raises JobNotFound, WrongState, Refusal."""
+        """Sends a dead job back, with another payload if that is not None. Raises JobNotFound,
+        WrongState, Refusal."""
         if payload is not None:
             view = await self.soon(self.client.get(job_id))
             payload = self.catalog.replacement(view.job_type, view.user_id, payload)
@@ -119,7 +123,8 @@ class JobGateway:
         try:
             return await offer(jobs)
         except UnknownType:
-            # The catalog knows the type, so it is the table that is behind: never published, or a new database.
+            # The catalog knows the type, so it is the table that is behind: never published, or a
+            # new database.
             self._readiness.republish()
             raise Refusal(503, FAILED, retry_after=1) from None
 

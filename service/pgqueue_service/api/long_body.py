@@ -1,7 +1,8 @@
-"""A body that may be long because of one array: decoded item by item, so that it never keeps the event loop for long.
+"""A body that may be long because of one array: decoded item by item, so that it never keeps the
+event loop for long.
 
-JSON is decoded by one call that nothing interrupts, threads neither. So no call gets more than twice
-what the body of one job may have.
+JSON is decoded by one call that nothing interrupts, threads neither. So no call gets more than
+twice what the body of one job may have.
 """
 
 import codecs
@@ -41,7 +42,8 @@ class LongBody:
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     def whole(self, items: list[Any]) -> Any:
-        """The body as its shape, when the items were read. Refusal 400 says which member is wrong."""
+        """The body as its shape, when the items were read. Refusal 400 says which member is
+        wrong."""
         if self._array_read:
             self._members[self._array] = items
         return shaped(self._members, self._shape)

@@ -1,4 +1,5 @@
-"""What every request passes first and every answer last: the path as it was sent, the time, Host and Origin, headers of safety."""
+"""What every request passes first and every answer last: the path as it was sent, the time, Host
+and Origin, headers of safety."""
 
 import time
 from urllib.parse import quote
@@ -15,7 +16,10 @@ ARRIVED = "arrived"
 """The member of the scope's state that says when a request had arrived, by the monotonic clock."""
 
 _ONCE = frozenset(
-    b"host authorization content-type content-length transfer-encoding content-encoding idempotency-key origin".split()
+    (
+        b"host authorization content-type content-length transfer-encoding content-encoding "
+        b"idempotency-key origin"
+    ).split()
 )
 """Headers of which a proxy may read the first and we the last, or the other way round."""
 
@@ -32,8 +36,8 @@ _UNLESS_SET = [
 class Middleware:
     """An ASGI application around the framework's.
 
-    Servers decode the path before they hand it on, and `%2F` in a job id becomes a slash. Here it is taken as it was sent; the
-    handlers decode the one segment that they read.
+    Servers decode the path before they hand it on, and `%2F` in a job id becomes a slash. Here it
+    is taken as it was sent; the handlers decode the one segment that they read.
     """
 
     def __init__(self, inside: ASGIApp, access: Access) -> None:

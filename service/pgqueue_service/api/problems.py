@@ -1,4 +1,5 @@
-"""The one table from what goes wrong to HTTP: application/problem+json (RFC 9457), with the members that old callers read."""
+"""The one table from what goes wrong to HTTP: application/problem+json (RFC 9457), with the members
+that old callers read."""
 
 import logging
 import math
@@ -37,7 +38,8 @@ BROKEN = "Internal server error"
 
 
 class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """The body of every error. `detail`, `error` and `message` are the same sentence; `jobStatus` is a job's state."""
+    """The body of every error. `detail`, `error` and `message` are the same sentence; `jobStatus`
+    is a job's state."""
 
     type: str
     title: str
@@ -53,9 +55,11 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 class Refusal(Exception):
-    """An answer that is an error: status, sentence, and what else stands in the problem or in the headers.
+    """An answer that is an error: status, sentence, and what else stands in the problem or in the
+    headers.
 
-    retry_after: whole seconds. index: of the item in a bulk request. error_id: what the log knows it by.
+    retry_after: whole seconds. index: of the item in a bulk request. error_id: what the log knows
+    it by.
     """
 
     def __init__(
@@ -81,7 +85,8 @@ class Refusal(Exception):
         self.headers = headers or {}
 
     def problem(self) -> Problem:
-        # A sentence may repeat what the caller wrote, and is read in logs of his: one line, and nobody's address.
+        # A sentence may repeat what the caller wrote, and is read in logs of his: one line, and
+        # nobody's address.
         sentence = shown(mask(self.sentence), LONGEST_SENTENCE)
         return Problem(
             type="about:blank",

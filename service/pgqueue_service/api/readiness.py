@@ -1,4 +1,5 @@
-"""The API process in the database's eyes: it publishes its job types, says that it is alive, and knows whether it can work."""
+"""The API process in the database's eyes: it publishes its job types, says that it is alive, and
+knows whether it can work."""
 
 import asyncio
 import contextlib
@@ -30,11 +31,13 @@ BEAT = 5.0
 """Seconds between two words of being alive; silent for 30, a process counts as gone."""
 
 FRESH = 1.0
-"""Seconds that an answer to `question` is good for: whoever asks more often is not passed on to the database."""
+"""Seconds that an answer to `question` is good for: whoever asks more often is not passed on to the
+database."""
 
 
 class Readiness:
-    """`problem` is a sentence while the database or its schema is not as it should be. `unusable`: nothing must be written."""
+    """`problem` is a sentence while the database or its schema is not as it should be. `unusable`:
+    nothing must be written."""
 
     def __init__(
         self, pool: Pool, declared: list[Declaration], deadlines: Deadlines, limit: float
@@ -54,7 +57,8 @@ class Readiness:
         self._asking: asyncio.Task[None] | None = None
 
     async def question(self) -> str | None:
-        """What is wrong now, None when all is well. Trouble is not believed without asking again: it may just be over."""
+        """What is wrong now, None when all is well. Trouble is not believed without asking again:
+        it may just be over."""
         if self._asking is None and (
             self.problem is not None or time.monotonic() - self._asked_at > FRESH
         ):
@@ -111,7 +115,8 @@ class Readiness:
             await self._learn(connection)
 
     async def _learn(self, connection: AsyncConnection[Any]) -> None:
-        # How many there are. And what other processes declare as admin's is admin's here too, whether this one has the task or not.
+        # How many there are. And what other processes declare as admin's is admin's here too,
+        # whether this one has the task or not.
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(load("list_admin_types"))
             self.admin_types = frozenset(name for (name,) in await cursor.fetchall())

@@ -1,4 +1,5 @@
-"""Answers of the monitoring routes: the rows of sql/monitoring/, whose headers say what they mean and what to do about them."""
+"""Answers of the monitoring routes: the rows of sql/monitoring/, whose headers say what they mean
+and what to do about them."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,8 @@ from pgqueue_service.notifications.members import written
 
 
 class Stats(Shape):
-    """sql/monitoring/job_stats.sql: how many jobs are in each state, what waits, and how the last 15 minutes went."""
+    """sql/monitoring/job_stats.sql: how many jobs are in each state, what waits, and how the last
+    15 minutes went."""
 
     enqueued: int
     processing: int
@@ -65,7 +67,8 @@ class Queues(Shape):
 
 
 class Dependency(Shape):
-    """sql/monitoring/dependencies.sql: what jobs depend on, and what its circuit breaker does (closed, open, half_open)."""
+    """sql/monitoring/dependencies.sql: what jobs depend on, and what its circuit breaker does
+    (closed, open, half_open)."""
 
     dependency: str
     state: str
@@ -82,7 +85,8 @@ class Dependencies(Shape):
 
 
 class ErrorGroup(Shape):
-    """sql/monitoring/dead_letter_errors.sql: dead jobs whose errors differ in numbers, ids and addresses only."""
+    """sql/monitoring/dead_letter_errors.sql: dead jobs whose errors differ in numbers, ids and
+    addresses only."""
 
     fingerprint: str
     count: int

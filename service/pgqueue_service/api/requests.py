@@ -1,4 +1,5 @@
-"""What a handler reads from a request: its JSON, its headers, the job id in its path. What cannot be read is refused here."""
+"""What a handler reads from a request: its JSON, its headers, the job id in its path. What cannot
+be read is refused here."""
 
 import re
 from collections.abc import Mapping
@@ -54,13 +55,15 @@ async def read_body(request: Request[Any, Any, Any], *, may_be_empty: bool = Fal
 
 
 async def read_json(request: Request[Any, Any, Any], *, may_be_empty: bool = False) -> Any:
-    """The body as plain values; an empty object for an empty one where that is allowed. Refusal 400, 413 or 415."""
+    """The body as plain values; an empty object for an empty one where that is allowed. Refusal
+    400, 413 or 415."""
     body = await read_body(request, may_be_empty=may_be_empty)
     return {} if may_be_empty and not body else decode(body)
 
 
 def shaped(value: Any, shape: type[T], what: str = "The body") -> T:
-    """The plain values as a struct. Refusal 400 says which member is wrong, or not known where the shape takes no others."""
+    """The plain values as a struct. Refusal 400 says which member is wrong, or not known where the
+    shape takes no others."""
     if not isinstance(value, dict):
         raise Refusal(400, NO_OBJECT if what == "The body" else f"{what} must be a JSON object")
     for name in value:
@@ -97,7 +100,8 @@ def sentence(error: msgspec.ValidationError) -> str:
 
 
 def path_id(raw: str) -> str:
-    """The job id of a path segment that is still percent-encoded. What no job can be called, no job is called: JobNotFound."""
+    """The job id of a path segment that is still percent-encoded. What no job can be called, no job
+    is called: JobNotFound."""
     try:
         job_id = unquote_to_bytes(raw.encode("latin-1")).decode("utf-8")
     except UnicodeError:
@@ -108,7 +112,8 @@ def path_id(raw: str) -> str:
 
 
 def last_of_path(request: Request[Any, Any, Any]) -> str:
-    """The segment for `path_id`, where the route has a word of its own for it: a job may be called that too."""
+    """The segment for `path_id`, where the route has a word of its own for it: a job may be called
+    that too."""
     return request.scope["path"].rstrip("/").rpartition("/")[2]
 
 
@@ -127,7 +132,8 @@ def path_name(raw: str) -> str:
 
 
 def chosen_id(request: Request[Any, Any, Any], in_body: str | None) -> str | None:
-    """The id that the caller gives the job: the member jobId or the header Idempotency-Key. Refusal 400."""
+    """The id that the caller gives the job: the member jobId or the header Idempotency-Key. Refusal
+    400."""
     key = header(request.scope, b"idempotency-key")
     try:
         in_header = key.decode("utf-8").strip() if key else None

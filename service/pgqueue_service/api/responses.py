@@ -1,4 +1,5 @@
-"""What answers look like: members in camelCase and always there, times as YYYY-MM-DDTHH:MM:SS.mmmZ in UTC."""
+"""What answers look like: members in camelCase and always there, times as YYYY-MM-DDTHH:MM:SS.mmmZ
+in UTC."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,8 @@ from pgqueue_service.notifications.members import written
 
 
 class Accepted(msgspec.Struct, rename="camel"):
-    """A job that was taken; `status` is its state now. The same job again gets the same answer while it is live."""
+    """A job that was taken; `status` is its state now. The same job again gets the same answer
+    while it is live."""
 
     message: str
     job_id: str
@@ -26,7 +28,8 @@ class Health(msgspec.Struct):
 
 
 class BulkResult(Shape, omit_defaults=True):
-    """What came of one item: jobId and status, or error with code (the HTTP status it would have had alone)."""
+    """What came of one item: jobId and status, or error with code (the HTTP status it would have
+    had alone)."""
 
     job_id: str | None = None
     status: str | None = None
@@ -59,8 +62,8 @@ class Trouble(Shape):
 
 
 class JobState(Shape):
-    """A job as anybody may see it who knows its id: no payload, no stack, no address. `receipt` is what it has to show for its
-    completion, such as the answer of a mail server."""
+    """A job as anybody may see it who knows its id: no payload, no stack, no address. `receipt` is
+    what it has to show for its completion, such as the answer of a mail server."""
 
     job_id: str
     type: str
@@ -102,7 +105,8 @@ class JobState(Shape):
 
 
 class DeadJob(Shape):
-    """A job in the dead-letter queue. `deadAt` is when it got there, `lastAttemptAt` when its last attempt began."""
+    """A job in the dead-letter queue. `deadAt` is when it got there, `lastAttemptAt` when its last
+    attempt began."""
 
     id: str
     job_id: str
@@ -138,7 +142,8 @@ class DeadJob(Shape):
 
 
 class DeadPage(Shape):
-    """A page of the dead-letter queue, newest first: `count` jobs of `total` that pass the filter (counted up to 100,000)."""
+    """A page of the dead-letter queue, newest first: `count` jobs of `total` that pass the filter
+    (counted up to 100,000)."""
 
     count: int
     jobs: list[DeadJob]

@@ -1,6 +1,7 @@
 """What requests look like. Answers are in answers.py.
 
-What decoding does not check stands in the description only (`said`): the sentences for it are made where the rule is, in jobs/.
+What decoding does not check stands in the description only (`said`): the sentences for it are made
+where the rule is, in jobs/.
 """
 
 from typing import Annotated, Any
@@ -16,7 +17,10 @@ LONGEST_NAME = 255
 
 NO_CONTROL = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
 NO_NUL = r"^[^\u0000]*$"
-MOMENT = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?$"
+MOMENT = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt "
+    r"][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?$"
+)
 """RFC 3339, or nothing."""
 DURATION = r"^(\s*[0-9]+([.][0-9]+)?\s*(ms|s|m|h|d|)\s*)?$"
 """As pgqueue.durations takes it, or nothing."""
@@ -42,11 +46,13 @@ class Shape(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Strict(Shape, forbid_unknown_fields=True):
-    """Root of those that take no members but their own: a name that was misspelt is no wish that is ignored."""
+    """Root of those that take no members but their own: a name that was misspelt is no wish that is
+    ignored."""
 
 
 class SignInRequest(Shape):
-    """Somebody signed in. An optional member that is null or empty takes its default; unknown members are ignored."""
+    """Somebody signed in. An optional member that is null or empty takes its default; unknown
+    members are ignored."""
 
     user_id: (
         Annotated[str, said(minLength=1, maxLength=signin.LONGEST_USER_ID, pattern=NO_CONTROL)]
@@ -74,7 +80,8 @@ class EmailRequest(Strict):
 
 
 class EnqueueRequest(Strict):
-    """A job of any type that the service knows. `delay` is in seconds, or a text such as "10m"; or `runAfter`, not both."""
+    """A job of any type that the service knows. `delay` is in seconds, or a text such as "10m"; or
+    `runAfter`, not both."""
 
     type: Annotated[str, said(minLength=1, maxLength=LONGEST_NAME)]
     payload: Any
@@ -103,7 +110,8 @@ class RetryRequest(Strict):
 
 
 class RetryBatchRequest(Strict):
-    """Which dead jobs go back: by id, by what they have in common, or all of them. `since` and `until` are times of death."""
+    """Which dead jobs go back: by id, by what they have in common, or all of them. `since` and
+    `until` are times of death."""
 
     ids: Annotated[list[FilterText], msgspec.Meta(min_length=1, max_length=MOST_AT_ONCE)] | None = (
         None

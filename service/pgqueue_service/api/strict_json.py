@@ -1,4 +1,5 @@
-"""JSON that means one thing only: UTF-8, no NaN, nothing infinite, no member twice, not too deep."""
+"""JSON that means one thing only: UTF-8, no NaN, nothing infinite, no member twice, not too
+deep."""
 
 import json
 import math
@@ -31,7 +32,8 @@ def decode(body: bytes) -> Any:
 
 
 def check(text: str, levels: int) -> None:
-    """What decoding does not mind: half of a surrogate pair, and too many levels. Raises one of INVALID."""
+    """What decoding does not mind: half of a surrogate pair, and too many levels. Raises one of
+    INVALID."""
     if "\\ud" in text or "\\uD" in text:
         try:
             _validate(text)

@@ -61,7 +61,8 @@ class Show:
         answer = await self.client.post("/api/jobs/signin-notification", json=body)
         answer.raise_for_status()
         self.say(
-            f"{user:8} signs in: HTTP {answer.status_code} in {answer.elapsed.total_seconds() * 1000:.0f} ms ({what})"
+            f"{user:8} signs in: HTTP {answer.status_code} in "
+            f"{answer.elapsed.total_seconds() * 1000:.0f} ms ({what})"
         )
         return str(answer.json()["jobId"])
 
@@ -91,7 +92,8 @@ async def demo(folder: Path) -> None:
     begun = time.monotonic()
     async with the_system(inbox, folder) as client:
         click.echo(
-            f"... up after {time.monotonic() - begun:.1f} s: {client.base_url}, mail server on port {inbox.port}\n"
+            f"... up after {time.monotonic() - begun:.1f} s: {client.base_url}, mail server on "
+            f"port {inbox.port}\n"
         )
         show = Show(client)
         jobs = {user: await show.post(user) for user in SIGN_INS}
@@ -109,7 +111,8 @@ async def replay(show: Show, inbox: Inbox, job_id: str) -> None:
         "email": "tsetseg@example.com"
     }
     click.echo(
-        f"In the dead-letter queue: {len(dead)} job. The operator mends the address and replays it.\n"
+        f"In the dead-letter queue: {len(dead)} job. The operator mends the address and replays "
+        "it.\n"
     )
     answer = await show.client.post(f"/api/admin/dlq/retry/{job_id}", json={"payload": payload})
     answer.raise_for_status()
@@ -129,7 +132,8 @@ def readable(mail: EmailMessage) -> str:
 def summary(show: Show, inbox: Inbox) -> None:
     ids = [str(mail["Message-ID"]) for mail in inbox.mails]
     click.echo(
-        f"\n{len(SIGN_INS)} sign-ins, {len(inbox.mails)} mails delivered, {len(ids) - len(set(ids))} of them twice, "
+        f"\n{len(SIGN_INS)} sign-ins, {len(inbox.mails)} mails delivered, "
+        f"{len(ids) - len(set(ids))} of them twice, "
         f"{time.monotonic() - show.begun:.1f} s."
     )
     if len(ids) != len(SIGN_INS) or len(set(ids)) != len(ids):

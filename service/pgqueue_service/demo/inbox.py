@@ -1,4 +1,5 @@
-"""A mail server on loopback for the demonstration: keeps what it is sent, and misbehaves where it is told to."""
+"""A mail server on loopback for the demonstration: keeps what it is sent, and misbehaves where it
+is told to."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 @dataclass
 class Inbox:
-    """`fails`: address -> how often it is still refused for now (451). `unknown`: addresses that do not exist (550)."""
+    """`fails`: address -> how often it is still refused for now (451). `unknown`: addresses that do
+    not exist (550)."""
 
     fails: dict[str, int] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)

@@ -1,4 +1,5 @@
-"""The whole system for the demonstration: Postgres, migrations, the API and a worker, as they run in production."""
+"""The whole system for the demonstration: Postgres, migrations, the API and a worker, as they run
+in production."""
 
 import asyncio
 import os
@@ -27,7 +28,8 @@ class Broken(Exception):
 
 @asynccontextmanager
 async def the_system(inbox: Inbox, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Everything started, with logs in `folder`; yields a client of the API. Everything is stopped at the end."""
+    """Everything started, with logs in `folder`; yields a client of the API. Everything is stopped
+    at the end."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_inbox(inbox))
         url = os.environ.get("DATABASE_URL") or stack.enter_context(EmbeddedServer()).url()
@@ -51,7 +53,8 @@ async def _refuse_a_database_in_use(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url) as connection:
         if await exists(connection, "job_logs"):
             raise Broken(
-                "the database of DATABASE_URL has a table job_logs already: unset DATABASE_URL, or name an empty database"
+                "the database of DATABASE_URL has a table job_logs already: unset DATABASE_URL, "
+                "or name an empty database"
             )
 
 

@@ -13,6 +13,7 @@ __all__ = ["CustomEmail", "SignIn", "lifespan", "notify_of_sign_in", "send_custo
 
 @asynccontextmanager
 async def lifespan(settings: Settings) -> AsyncIterator[Mailer]:
-    """What the handlers find in `job.resources`: a Mailer. Raises SettingsError when no mail can be sent with the settings."""
+    """What the handlers find in `job.resources`: a Mailer. Raises SettingsError when no mail can be
+    sent with the settings."""
     async with open_mailer(settings) as mailer:
         yield mailer

@@ -15,7 +15,8 @@ REQUIRED = MEMBERS = ("to", "subject", "body")
 
 
 class CustomEmail(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload. The body is text; markup in it is shown, not rendered. Raises ValueError with a sentence for an API user."""
+    """The payload. The body is text; markup in it is shown, not rendered. Raises ValueError with a
+    sentence for an API user."""
 
     to: str
     subject: str
@@ -30,7 +31,8 @@ class CustomEmail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fill(sent: dict[str, Any]) -> dict[str, Any]:
-    """What the server changes in the payload that a caller sent. Raises ValueError with a sentence for the caller."""
+    """What the server changes in the payload that a caller sent. Raises ValueError with a sentence
+    for the caller."""
     require(sent, REQUIRED)
     require_text(sent, MEMBERS)
     stored = msgspec.structs.asdict(CustomEmail(**{member: sent[member] for member in MEMBERS}))

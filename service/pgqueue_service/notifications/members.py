@@ -8,7 +8,8 @@ from typing import Any
 from pgqueue_service.notifications.mail.text import has_control
 
 _RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt "
+    r"]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
 # A day of room on either side, so that no time zone it is shown in falls off the calendar.
@@ -17,8 +18,9 @@ _LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 def require(sent: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Raises ValueError when one of the members is missing, null or empty. The sentence begins with all that are required, which
-    is what callers match on; then it says which are missing, unless all are."""
+    """Raises ValueError when one of the members is missing, null or empty. The sentence begins with
+    all that are required, which is what callers match on; then it says which are missing, unless
+    all are."""
     absent = [name for name in names if not sent.get(name)]
     if absent:
         sentence = f"Missing required fields: {', '.join(names)}"

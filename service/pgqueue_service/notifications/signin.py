@@ -29,9 +29,11 @@ LONGEST_OTHER = 100
 
 
 class SignIn(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The payload, in JSON with the members of MEMBERS. Optional members that are null or empty take their defaults.
+    """The payload, in JSON with the members of MEMBERS. Optional members that are null or empty
+    take their defaults.
 
-    `timestamp` is RFC 3339 text; without it the job's creation counts. Raises ValueError with a sentence for an API user.
+    `timestamp` is RFC 3339 text; without it the job's creation counts. Raises ValueError with a
+    sentence for an API user.
     """
 
     user_id: str
@@ -72,10 +74,12 @@ _FIELDS = msgspec.structs.fields(SignIn)
 
 
 def fill(sent: dict[str, Any], *, now: datetime, locale: str = "mn") -> dict[str, Any]:
-    """What the server adds to or changes in the payload that a caller sent: defaults, and what was cut or cleaned.
+    """What the server adds to or changes in the payload that a caller sent: defaults, and what was
+    cut or cleaned.
 
-    Members that this job type does not know are left alone. `now` stands for a timestamp that was not sent, `locale` for a
-    language (MAIL_LOCALE). Raises ValueError with a sentence for the caller.
+    Members that this job type does not know are left alone. `now` stands for a timestamp that was
+    not sent, `locale` for a language (MAIL_LOCALE). Raises ValueError with a sentence for the
+    caller.
     """
     require(sent, REQUIRED)
     require_text(sent, MEMBERS)

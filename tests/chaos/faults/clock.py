@@ -1,5 +1,5 @@
-"""Processes whose clock is wrong, and a Postgres whose clock can be set, by libfaketime (Debian: apt install faketime); the
-monotonic clock stays as it is."""
+"""Processes whose clock is wrong, and a Postgres whose clock can be set, by libfaketime (Debian:
+apt install faketime); the monotonic clock stays as it is."""
 
 import asyncio
 from pathlib import Path
@@ -30,7 +30,8 @@ class ServerClock:
         self._file = server.home / "clock"
 
     def set(self, offset: str) -> None:
-        """ "+0", "+1h", "-1h" from the machine's clock; every process of the server sees it within a second."""
+        """ "+0", "+1h", "-1h" from the machine's clock; every process of the server sees it within a
+        second."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset}\n")
         fresh.chmod(0o644)
@@ -38,15 +39,20 @@ class ServerClock:
 
 
 async def with_a_clock(server: EmbeddedServer) -> ServerClock:
-    """Restarts it, right for now. Its program becomes a script that starts the same under the library."""
+    """Restarts it, right for now. Its program becomes a script that starts the same under the
+    library."""
     library, clock = _library(), ServerClock(server)
     clock.set("+0")
     programs = server.home / "clocked"
     programs.mkdir()
-    variables = f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={server.home}/clock FAKETIME_CACHE_DURATION=1"
+    variables = (
+        f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={server.home}/clock "
+        "FAKETIME_CACHE_DURATION=1"
+    )
     script = programs / "postgres"
     script.write_text(
-        f'#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 {server.binaries}/postgres "$@"\n'
+        f"#!/bin/sh\nexec env {variables} FAKETIME_DONT_FAKE_MONOTONIC=1 "
+        f'{server.binaries}/postgres "$@"\n'
     )
     for path in (programs, script):
         path.chmod(0o755)

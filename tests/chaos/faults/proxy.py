@@ -1,5 +1,5 @@
-"""A TCP proxy in front of Postgres that does to connections what networks do: cuts them, also between a commit and its answer;
-swallows everything without a word; leads to another server."""
+"""A TCP proxy in front of Postgres that does to connections what networks do: cuts them, also
+between a commit and its answer; swallows everything without a word; leads to another server."""
 
 import asyncio
 import random
@@ -29,7 +29,8 @@ class Line:
     settled: bool = False
     """It has been ready for a statement."""
     doomed: bool = False
-    """The end of the answer to the next statement that commits does not arrive, and the line is cut."""
+    """The end of the answer to the next statement that commits does not arrive, and the line is
+    cut."""
     dead: bool = False
     """Something was swallowed: nothing gets through any more, whatever happens elsewhere."""
 
@@ -40,8 +41,8 @@ class Line:
 
 @dataclass
 class Proxy:
-    """`target` is (host, port) of the server for connections to come. While `silent`, bytes and new connections are taken and
-    lead nowhere, and the lines that lost any stay dead."""
+    """`target` is (host, port) of the server for connections to come. While `silent`, bytes and new
+    connections are taken and lead nowhere, and the lines that lost any stay dead."""
 
     target: tuple[str, int]
     port: int = 0

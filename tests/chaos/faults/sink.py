@@ -1,4 +1,5 @@
-"""A mail server that takes everything, until it is stopped, and is there again on the same port when it is started."""
+"""A mail server that takes everything, until it is stopped, and is there again on the same port
+when it is started."""
 
 import asyncio
 import time
@@ -17,12 +18,13 @@ REPLIES = {
 
 
 Refuse = Callable[[str, str], str | None]
-"""Asked with the step (MAIL, RCPT, DOT: the end of the message) and the recipient, "" before there is
-one; a reply is said instead of yes."""
+"""Asked with the step (MAIL, RCPT, DOT: the end of the message) and the recipient, "" before there
+is one; a reply is said instead of yes."""
 
 
 class Sink:
-    """Writes the Message-ID of each mail into a book before it says that it has it; `taken` says when."""
+    """Writes the Message-ID of each mail into a book before it says that it has it; `taken` says
+    when."""
 
     def __init__(self, book: Book, refuse: Refuse = lambda step, to: None) -> None:
         self.book = book

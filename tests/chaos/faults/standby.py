@@ -1,4 +1,5 @@
-"""A second server that has every commit before it is answered, to go on with when the first is gone."""
+"""A second server that has every commit before it is answered, to go on with when the first is
+gone."""
 
 import asyncio
 import os

@@ -1,5 +1,6 @@
-"""For every Python process that the tests start: what it writes to standard error is written to a file as well, which the tests
-read (tests/support/logged.py). On PYTHONPATH while the tests run; Python imports a module of this name by itself."""
+"""For every Python process that the tests start: what it writes to standard error is written to a
+file as well, which the tests read (tests/support/logged.py). On PYTHONPATH while the tests run;
+Python imports a module of this name by itself."""
 
 import os
 import sys
@@ -7,7 +8,8 @@ from typing import Any
 
 
 class Copied:
-    """A stream whose text goes to a file too, and to it first: whoever has read the one finds it in the other."""
+    """A stream whose text goes to a file too, and to it first: whoever has read the one finds it in
+    the other."""
 
     def __init__(self, stream: Any, copy: int) -> None:
         self._stream = stream

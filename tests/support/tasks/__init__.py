@@ -1,4 +1,5 @@
-"""Tasks for workers in processes of their own. They write what they do into a file, one word a line (TEST_LEDGER)."""
+"""Tasks for workers in processes of their own. They write what they do into a file, one word a line
+(TEST_LEDGER)."""
 
 import asyncio
 import os

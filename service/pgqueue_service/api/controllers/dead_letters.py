@@ -36,7 +36,8 @@ class DeadLetters(Controller):
         cursor: Annotated[str | None, query("cursor")] = None,
         limit: Annotated[str | None, query("limit", pattern="^([1-9][0-9]?|100)?$")] = None,
     ) -> DeadPage:
-        """A page of dead jobs, newest first; `error` is a part of the error, `since` and `until` are times of death."""
+        """A page of dead jobs, newest first; `error` is a part of the error, `since` and `until`
+        are times of death."""
         gateway: JobGateway = request.app.state.gateway
         which = dead_filter(
             job_type=job_type, user_id=user_id, error=error, since=since, until=until
@@ -80,7 +81,8 @@ class DeadLetters(Controller):
         responses=refusals(401, 403, 413, 415),
     )
     async def retry_batch(self, request: Request[Any, Any, Any]) -> ReplayAnswer:
-        """Sends dead jobs back, the longest dead first, `ratePerSecond` of them a second and at most 10,000 a call."""
+        """Sends dead jobs back, the longest dead first, `ratePerSecond` of them a second and at
+        most 10,000 a call."""
         gateway: JobGateway = request.app.state.gateway
         batch = await read_batch(await read_body(request))
         work = gateway.client.replay_many(
@@ -90,7 +92,8 @@ class DeadLetters(Controller):
 
     @delete("/{jobId:str}", status_code=200, responses=refusals(401, 403, 404, 409))
     async def remove(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
-        """Takes a job out of the dead-letter queue: it becomes cancelled, and its id stays known."""
+        """Takes a job out of the dead-letter queue: it becomes cancelled, and its id stays
+        known."""
         return await _remove(request, job_id)
 
     @delete(

@@ -72,7 +72,8 @@ class Jobs(Controller):
         opt=ENQUEUES,
     )
     async def bulk(self, request: Request[Any, Any, Any]) -> BulkResults:
-        """Up to 10,000 jobs in one commit; a malformed one refuses the whole, limits and duplicates are per item."""
+        """Up to 10,000 jobs in one commit; a malformed one refuses the whole, limits and duplicates
+        are per item."""
         gateway: JobGateway = request.app.state.gateway
         jobs = await read_jobs(gateway, request)
         return await results(await gateway.offer_all(jobs, request))

@@ -1,4 +1,5 @@
-"""The description of the interface (OpenAPI 3.1) and its page, which loads nothing from any other host."""
+"""The description of the interface (OpenAPI 3.1) and its page, which loads nothing from any other
+host."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -82,12 +83,14 @@ def refusals(*statuses: int) -> dict[int, ResponseSpec]:
 def takes(
     shape: type[msgspec.Struct], *required: str, optional: bool = False, idempotent: bool = False
 ) -> type[Operation]:
-    """For a route that decodes its body itself: the operation that describes that body, and the header Idempotency-Key."""
+    """For a route that decodes its body itself: the operation that describes that body, and the
+    header Idempotency-Key."""
     reference = msgspec.json.schema(shape)
     described = reference["$defs"][shape.__name__]
     if required:
         described["required"] = list(required)
-        # Decoding lets null pass, so that there is one sentence for what is missing; the answer to null is that sentence.
+        # Decoding lets null pass, so that there is one sentence for what is missing; the answer to
+        # null is that sentence.
         described["properties"] |= {
             name: described["properties"][name]["anyOf"][0] for name in required
         }
@@ -105,7 +108,8 @@ def takes(
 
 
 def query(name: str, **schema: Any) -> QueryParameter:
-    """A parameter of the query that the handler reads as text or None; `schema` describes what it takes."""
+    """A parameter of the query that the handler reads as text or None; `schema` describes what it
+    takes."""
     return QueryParameter(
         name=name, schema_extra={"one_of": None, "type": OpenAPIType.STRING, **schema}
     )
@@ -164,7 +168,10 @@ def configuration() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="pgqueue",
         version=__version__,
-        description="Jobs in, and their states out. Errors are problems by RFC 9457; `error` and `message` repeat `detail`.",
+        description=(
+            "Jobs in, and their states out. Errors are problems by RFC 9457; `error` and "
+            "`message` repeat `detail`."
+        ),
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
         ),

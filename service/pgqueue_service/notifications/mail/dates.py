@@ -1,4 +1,5 @@
-"""A moment in the words of a language. Two languages, so no Babel, which is 33 MB; the spellings are those of CLDR."""
+"""A moment in the words of a language. Two languages, so no Babel, which is 33 MB; the spellings
+are those of CLDR."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -19,7 +20,10 @@ def in_words(moment: datetime, zone: ZoneInfo, locale: str) -> str:
     """Date and time of an aware datetime in that zone, the zone named, in `mn` or `en`."""
     local = moment.astimezone(zone)
     if locale == "mn":
-        date = f"{local.year} оны {_MN_MONTHS[local.month - 1]} сарын {local.day}, {_MN_DAYS[local.weekday()]} гараг"
+        date = (
+            f"{local.year} оны {_MN_MONTHS[local.month - 1]} сарын {local.day}, "
+            f"{_MN_DAYS[local.weekday()]} гараг"
+        )
     else:
         date = (
             f"{_EN_DAYS[local.weekday()]}, {local.day} {_EN_MONTHS[local.month - 1]} {local.year}"

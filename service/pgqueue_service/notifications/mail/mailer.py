@@ -33,8 +33,9 @@ class Mailer:
         return f"mail by {self.transport.name}"
 
     async def deliver(self, mail: Mail, job: Job[Any]) -> str:
-        """Sends the job's mail; logs, keeps and answers the receipt. Raises what Transport.send raises, and Discard for a mail
-        that an earlier attempt may have sent, where PGQUEUE_DOUBTFUL_MAIL says hold."""
+        """Sends the job's mail; logs, keeps and answers the receipt. Raises what Transport.send
+        raises, and Discard for a mail that an earlier attempt may have sent, where
+        PGQUEUE_DOUBTFUL_MAIL says hold."""
         if job.uncertain and self.settings.doubtful_mail == "hold":
             raise Discard(UNCERTAIN)
         receipt = job.receipt = await self.transport.send(mail, job.intend)
@@ -51,7 +52,10 @@ class Mailer:
         )
         if job.uncertain:
             logger.warning(
-                "Mail of job %s may have been sent before: an earlier attempt was not heard of again",
+                (
+                    "Mail of job %s may have been sent before: an earlier attempt was not heard of "
+                    "again"
+                ),
                 job.job_id,
                 extra={"event": "mail.doubtful", "jobId": job.job_id},
             )

@@ -30,7 +30,8 @@ _WORD = 39  # octets, so that a line with a field's name has at most 76 characte
 
 
 class InvalidAddress(ValueError):
-    """Not an address that mail can be sent to. The text is always the same sentence; `reason` says what is wrong with it."""
+    """Not an address that mail can be sent to. The text is always the same sentence; `reason` says
+    what is wrong with it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(INVALID_ADDRESS)
@@ -38,11 +39,13 @@ class InvalidAddress(ValueError):
 
 
 def valid_address(text: str) -> str:
-    """The one address that the text is, as it goes on the wire. Raises InvalidAddress, a ValueError.
+    """The one address that the text is, as it goes on the wire. Raises InvalidAddress, a
+    ValueError.
 
-    At most 254 characters: a dot-atom of at most 64 (RFC 5322, 3.2.3; no quoted strings), one `@`, a domain with a dot. No
-    display name, no list. The local part is ASCII, for the rest needs SMTPUTF8 from every server on the way. A domain in
-    other letters is written in its ASCII form (IDNA 2008), so the answer may differ from the text.
+    At most 254 characters: a dot-atom of at most 64 (RFC 5322, 3.2.3; no quoted strings), one `@`,
+    a domain with a dot. No display name, no list. The local part is ASCII, for the rest needs
+    SMTPUTF8 from every server on the way. A domain in other letters is written in its ASCII form
+    (IDNA 2008), so the answer may differ from the text.
     """
     local, at, domain = text.rpartition("@")
     if not at or "@" in local:
@@ -78,9 +81,11 @@ class Sender(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "Sender":
-        """From `no-reply@example.com` or `Yellow Books <no-reply@example.com>`; the domain needs no dot. Raises ValueError.
+        """From `no-reply@example.com` or `Yellow Books <no-reply@example.com>`; the domain needs no
+        dot. Raises ValueError.
 
-        The name is taken as it stands, so that it needs no quotes for a colon or a comma; it may have them."""
+        The name is taken as it stands, so that it needs no quotes for a colon or a comma; it may
+        have them."""
         if has_control(text):
             raise ValueError("a sender holds no control characters")
         found = _SENDER.fullmatch(text)
@@ -88,14 +93,16 @@ class Sender(msgspec.Struct, frozen=True):
         local, _, domain = address.rpartition("@")
         if not _LOCAL_PART.fullmatch(local) or "@" in name:
             raise ValueError(
-                "not a sender: write one address, or a name and the address in angle brackets, NAME <ADDRESS>"
+                "not a sender: write one address, or a name and the address in angle brackets, "
+                "NAME <ADDRESS>"
             )
         if len(name) > LONGEST_SENDER_NAME:
             raise ValueError(f"a sender's name has at most {LONGEST_SENDER_NAME} characters")
         domain = _ascii_domain(domain)
         if len(local) > LONGEST_LOCAL_PART or len(local) + 1 + len(domain) > LONGEST_ADDRESS:
             raise ValueError(
-                f"a sender's address has at most {LONGEST_ADDRESS} characters, {LONGEST_LOCAL_PART} before the @"
+                f"a sender's address has at most {LONGEST_ADDRESS} characters, "
+                f"{LONGEST_LOCAL_PART} before the @"
             )
         if quoted := _QUOTED.fullmatch(name):
             name = _ESCAPED.sub(r"\1", quoted[1])
@@ -115,7 +122,8 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """A mail to one address. Raises ValueError for an address, subject or id that could be more than that in a header."""
+    """A mail to one address. Raises ValueError for an address, subject or id that could be more
+    than that in a header."""
 
     to: str
     subject: str
@@ -125,7 +133,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "to", valid_address(self.to))
-        # Python below 3.11.15 and 3.12.13 lets some of these through (CVE-2024-6923, CVE-2026-1299).
+        # Python below 3.11.15 and 3.12.13 lets some of these through (CVE-2024-6923,
+        # CVE-2026-1299).
         if has_control(self.subject) or has_control(self.message_id):
             raise ValueError("a header field holds no control characters")
         if not self.subject.strip() or len(self.subject) > LONGEST_SUBJECT:
@@ -135,14 +144,17 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def message_id(job_id: str, domain: str) -> str:
-    """The same for every attempt of a job, so that whoever gets the mail twice can tell; 128 bits of a SHA-256."""
+    """The same for every attempt of a job, so that whoever gets the mail twice can tell; 128 bits
+    of a SHA-256."""
     return f"<{sha256(job_id.encode()).hexdigest()[:32]}@{domain}>"
 
 
 def build(mail: Mail, sender: Sender, now: datetime) -> bytes:
-    """The message by RFC 5322 and MIME: ASCII throughout, so that no server on the way needs 8BITMIME.
+    """The message by RFC 5322 and MIME: ASCII throughout, so that no server on the way needs
+    8BITMIME.
 
-    Written by hand because `email.message` takes 4 ms for this, and a worker has 1 ms for a whole job.
+    Written by hand because `email.message` takes 4 ms for this, and a worker has 1 ms for a whole
+    job.
     """
     fields = [
         f"From: {sender.header}",
@@ -176,7 +188,10 @@ def build(mail: Mail, sender: Sender, now: datetime) -> bytes:
 
 
 def _part(subtype: str, text: str) -> bytes:
-    head = f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    head = (
+        f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: "
+        "quoted-printable\r\n\r\n"
+    )
     return head.encode("ascii") + b2a_qp(paragraphs(text).encode(), istext=True).replace(
         b"\n", b"\r\n"
     )

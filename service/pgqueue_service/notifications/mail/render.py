@@ -1,4 +1,5 @@
-"""Turns what a mail says into the mail: subject, plain text and HTML, in the language of whoever gets it."""
+"""Turns what a mail says into the mail: subject, plain text and HTML, in the language of whoever
+gets it."""
 
 from datetime import datetime
 from typing import Any
@@ -54,7 +55,8 @@ class Renderer:
             keep_trailing_newline=True,
             auto_reload=False,
         )
-        self._templates.globals.clear()  # no template of ours uses them, and each rendering would copy them
+        # no template of ours uses them, and each rendering would copy them
+        self._templates.globals.clear()
 
     def sign_in(
         self,
@@ -68,10 +70,11 @@ class Renderer:
         moment: datetime,
         locale: str | None = None,
     ) -> Mail:
-        """Tells somebody of a sign-in at `moment`, an aware datetime. Of what a caller wrote nothing is shown as a link.
-        Raises InvalidAddress, a ValueError."""
+        """Tells somebody of a sign-in at `moment`, an aware datetime. Of what a caller wrote
+        nothing is shown as a link. Raises InvalidAddress, a ValueError."""
         locale = self.locale(locale)
-        # One file a language: signin.mn.j2 sets the sentences, signin.txt.j2 and signin.html.j2 put them in their places.
+        # One file a language: signin.mn.j2 sets the sentences, signin.txt.j2 and signin.html.j2 put
+        # them in their places.
         sentences = self._templates.get_template(f"signin.{locale}.j2").make_module(
             {
                 "brand": self._brand,
@@ -93,7 +96,8 @@ class Renderer:
         )
 
     def custom(self, *, job_id: str, to: str, subject: str, body: str) -> Mail:
-        """The given subject and body. The body is text: markup in it is shown, not rendered. Raises ValueError."""
+        """The given subject and body. The body is text: markup in it is shown, not rendered. Raises
+        ValueError."""
         words = {
             "subject": subject,
             "body": paragraphs(body),

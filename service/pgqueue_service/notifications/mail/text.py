@@ -1,9 +1,11 @@
-"""Characters with no business in a mail or a name: refused in what identifies somebody, removed from what is only shown."""
+"""Characters with no business in a mail or a name: refused in what identifies somebody, removed
+from what is only shown."""
 
 import re
 
-# C0, DEL and C1 controls; the Unicode line ends, which header code splits at; lone surrogates, which no database stores; and
-# the marks that turn the direction of what follows, with which a name can disguise the text after it.
+# C0, DEL and C1 controls; the Unicode line ends, which header code splits at; lone surrogates,
+# which no database stores; and the marks that turn the direction of what follows, with which a name
+# can disguise the text after it.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -19,5 +21,6 @@ def shown(text: str, length: int) -> str:
 
 
 def paragraphs(text: str) -> str:
-    """A text of several lines: its line ends made `\\n`, its other control characters removed, tabs kept."""
+    """A text of several lines: its line ends made `\\n`, its other control characters removed, tabs
+    kept."""
     return _CONTROL_IN_TEXT.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -1,7 +1,9 @@
-"""What callers wrote, as a mail may show it: nothing in it is a link, an address or a telephone number.
+"""What callers wrote, as a mail may show it: nothing in it is a link, an address or a telephone
+number.
 
-Where sign-ins are taken without a token, a stranger's text gets into a mail that bears our name, and mail programs turn what looks
-like a domain into a link. Names are left as they are written: "J.R. Smith", "Б.Болд", "St.John".
+Where sign-ins are taken without a token, a stranger's text gets into a mail that bears our name,
+and mail programs turn what looks like a domain into a link. Names are left as they are written:
+"J.R. Smith", "Б.Болд", "St.John".
 """
 
 import re
@@ -34,11 +36,13 @@ beauty autos homes mom pics monster мон рф орг ком нет онлай�
 москва дети католик қаз 中国 中國 公司 网络 한국 닷컴 みんな
 """
 TOP = frozenset(_TOP.split())
-"""The last parts of domains that mail programs know and that are longer than two letters; of two letters each is a country's."""
+"""The last parts of domains that mail programs know and that are longer than two letters; of two
+letters each is a country's."""
 
 
 def unlinked(text: str, length: int) -> str:
-    """One line of at most `length` characters; what is cut ends in an ellipsis. Words that are links are left out."""
+    """One line of at most `length` characters; what is cut ends in an ellipsis. Words that are
+    links are left out."""
     seen = _UNSEEN.sub("", text)
     words = [word for word in map(_unlinked_word, seen.split(" ")) if word is not None]
     shown = " ".join(words).strip() if len(words) < len(seen.split(" ")) else " ".join(words)
@@ -51,7 +55,8 @@ def unlinked_name(text: str, length: int) -> str:
 
 
 def _unlinked_word(word: str) -> str | None:
-    """The word, with its dots opened where they would make a link of a name; None when it is a link."""
+    """The word, with its dots opened where they would make a link of a name; None when it is a
+    link."""
     bare = word.replace(_JOINER, "")
     if _LINK.search(bare) or _ADDRESS.search(bare) or _NUMBER_WITH_PATH.search(bare):
         return None

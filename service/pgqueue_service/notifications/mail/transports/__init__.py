@@ -1,4 +1,5 @@
-"""The ways out for a mail: to the log, by SMTP, by SendGrid. Each ends a failed attempt in the words of pgqueue.errors."""
+"""The ways out for a mail: to the log, by SMTP, by SendGrid. Each ends a failed attempt in the
+words of pgqueue.errors."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,11 +34,11 @@ class Transport(Protocol):
         """Who the mails come from."""
 
     async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
-        """Sends it and answers a receipt that names the transport and no address. Awaits `intend` right before the step after
-        which somebody else may have the mail.
+        """Sends it and answers a receipt that names the transport and no address. Awaits `intend`
+        right before the step after which somebody else may have the mail.
 
-        Raises Retry when it may go through later, Discard when it never will, DependencyDown("mail") when the transport is
-        broken and the mail is not to blame.
+        Raises Retry when it may go through later, Discard when it never will,
+        DependencyDown("mail") when the transport is broken and the mail is not to blame.
         """
 
     async def close(self) -> None:
@@ -46,7 +47,8 @@ class Transport(Protocol):
 
 @asynccontextmanager
 async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
-    """The transport that the settings name; log when they name none. Raises SettingsError with all that is wrong with them."""
+    """The transport that the settings name; log when they name none. Raises SettingsError with all
+    that is wrong with them."""
     if problems := wrong_settings(settings):
         raise SettingsError(problems)
     transport = _transport(settings, sender(settings))
@@ -57,7 +59,8 @@ async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
 
 
 def wrong_settings(settings: Settings) -> list[str]:
-    """All that keeps these settings from sending a mail, a sentence each; found without asking the server."""
+    """All that keeps these settings from sending a mail, a sentence each; found without asking the
+    server."""
     problems = transport_problems(settings)
     checks: list[Callable[[Settings], Any]] = [sender]
     if settings.mail_transport == "smtp" and settings.smtp_host:

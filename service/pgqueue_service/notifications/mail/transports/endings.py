@@ -9,10 +9,12 @@ from pgqueue.errors import DependencyDown, Ending, Retry
 from pgqueue.masking import clean, mask_address
 
 DEPENDENCY = "mail"
-"""What the mail tasks depend on and what DependencyDown names, whichever transport it is: the breaker knows one name."""
+"""What the mail tasks depend on and what DependencyDown names, whichever transport it is: the
+breaker knows one name."""
 
 Intend = Callable[[], Awaitable[None]]
-"""Awaited right before the step after which the other side may have the mail. Raises when the mail must not be sent any more."""
+"""Awaited right before the step after which the other side may have the mail. Raises when the mail
+must not be sent any more."""
 
 
 async def unannounced() -> None:
@@ -37,15 +39,16 @@ def broken(message: str) -> DependencyDown:
 
 
 def forbidden(message: str) -> DependencyDown:
-    """The provider refuses us, and said so of one mail: that one steps aside, for it may be the only one."""
+    """The provider refuses us, and said so of one mail: that one steps aside, for it may be the
+    only one."""
     return DependencyDown(DEPENDENCY, message, after=ASIDE)
 
 
 def network_ending(where: str, error: BaseException) -> Ending:
     """A failure on the way to the server, before it said anything that counts.
 
-    A certificate that cannot be trusted, TLS that cannot be agreed on, and a host that does not exist (a mistyped name) are no
-    better for the next job: broken. Everything else passes: retry.
+    A certificate that cannot be trusted, TLS that cannot be agreed on, and a host that does not
+    exist (a mistyped name) are no better for the next job: broken. Everything else passes: retry.
     """
     for cause in causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -62,8 +65,8 @@ def network_ending(where: str, error: BaseException) -> Ending:
 
 
 def interrupted(where: str, error: BaseException, *, uncertain: bool = False) -> Retry:
-    """A failure half-way; uncertain: nobody knows how much of the mail the server has, and the error says so, for it may be what
-    stands in the dead-letter queue."""
+    """A failure half-way; uncertain: nobody knows how much of the mail the server has, and the
+    error says so, for it may be what stands in the dead-letter queue."""
     return Retry(f"{where}: {_cause(error)}{DOUBT if uncertain else ''}", uncertain=uncertain)
 
 
@@ -73,7 +76,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        # The context too where it is suppressed: httpcore raises "from None" what a certificate led to.
+        # The context too where it is suppressed: httpcore raises "from None" what a certificate led
+        # to.
         error = error.__cause__ or error.__context__
 
 

@@ -25,8 +25,12 @@ class LogTransport:
         self.sender = sender
 
     async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
-        printed = f"To: {mail.to}\nSubject: {mail.subject}\nMessage-ID: {mail.message_id}\n\n{mail.text.rstrip()}"
-        # The mail's own address by itself: the general mask knows addresses by their looks, and misses exotic ones.
+        printed = (
+            f"To: {mail.to}\nSubject: {mail.subject}\nMessage-ID: "
+            f"{mail.message_id}\n\n{mail.text.rstrip()}"
+        )
+        # The mail's own address by itself: the general mask knows addresses by their looks, and
+        # misses exotic ones.
         lines = [HEADING, RULER, *mask(without_address(printed, mail.to)).splitlines(), RULER]
         # One argument for each line: a line break within an argument would be no line of ours.
         logger.info("\n".join(["%s"] * len(lines)), *lines, extra={"event": "mail.printed"})

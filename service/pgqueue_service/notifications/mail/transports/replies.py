@@ -1,8 +1,10 @@
-"""What a refusal by a mail server is about: us (our account, address or host), the server itself, or this one mail.
+"""What a refusal by a mail server is about: us (our account, address or host), the server itself,
+or this one mail.
 
-Decided by the step of the dialogue, the reply code (RFC 5321), the enhanced status code (RFC 3463, RFC 5248 and the IANA registry;
-RFC 7372 and 7505 for X.7.20 to X.7.27 and null MX), and by the words of the reply, because providers put their quotas and
-permissions under codes that mean a bad mailbox elsewhere. Those words are matched in English only, as servers write them.
+Decided by the step of the dialogue, the reply code (RFC 5321), the enhanced status code (RFC 3463,
+RFC 5248 and the IANA registry; RFC 7372 and 7505 for X.7.20 to X.7.27 and null MX), and by the
+words of the reply, because providers put their quotas and permissions under codes that mean a bad
+mailbox elsewhere. Those words are matched in English only, as servers write them.
 """
 
 import re
@@ -22,7 +24,8 @@ class Subject(Enum):
     """What is refused."""
 
     US = "us"
-    """Every mail of ours would be refused: a quota, a permission, a login, our domain or address."""
+    """Every mail of ours would be refused: a quota, a permission, a login, our domain or
+    address."""
     SERVER = "server"
     """The server cannot take mail now, whosever it is."""
     MAIL = "mail"
@@ -30,7 +33,8 @@ class Subject(Enum):
 
 
 class Reply(NamedTuple):
-    """One reply: its code, its text without the code (lines separated by newlines), and the recipient of the mail."""
+    """One reply: its code, its text without the code (lines separated by newlines), and the
+    recipient of the mail."""
 
     code: int
     text: str
@@ -42,7 +46,8 @@ class Reply(NamedTuple):
 
     @property
     def enhanced(self) -> tuple[int, int] | None:
-        """Subject and detail of the enhanced status code: (7, 1) for 5.7.1 and 4.7.1. The class is that of the code."""
+        """Subject and detail of the enhanced status code: (7, 1) for 5.7.1 and 4.7.1. The class is
+        that of the code."""
         found = _ENHANCED.match(self.text)
         return (int(found[1]), int(found[2])) if found else None
 
@@ -54,12 +59,14 @@ CLOSING = 421
 
 _ENHANCED = re.compile(r"\s*#?[245]\.([0-9]{1,3})\.([0-9]{1,3})(?![.0-9])")
 
-# RFC 4954, section 6: whatever it was that we asked for, the server wants another login first. 523 and 525 are of RFC 5248.
+# RFC 4954, section 6: whatever it was that we asked for, the server wants another login first. 523
+# and 525 are of RFC 5248.
 _NOT_LOGGED_IN = frozenset((523, 525, 530, 534, 535, 538))
 # A bad sequence of commands; a host that takes no mail (RFC 7504).
 _NOT_OF_A_MAIL = frozenset((503, 521))
 
-# These name the recipient, whatever else is said; a relay quotes there what some other server answered.
+# These name the recipient, whatever else is said; a relay quotes there what some other server
+# answered.
 _RECIPIENT = frozenset([(1, n) for n in (1, 2, 3, 4, 6, 10)] + [(2, n) for n in (2, 3, 4)])
 _SENDER = frozenset([(1, 7), (1, 8), (1, 90)])
 _PERMISSION = frozenset(
@@ -69,7 +76,8 @@ _PERMISSION = frozenset(
         (7, n)
         for n in (3, 4, 8, 9, 10, 11, 12, 13, 14, *range(20, 29), 57, 60, 64, 139, *range(232, 235))
     ]
-    # Microsoft: our address, domain or tenant is blocked. In between are codes of the recipient's own rules.
+    # Microsoft: our address, domain or tenant is blocked. In between are codes of the recipient's
+    # own rules.
     + [
         (7, n)
         for n in (
@@ -125,8 +133,9 @@ def subject(step: str, reply: Reply) -> Subject:
 
 
 def _passing(step: str, code: int, enhanced: tuple[int, int] | None, text: str) -> Subject:
-    """The same for a temporary refusal. One at RCPT TO is about the recipient unless it says otherwise: greylisting has no code
-    of its own. One of the whole mail is about the server unless it says otherwise."""
+    """The same for a temporary refusal. One at RCPT TO is about the recipient unless it says
+    otherwise: greylisting has no code of its own. One of the whole mail is about the server unless
+    it says otherwise."""
     area = enhanced[0] if enhanced else 0
     if area in (_ADDRESS, _MAILBOX, _CONTENT) or enhanced in (_TOO_BIG, _TOO_MANY_RECIPIENTS):
         return Subject.MAIL

@@ -52,7 +52,8 @@ class _Errors(msgspec.Struct):
 
 
 class SendGridTransport:
-    """One client with kept connections for all mails of the process. Raises SettingsError for an address it cannot use."""
+    """One client with kept connections for all mails of the process. Raises SettingsError for an
+    address it cannot use."""
 
     name = "sendgrid"
 
@@ -84,7 +85,8 @@ class SendGridTransport:
 
 
 def body(mail: Mail, sender: Sender) -> dict[str, Any]:
-    """What is posted. SendGrid has no idempotency key: the Message-ID is all that tells a second delivery from a first."""
+    """What is posted. SendGrid has no idempotency key: the Message-ID is all that tells a second
+    delivery from a first."""
     content = [{"type": "text/plain", "value": mail.text}]
     if mail.html is not None:
         content.append({"type": "text/html", "value": mail.html})
@@ -106,7 +108,8 @@ def body(mail: Mail, sender: Sender) -> dict[str, Any]:
 
 
 def refusal(where: str, response: httpx.Response, address: str) -> Ending:
-    """What an answer other than 202 means for the job. Another 2xx is no acceptance either: a proxy's page, or a sandbox."""
+    """What an answer other than 202 means for the job. Another 2xx is no acceptance either: a
+    proxy's page, or a sandbox."""
     code = response.status_code
     said = f"{where}: {code} {quoted(response.text, address)}".rstrip()
     if code in _FROM_IN_BETWEEN:
@@ -123,7 +126,8 @@ def refusal(where: str, response: httpx.Response, address: str) -> Ending:
 
 
 def _refuses_us(text: str, address: str) -> bool:
-    """Whether what is wrong is our account or our sender: each error of the answer has a message, and the field it is about."""
+    """Whether what is wrong is our account or our sender: each error of the answer has a message,
+    and the field it is about."""
     try:
         errors = msgspec.json.decode(text, type=_Errors).errors
     except msgspec.MsgspecError:
@@ -136,10 +140,12 @@ def _refuses_us(text: str, address: str) -> bool:
 
 
 def wait_asked(code: int, headers: httpx.Headers, now: float) -> float | None:
-    """Seconds to wait: by Retry-After (RFC 9110, 10.2.3), else, with 429, by X-RateLimit-Reset. None: the server does not say.
+    """Seconds to wait: by Retry-After (RFC 9110, 10.2.3), else, with 429, by X-RateLimit-Reset.
+    None: the server does not say.
 
-    Points in time are taken against the answer's own Date, so that our clock may be wrong; `now` is our clock, where there is
-    none. What is no number, lies in the past or is longer than a day is ignored.
+    Points in time are taken against the answer's own Date, so that our clock may be wrong; `now` is
+    our clock, where there is none. What is no number, lies in the past or is longer than a day is
+    ignored.
     """
     now = _point_in_time(headers.get("Date", "")) or now
     asked = headers.get("Retry-After", "").strip()

@@ -25,7 +25,8 @@ from pgqueue_service.notifications.mail.transports.replies import CLOSING
 from pgqueue_service.notifications.mail.transports.smtp_session import Dialler, refusal
 
 STALE_AFTER = 30.0
-"""Seconds after which an idle connection is opened anew: a firewall in between may have forgotten it without telling."""
+"""Seconds after which an idle connection is opened anew: a firewall in between may have forgotten
+it without telling."""
 
 
 class _Idle(NamedTuple):
@@ -38,7 +39,8 @@ class _DiedIdle(Exception):
 
 
 class SmtpTransport:
-    """At most `smtp_connections` at once; a mail waits for its turn within the time that its job has."""
+    """At most `smtp_connections` at once; a mail waits for its turn within the time that its job
+    has."""
 
     name = "smtp"
 
@@ -72,7 +74,8 @@ class SmtpTransport:
     async def _hand_over(
         self, client: SMTP, mail: Mail, message: bytes, intend: Intend, *, kept: bool
     ) -> str:
-        """One mail transaction (RFC 5321, 3.3). The connection is kept only when both sides know where they are in it."""
+        """One mail transaction (RFC 5321, 3.3). The connection is kept only when both sides know
+        where they are in it."""
         where, step, usable, handed_in = self._dialler.where, "MAIL FROM", False, False
         try:
             await _say(client, f"MAIL FROM:<{self.sender.address}>")
@@ -80,7 +83,8 @@ class SmtpTransport:
             await _say(client, f"RCPT TO:<{mail.to}>")
             step = "DATA"
             _expect(await client.execute_command(b"DATA"), 3)
-            # As late as can be: what is in doubt if we die is a mail that the server may have, and not one it cannot have.
+            # As late as can be: what is in doubt if we die is a mail that the server may have, and
+            # not one it cannot have.
             await intend()
             if not client.is_connected:
                 # It left meanwhile, and has nothing of the mail: no doubt about that.
@@ -99,7 +103,8 @@ class SmtpTransport:
         except (SMTPException, OSError) as error:
             if kept and step == "MAIL FROM" and isinstance(error, SMTPServerDisconnected):
                 raise _DiedIdle from None
-            # The server may have the mail, or part of it: another try is another attempt, with the same Message-ID.
+            # The server may have the mail, or part of it: another try is another attempt, with the
+            # same Message-ID.
             raise interrupted(f"{where}, {step}", error, uncertain=handed_in) from error
         finally:
             if usable:
@@ -109,7 +114,8 @@ class SmtpTransport:
         return f"smtp {reply.code} {quoted(reply.message, mail.to)}"
 
     def _take(self) -> SMTP | None:
-        """The connection used last, when it lives: so the others rest, and what is not needed goes stale."""
+        """The connection used last, when it lives: so the others rest, and what is not needed goes
+        stale."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             client, since = self._idle.pop()
@@ -126,12 +132,14 @@ class SmtpTransport:
 
 
 async def _say(client: SMTP, command: str) -> None:
-    """A command whose addresses are known to be nothing but addresses; aiosmtplib would parse them once more, slowly."""
+    """A command whose addresses are known to be nothing but addresses; aiosmtplib would parse them
+    once more, slowly."""
     _expect(await client.execute_command(command.encode("ascii")), 2)
 
 
 async def _hand_in(client: SMTP, message: bytes) -> SMTPResponse:
-    """The message itself. Its line ends are right as `build` made them; to look for wrong ones takes as long as all the rest."""
+    """The message itself. Its line ends are right as `build` made them; to look for wrong ones
+    takes as long as all the rest."""
     if client.protocol is None:
         raise SMTPServerDisconnected("Connection lost")
     end = b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n"
@@ -147,7 +155,8 @@ def _expect(response: SMTPResponse, first_digit: int) -> SMTPResponse:
 
 
 async def _reset(client: SMTP, code: int) -> bool:
-    """Takes back a mail that was refused half-way with that code; whether the connection can take the next."""
+    """Takes back a mail that was refused half-way with that code; whether the connection can take
+    the next."""
     if code == CLOSING or not 400 <= code < 600:
         return False
     try:

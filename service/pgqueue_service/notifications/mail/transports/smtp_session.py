@@ -43,13 +43,15 @@ _METHODS: tuple[tuple[str, Callable[[SMTP, str, str], Awaitable[Any]]], ...] = (
 
 
 class Dialler:
-    """Opens connections to the server of the settings. Raises SettingsError when its name or the CA file is not usable."""
+    """Opens connections to the server of the settings. Raises SettingsError when its name or the CA
+    file is not usable."""
 
     def __init__(self, settings: Settings) -> None:
         self._host, self._port, self._encryption, self._tls = server(settings)
         self._user = settings.smtp_user
         self._password = settings.smtp_password or ""
-        # A step may not outlast the lease: a worker that hangs in one would lose the job and not know whether the mail left.
+        # A step may not outlast the lease: a worker that hangs in one would lose the job and not
+        # know whether the mail left.
         self.timeout = min(settings.mail_timeout, settings.lease / 3).total_seconds()
 
     @property
@@ -100,8 +102,10 @@ class Dialler:
             return True
         if self._encryption is Encryption.STARTTLS:
             raise broken(
-                f"{self.where}: the server offers no STARTTLS, and mail is not sent in the clear: set SMTP_SECURE=true for "
-                "TLS from the first byte, or SMTP_SECURE=opportunistic where the way to the server is safe"
+                f"{self.where}: the server offers no STARTTLS, and mail is not sent in the "
+                "clear: set SMTP_SECURE=true for "
+                "TLS from the first byte, or SMTP_SECURE=opportunistic where the way to the "
+                "server is safe"
             )
         return False
 
@@ -112,7 +116,8 @@ class Dialler:
             self._host, encrypted=client.get_transport_info("sslcontext") is not None
         ):
             raise broken(
-                f"{self.where}: the password is not sent without TLS, and the server offers no STARTTLS: "
+                f"{self.where}: the password is not sent without TLS, and the server offers no "
+                "STARTTLS: "
                 "set SMTP_SECURE=true, or SMTP_PORT to one with STARTTLS"
             )
         offered = [
@@ -120,14 +125,16 @@ class Dialler:
         ]
         if not offered:
             raise broken(
-                f"{self.where}: SMTP_USER is set, but the server offers no login by PLAIN, LOGIN or CRAM-MD5"
+                f"{self.where}: SMTP_USER is set, but the server offers no login by PLAIN, LOGIN "
+                "or CRAM-MD5"
             )
         for number, (_, method) in enumerate(offered, 1):
             try:
                 await method(client, self._user, self._password)
                 return
             except SMTPAuthenticationError as error:
-                # A refused password is not offered again in other words: that looks like guessing, and locks accounts.
+                # A refused password is not offered again in other words: that looks like guessing,
+                # and locks accounts.
                 if error.code not in _UNKNOWN_METHOD or number == len(offered):
                     raise
 
@@ -143,7 +150,8 @@ async def _greet(client: SMTP) -> None:
 
 
 def own_name(client: SMTP) -> str:
-    """What we call ourselves: our full host name, or the address we speak from (RFC 5321, 4.1.3)."""
+    """What we call ourselves: our full host name, or the address we speak from (RFC 5321,
+    4.1.3)."""
     name = socket.gethostname()
     if _HOST_NAME.fullmatch(name):
         return name

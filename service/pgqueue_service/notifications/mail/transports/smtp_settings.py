@@ -1,4 +1,5 @@
-"""The mail server as the settings name it. What cannot work is told when a worker starts, not at the first mail."""
+"""The mail server as the settings name it. What cannot work is told when a worker starts, not at
+the first mail."""
 
 import re
 import ssl
@@ -24,7 +25,8 @@ class Encryption(Enum):
 
     FROM_THE_START = "tls"
     STARTTLS = "starttls"
-    """Without it no mail is sent: whoever is in between can take the offer out of the server's answer."""
+    """Without it no mail is sent: whoever is in between can take the offer out of the server's
+    answer."""
     WHERE_OFFERED = "opportunistic"
     NEVER = "none"
 
@@ -49,7 +51,8 @@ def server(settings: Settings) -> Server:
         problems.append(f"PGQUEUE_SMTP_CA: cannot be read: {error.strerror or error}")
     if settings.smtp_port == TLS_PORT and isinstance(settings.smtp_secure, str):
         problems.append(
-            f"SMTP_PORT={TLS_PORT} speaks TLS from the first byte, SMTP_SECURE={settings.smtp_secure} does not: "
+            f"SMTP_PORT={TLS_PORT} speaks TLS from the first byte, "
+            f"SMTP_SECURE={settings.smtp_secure} does not: "
             "write SMTP_SECURE=true, or SMTP_PORT=587"
         )
     encryption = _encryption(settings, host)
@@ -59,7 +62,8 @@ def server(settings: Settings) -> Server:
         and not may_send_secret(host, encrypted=False)
     ):
         problems.append(
-            "SMTP_SECURE=none: a password is not sent without TLS; write SMTP_SECURE=starttls or true"
+            "SMTP_SECURE=none: a password is not sent without TLS; write SMTP_SECURE=starttls or "
+            "true"
         )
     if problems:
         raise SettingsError(problems)
@@ -75,11 +79,13 @@ def _encryption(settings: Settings, host: str) -> Encryption:
 
 
 def host_name(text: str) -> str:
-    """A host name or an IP address, as a connection wants it. Raises ValueError, which never repeats what may be a password."""
+    """A host name or an IP address, as a connection wants it. Raises ValueError, which never
+    repeats what may be a password."""
     text = text.strip()
     if "://" in text:
         raise ValueError(
-            "a host name, not a URL: write the host alone, and the rest as SMTP_PORT, SMTP_SECURE and SMTP_USER"
+            "a host name, not a URL: write the host alone, and the rest as SMTP_PORT, "
+            "SMTP_SECURE and SMTP_USER"
         )
     if "@" in text:
         raise ValueError("a host name holds no @: write the user as SMTP_USER")

@@ -1,13 +1,15 @@
 """The words by which a mail provider says that it refuses us, and not this one mail.
 
-Texts come from strangers, and so do the addresses that servers repeat in them. Both are taken out or bounded before anything is
-looked for: what somebody signs in with must not read like a quota of ours.
+Texts come from strangers, and so do the addresses that servers repeat in them. Both are taken out
+or bounded before anything is looked for: what somebody signs in with must not read like a quota of
+ours.
 """
 
 import re
 
 LONGEST = 2_000
-"""Characters of a reply that are looked at: the time that takes is bounded, whatever a server sends."""
+"""Characters of a reply that are looked at: the time that takes is bounded, whatever a server
+sends."""
 
 # From here on a relay quotes another server's answer.
 _QUOTES = re.compile(
@@ -20,8 +22,8 @@ _EDGES = "\"'`()[]{}<>.,:;"
 
 
 def bare(text: str, address: str = "") -> str:
-    """What the server says in its own words: in lower case and one line, without codes, addresses, links, the recipient's domain
-    and what another server said."""
+    """What the server says in its own words: in lower case and one line, without codes, addresses,
+    links, the recipient's domain and what another server said."""
     text = _CODES.sub("\n", text[:LONGEST].lower())
     text = _QUOTES.split(text, maxsplit=1)[0]
     local, _, domain = address.lower().rpartition("@")
@@ -36,27 +38,35 @@ def _any(*patterns: str) -> re.Pattern[str]:
 
 
 _NO = r"(?:not|never|n't)(?: been| yet| be)?"
-_DENIED = rf"(?:denied|disallowed|prohibited|refused|forbidden|unauthori[sz]ed|{_NO} (?:permitted|allowed|authori[sz]ed|possible))"
+_DENIED = (
+    rf"(?:denied|disallowed|prohibited|refused|forbidden|unauthori[sz]ed|{_NO} "
+    r"(?:permitted|allowed|authori[sz]ed|possible))"
+)
 _REFUSED = rf"(?:rejected|{_DENIED})"
 _STOPPED = (
-    r"(?:suspend\w*|disabled|block(?:ed|listed)|deactivat\w+|inactive|not active|locked|terminated|expired|restricted|banned|"
+    r"(?:suspend\w*|disabled|block(?:ed|listed)|deactivat\w+|inactive|not "
+    r"active|locked|terminated|expired|restricted|banned|"
     r"black-?listed|under review|on hold|pending|over ?drawn)"
 )
 
-# A quota is a bound, that it is passed, and that it is one of sending: not of a mailbox, and not the size of a mail.
+# A quota is a bound, that it is passed, and that it is one of sending: not of a mailbox, and not
+# the size of a mail.
 _BOUND = re.compile(
-    r"\b(?:limit\w*|rate|quota|threshold|credits?|allowance|allocation|max(?:imum)?|too many|throttl\w+)\b"
+    r"\b(?:limit\w*|rate|quota|threshold|credits?|allowance|allocation|max(?:imum)?|too "
+    r"many|throttl\w+)\b"
 )
 _PASSED = re.compile(
     r"\b(?:exceed\w*|reached|over|hit|used up|exhausted|too many|limited|throttl\w+)\b"
 )
 _SENDING = re.compile(
     r"\b(?:send|sends|sending|sender|sent|submissions?|outbound|outgoing|relay\w*|daily|hourly|weekly|monthly|customer|tenant|"
-    r"per (?:second|minute|hour|day|week|month)|credits?|throttl\w+|rate.?limit\w*|message (?:rate|limit|quota)|you have|you've|"
+    r"per (?:second|minute|hour|day|week|month)|credits?|throttl\w+|rate.?limit\w*|message "
+    r"(?:rate|limit|quota)|you have|you've|"
     r"your (?!message|mail|e-?mail)\w+)\b"
 )
 _OF_SOMETHING_ELSE = re.compile(
-    r"\b(?:receiv\w+|mailbox|inbox|storage|disk|space|size|length|larger?|bytes|big|attachments?|tried to reach|"
+    r"\b(?:receiv\w+|mailbox|inbox|storage|disk|space|size|length|larger?|bytes|big|attachments?|tried "
+    r"to reach|"
     r"trying to (?:contact|reach)|connections?|concurrent|hops?|loops?)\b"
 )
 
@@ -66,33 +76,49 @@ _US = _any(
     rf"\b(?:{_DENIED}|unable|cannot|can't|not|never|no|don't|won't) (?:to |as |an |open )*relay",
     r"\brcpthosts\b",
     # Our address and domain
-    rf"\bsender\b.{{0,60}}\b(?:{_REFUSED}|{_STOPPED}|invalid|mismatch|unknown|verif\w+ (?:failed|error)|"
+    rf"\bsender\b.{{0,60}}\b(?:{_REFUSED}|{_STOPPED}|invalid|mismatch|unknown|verif\w+ "
+    r"(?:failed|error)|"
     rf"{_NO} (?:accepted|found|recogni[sz]ed|owned|valid)|does not (?:match|exist))",
     r"\b(?:bad|invalid|unknown|blocked|banned|unverified) (?:outbound )?sender\b",
     r"\bsender (?:signature|identity)\b",
     r"\bsend.?as.?denied",
     r"\bsubmission.?quota",
     r"\boutbound.?spam",
-    rf"\b(?:from|mail from|originat\w+|domain)\b.{{0,40}}\b{_NO} (?:owned|allowed|permitted|authori[sz]ed|registered|verified) "
+    rf"\b(?:from|mail from|originat\w+|domain)\b.{{0,40}}\b{_NO} "
+    r"(?:owned|allowed|permitted|authori[sz]ed|registered|verified) "
     r"(?:to send|by|for sending|with|as)\b",
     r"\bnot owned by\b",
     r"\bnot (?:associated|registered) with (?:your|this|the) account\b",
-    rf"\b{_NO} (?:allowed|permitted|authori[sz]ed) to (?:(?:send|submit)(?! (?:\w+ ){{0,3}}to\b)|use|perform|connect)\b",
-    r"\b(?:not|n't|no|insufficient)(?: have)? (?:the )?(?:permissions?|rights?) to (?:send|submit)(?! (?:\w+ ){0,3}to\b)",
-    r"\b(?:spf|dkim|dmarc)\b.{0,60}\b(?:fail\w*|reject\w*|policy|unauth\w+|missing|requir\w+|invalid|not? pass\w*)",
+    (
+        rf"\b{_NO} (?:allowed|permitted|authori[sz]ed) to (?:(?:send|submit)(?! (?:\w+ "
+        rf"){{0,3}}to\b)|use|perform|connect)\b"
+    ),
+    (
+        r"\b(?:not|n't|no|insufficient)(?: have)? (?:the )?(?:permissions?|rights?) to "
+        r"(?:send|submit)(?! (?:\w+ ){0,3}to\b)"
+    ),
+    (
+        r"\b(?:spf|dkim|dmarc)\b.{0,60}\b(?:fail\w*|reject\w*|policy|unauth\w+|missing|requir\w+|invalid|not? "
+        r"pass\w*)"
+    ),
     r"\b(?:fail\w*|does not pass|did not pass|without)\b.{0,40}\b(?:spf|dkim|dmarc)\b",
     # Our account
     rf"\byour\b.{{0,30}}\b(?:account|subscription|plan|domain|ip|server|host|access|service|organi[sz]ation)\b.{{0,60}}"
-    rf"\b(?:{_STOPPED}|limited|reputation|{_NO} (?:activated|verified|approved|allowed|permitted|authori[sz]ed))",
+    rf"\b(?:{_STOPPED}|limited|reputation|{_NO} "
+    r"(?:activated|verified|approved|allowed|permitted|authori[sz]ed))",
     r"\bactivate your\b",
     r"\b(?:payment required|unpaid|billing|free accounts?|trial accounts?|upgrade your)\b",
     # Our host
     rf"\bclient host\b.{{0,80}}\b(?:{_REFUSED}|{_STOPPED})",
-    rf"\b(?:your|sending|source|client|banned) (?:ip|server|host|mail server|network|ip address)\b.{{0,80}}"
+    r"\b(?:your|sending|source|client|banned) (?:ip|server|host|mail server|network|ip "
+    rf"address)\b.{{0,80}}"
     rf"\b(?:{_REFUSED}|{_STOPPED}|listed|reputation)",
     rf"\bip (?:address )?you(?:'re| are) using\b.{{0,60}}\b{_REFUSED}",
     r"\b(?:helo|ehlo)\b.{0,40}\b(?:rejected|denied|refused|invalid)",
-    r"\bblocked (?:using|by)\b.{0,40}\b(?:spamhaus|spamcop|barracuda|sorbs|rbl|dnsbl|blocklist|blacklist)",
+    (
+        r"\bblocked "
+        r"(?:using|by)\b.{0,40}\b(?:spamhaus|spamcop|barracuda|sorbs|rbl|dnsbl|blocklist|blacklist)"
+    ),
     r"\b(?:unusual (?:rate|sending|activity)|mail flood|suspicious activity|spam abuse)\b",
 )
 
@@ -119,7 +145,10 @@ _MAILBOX = _any(
 )
 _SERVER = _any(
     r"\b(?:local|internal|system|server|configuration|database)\b.{0,20}\b(?:problem|error|storage|resources|configuration|failure|busy)",
-    r"\b(?:insufficient|not enough|out of|low on) (?:system |disk |free )*(?:storage|resources|disk|space|memory)\b",
+    (
+        r"\b(?:insufficient|not enough|out of|low on) (?:system |disk |free "
+        r")*(?:storage|resources|disk|space|memory)\b"
+    ),
     r"\bresources\b.{0,20}\bunavailable\b",
     r"\bservice\b.{0,20}\b(?:unavailable|not available|failure)\b",
     r"\b(?:lookup failure|overload\w*|too busy|queue file|shutting down|maintenance|timed? ?out)\b",
@@ -127,7 +156,8 @@ _SERVER = _any(
 
 
 def about_us(text: str, *, permanent: bool) -> bool:
-    """Whether the server says that it refuses whatever we send. A login that fails for now is no such thing."""
+    """Whether the server says that it refuses whatever we send. A login that fails for now is no
+    such thing."""
     if (
         _BOUND.search(text)
         and _PASSED.search(text)
