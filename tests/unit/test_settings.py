@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings, settings_from, shown, transport_problems
+from tests.support.places import ROOT
 
 URL = "postgresql://bob:hunter2@db.internal:5433/app"
 
@@ -366,6 +367,6 @@ def test_what_a_worker_that_sends_mail_lacks(
 
 
 def test_readme_and_settings_agree() -> None:
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     missing = [name for name, _, _ in shown(Settings()) if f"`{name}`" not in readme]
     assert missing == []
