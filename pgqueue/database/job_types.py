@@ -1,6 +1,7 @@
 """Publishes the declarations of job types, so that limits and defaults hold for every caller."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,11 +9,12 @@ import msgspec
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from pgqueue.database.registry import log
 from pgqueue.database.worker_connection import load
 from pgqueue.durations import duration
 from pgqueue.settings import Settings
 from pgqueue.task import Declaration, Task
+
+log = logging.getLogger("pgqueue.database.job_types")
 
 
 def declarations(tasks: Iterable[Task[Any]], settings: Settings) -> list[Declaration]:

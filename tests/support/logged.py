@@ -77,8 +77,8 @@ class Overheard:
 
 
 class Ears:
-    """What a session of tests listens with. `secrets` are those that any Settings of this process
-    held."""
+    """What a session of tests listens with. `secrets` are those that the Settings of
+    the running test held."""
 
     def __init__(self) -> None:
         self.reader = Reader()
@@ -150,6 +150,7 @@ def ears() -> Iterator[Ears]:
 def what_is_logged_is_read(ears: Ears) -> Iterator[None]:
     """First of all fixtures, so that it ends last: what is logged while the others end is read
     too."""
+    ears.secrets.clear()  # a password of one test is a word like another in the next
     ears.listen()
     yield
     complain(ears.leaks())
