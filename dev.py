@@ -6,7 +6,7 @@
   python3 dev.py up               the whole system, until Ctrl-C
   python3 dev.py run ARGS         pgqueue ARGS, for instance: run status
   python3 dev.py check            style and types
-  python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --shard, --out)
+  python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --parts, --out)
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
   python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
   python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say

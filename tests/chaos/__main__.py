@@ -1,21 +1,26 @@
-"""`python3 dev.py chaos [FAULTS] [--size SIZE] [--shard N/M] [--out DIR]`: the faults at full size,
-and a report.
+"""`python3 dev.py chaos [FAULTS] [OPTIONS]`: the faults at full size, and a report.
 
-python3 dev.py chaos                    all of them, one after the other: hours python3 dev.py chaos
-R1 R13             these python3 dev.py chaos --size 0.1         a tenth of the way from the size of
-the ordinary tests to the full one python3 dev.py chaos --shard 1/2        the first half of the
-tests, for one of two machines
+python3 dev.py chaos                all of them, one after the other: more than an hour
+python3 dev.py chaos R1 R13         these
+python3 dev.py chaos --size 0.1     a tenth of the way from the suite's size to the full one
+python3 dev.py chaos --parts 2      two halves side by side, one report: where cores are idle
+python3 dev.py chaos --shard 1/2    the first half of the tests, for one of two machines
 """
 
 import argparse
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.chaos import report
+
+NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+"""Exit code of a part that got none: there were fewer tests than parts."""
 
 
 def shard(text: str) -> str:
@@ -24,6 +29,12 @@ def shard(text: str) -> str:
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not like 1/2: the first of two parts")
     return text
+
+
+def count(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 64):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 64")
+    return int(text)
 
 
 class Listener:
@@ -80,6 +91,13 @@ def main(arguments: list[str]) -> int:
         help="every M-th test from the N-th on: each part on its own machine",
     )
     parser.add_argument(
+        "--parts",
+        type=count,
+        default=1,
+        metavar="M",
+        help="as many parts at a time, each in a process of its own",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("benchmarks/chaos"),
@@ -87,6 +105,9 @@ def main(arguments: list[str]) -> int:
         help="where the report goes",
     )
     options = parser.parse_args(arguments)
+    made = report.circumstances(["python3", "dev.py", "chaos", *arguments], options.size)
+    if options.parts > 1:
+        return _side_by_side(options, made)
     os.environ |= {
         "CHAOS": options.size,
         "CHAOS_FAULTS": " ".join(options.faults),
@@ -96,9 +117,33 @@ def main(arguments: list[str]) -> int:
     code = pytest.main(
         ["tests/chaos", "-v", "--timeout=7200", "-p", "no:cacheprovider"], plugins=[listener]
     )
-    made = report.circumstances(["python3", "dev.py", "chaos", *arguments], options.size)
-    print(f"\n{report.write(options.out, made, listener.results)}")
+    print(f"\n{report.write(options.out, report.finished(made), listener.results)}")
     return int(code)
+
+
+def _side_by_side(options: argparse.Namespace, made: dict[str, Any]) -> int:
+    """Each part prints into a file; the report is one. The exit code is the worst of them."""
+    if options.shard != "1/1":
+        raise SystemExit("--parts and --shard: choose one")
+    with tempfile.TemporaryDirectory(prefix="pgqueue-chaos-") as folder:
+        parts = [Path(folder) / str(number + 1) for number in range(options.parts)]
+        running = []
+        for number, part in enumerate(parts, 1):
+            part.mkdir()
+            command = [sys.executable, "-m", "tests.chaos", *options.faults]
+            command += ["--size", options.size, "--shard", f"{number}/{options.parts}"]
+            command += ["--out", str(part)]
+            options.out.mkdir(parents=True, exist_ok=True)
+            log = options.out / f"part-{number}.log"
+            print(f"part {number} of {options.parts}: {log}", flush=True)
+            with log.open("wb") as output:
+                running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+        codes = [one.wait() for one in running]
+        if not all(code == NO_TESTS for code in codes):
+            codes = [0 if code == NO_TESTS else code for code in codes]
+        page = report.write(options.out, report.finished(made), report.results_of(parts))
+    print(f"\n{page}")
+    return max(codes)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def circumstances(command: list[str], size: str) -> dict[str, Any]:
     return {
         "command": " ".join(command),
         "size": size,
-        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "finished": None,
         "commit": commit.stdout.strip() or None,
         "pgqueue": version("pgqueue-jobs"),
         "python": platform.python_version(),
@@ -79,6 +79,19 @@ def circumstances(command: list[str], size: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }
+
+
+def finished(made: dict[str, Any]) -> dict[str, Any]:
+    return made | {"finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def results_of(folders: list[Path]) -> list[dict[str, Any]]:
+    """The results of several reports. A part that ended before its report raises OSError."""
+    return [
+        one
+        for folder in folders
+        for one in json.loads((folder / "chaos.json").read_text())["results"]
+    ]
 
 
 def write(folder: Path, made: dict[str, Any], results: list[dict[str, Any]]) -> Path:

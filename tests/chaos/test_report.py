@@ -2,10 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import report
+from tests.support.places import ROOT
 
 COUNTS: dict[str, Any] = {
     "settings": {"server_version": "18.6", "fsync": "on"},
@@ -70,3 +73,24 @@ def test_every_fault_of_the_suite_has_a_heading() -> None:
     assert {fault for file in files for fault in marks.findall(file.read_text())} == set(
         report.FAULTS
     )
+
+
+def test_the_reports_of_several_parts_become_one(tmp_path: Path) -> None:
+    for name, fault in (("1", "R2"), ("2", "R1")):
+        report.write(tmp_path / name, {"command": name}, [a_result(fault, "in_part_" + name)])
+    results = report.results_of([tmp_path / "1", tmp_path / "2"])
+    page = report.write(tmp_path, {"command": "both"}, results).read_text()
+    assert page.index("R1: in part 2") < page.index("R2: in part 1")
+
+
+def test_two_parts_side_by_side_make_one_report(tmp_path: Path) -> None:
+    """Of one test, the second part gets none."""
+    command = [sys.executable, "-m", "tests.chaos", "R8", "--size", "small", "--parts", "2"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = json.loads((tmp_path / "chaos.json").read_text())
+    assert {one["fault"] for one in kept["results"]} == {"R8"}
+    assert {one["outcome"] for one in kept["results"]} == {"passed"}
+    assert kept["made"]["finished"]
