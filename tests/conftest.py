@@ -10,6 +10,7 @@ and `migrate(server.url())`. What is logged is read (tests/support/logged.py).
 """
 
 import asyncio
+import faulthandler
 import functools
 import inspect
 import os
@@ -99,6 +100,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             await test(*args, **kwargs)
 
     item.obj = bounded
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Ends this process, with all stacks, when fixtures of a test hang: pytest-timeout no longer
+    watches a test that has failed, and a run of all tests would never end."""
+    faulthandler.dump_traceback_later(120, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)
