@@ -1,13 +1,17 @@
 """Every pattern of the code, and texts that make one slow if anything does.
 
-As a program it measures one of them: `python -m tests.support.patterns NAME`.
+As a program it reads names, one a line, and answers each with a line: `python -m
+tests.support.patterns`. `Measurer` is such a process.
 """
 
 import contextlib
 import importlib
 import inspect
+import json
 import pkgutil
 import re
+import select
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +22,7 @@ from pgqueue_service.api.problems import Refusal
 from psycopg import ProgrammingError
 
 from pgqueue.errors import QueueError
+from tests.support.places import ROOT
 
 LENGTH = 10_000
 """Characters of a hostile text: a quadratic pattern takes 50 million steps for them, a linear one
@@ -208,18 +213,58 @@ def parsers() -> dict[str, Callable[[str], Any]]:
     }
 
 
-def main(name: str) -> None:
+def measured(name: str) -> tuple[float, str]:
+    """Seconds of the slowest text, and its beginning."""
     module = name.partition(":")[0].rpartition(".")[0]
     if module:
-        seconds, text = slowest(calls_of(name), hostile(words_of(of_module(module)[name])))
-    else:
-        telemetry = vars(importlib.import_module("pgqueue.telemetry")).values()
-        masks = [word for one in telemetry if isinstance(one, re.Pattern) for word in words_of(one)]
-        words = masks if name in ("mask", "clean", "clean the end", "a reply") else []
-        seconds, text = slowest([parsers()[name]], hostile(words))
-    print(f"{seconds:.3f} s for {text!r}")
-    sys.exit(seconds > BOUND)
+        return slowest(calls_of(name), hostile(words_of(of_module(module)[name])))
+    masks = [word for one in of_module("pgqueue.masking").values() for word in words_of(one)]
+    words = masks if name in ("mask", "clean", "clean the end", "a reply") else []
+    return slowest([parsers()[name]], hostile(words))
+
+
+class Measurer:
+    """A process that measures, started when it is needed and again when it had to be killed.
+
+    A pattern that backtracks without end holds the interpreter's lock: no thread can measure it.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def measure(self, name: str, within: float) -> tuple[float, str]:
+        """Seconds of the slowest text, and its beginning. Raises TimeoutError after `within`
+        seconds, and ChildProcessError when the process ended."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.patterns"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{name}\n")
+        ready, _, _ = select.select([self._process.stdout], [], [], within)
+        if not ready:
+            self.close()
+            raise TimeoutError(f"{name} took longer than {within} s")
+        answer = self._process.stdout.readline()
+        if not answer:
+            self.close()
+            raise ChildProcessError(f"the process that measured {name} ended")
+        seconds, text = json.loads(answer)
+        return seconds, text
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for line in sys.stdin:
+        print(json.dumps(measured(line.rstrip("\n"))), flush=True)

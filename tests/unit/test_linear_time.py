@@ -4,8 +4,7 @@ killed if it does not."""
 import ast
 import random
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,12 @@ from pgqueue.settings import Settings
 from pgqueue.task import task
 from tests.support.api import ADMIN, SIGN_IN, SIGNIN, open_api
 from tests.support.factories import sql
-from tests.support.patterns import parsers, patterns
+from tests.support.patterns import BOUND, Measurer, parsers, patterns
 from tests.support.places import ROOT
 from tests.support.scene import published, until, working
 
-PATIENCE = 90
-"""Seconds after which a process that measures is killed."""
+MEASURED_WITHIN_SECONDS = 90
+"""After which a process that measures is killed."""
 
 MADE_IN_FUNCTIONS = {
     "pgqueue/known_secrets.py",
@@ -54,14 +53,28 @@ def test_no_pattern_hides_in_a_function() -> None:
     assert hidden == []
 
 
+@pytest.fixture(scope="module")
+def measurer() -> Iterator[Measurer]:
+    made = Measurer()
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("name", [*sorted(patterns()), *parsers()])
-def test_it_takes_as_long_as_the_text(name: str) -> None:
+def test_it_takes_as_long_as_the_text(name: str, measurer: Measurer) -> None:
     """Every pattern that any module has, and what reads foreign texts by several or by none."""
-    command = [sys.executable, "-m", "tests.support.patterns", name]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    seconds, text = measurer.measure(name, MEASURED_WITHIN_SECONDS)
+    assert seconds <= BOUND, f"{seconds:.3f} s for {text!r}"
+
+
+def test_a_pattern_that_takes_for_ever_is_named_and_the_next_one_measured(
+    measurer: Measurer,
+) -> None:
+    with pytest.raises(
+        TimeoutError, match=r"^tests\.unit\.test_linear_time\.AS_IT_WAS took longer"
+    ):
+        measurer.measure("tests.unit.test_linear_time.AS_IT_WAS", 2)
+    assert measurer.measure("duration", MEASURED_WITHIN_SECONDS)[0] <= BOUND
 
 
 AS_IT_WAS = re.compile(
