@@ -14,7 +14,7 @@ from pgqueue.settings import Settings
 def create_app(settings: Settings) -> Litestar:
     """For PGQUEUE_APP."""
     app = create_real_app(settings)
-    app.state.gateway.client.offer = taken
+    app.state.gateway.client.try_enqueue = taken
     return app
 
 

@@ -5,6 +5,7 @@ import contextlib
 import sys
 
 import click
+from msgspec.structs import asdict
 
 from pgqueue.cli.output import as_json as line_of_json
 from pgqueue.cli.output import facts, on_terminal, print_json, public, span
@@ -26,11 +27,11 @@ def stats(watch: bool, every: str, as_json: bool) -> None:
 
     async def run(client: AsyncClient, _: Settings) -> None:
         if not watch:
-            _print_stats(await client.stats(), watch=False, as_json=as_json)
+            _print_stats(asdict(await client.stats()), watch=False, as_json=as_json)
             return
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C, which is how this ends
             while True:
-                _print_stats(await client.stats(), watch=True, as_json=as_json)
+                _print_stats(asdict(await client.stats()), watch=True, as_json=as_json)
                 await asyncio.sleep(max(pause, 0.1))
 
     with_client(run)

@@ -22,7 +22,7 @@ class Doorbell:
     a worker's idle interval."""
 
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
-        self.woke_somebody = False
+        self.woke_a_worker = False
         """Whether the last ring did: then the next one is likely to, and may ride on its job's
         commit."""
         self._pool = pool
@@ -42,7 +42,7 @@ class Doorbell:
             except Exception as error:  # noqa: BLE001 - the job is stored, and a lost ring costs little
                 log.debug("the doorbell was not rung: %s", type(error).__name__)
                 woken = 0
-            self.woke_somebody = woken > 0
+            self.woke_a_worker = woken > 0
             if not woken:
                 # Nobody slept: under load the next look can wait a little, and serves all that
                 # comes meanwhile.

@@ -4,7 +4,7 @@ with a sentence."""
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -63,15 +63,17 @@ def with_id(values: dict[str, Any]) -> bool:
     return mine
 
 
-async def bulk_parameters(jobs: Sequence[AnyJob]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+async def bulk_parameters(
+    jobs: Sequence[AnyJob], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The parameters of many, each with an id, and all of them as by `document`. InvalidJob names
-    the index of a job that cannot be one. In slices: whatever else runs on this event loop does not
-    wait for thousands of jobs."""
+    the index of a job that cannot be one. Made in slices, so that other tasks of an event loop do
+    not wait for thousands of jobs: between two slices it calls `sleep(0)`."""
     given, items = [], []
     count = load = 0
     for index, job in enumerate(jobs):
         if count == BREATH or load >= LOAD:
-            await asyncio.sleep(0)
+            await sleep(0)
             count = load = 0
         try:
             values = parameters(job)

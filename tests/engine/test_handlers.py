@@ -118,7 +118,7 @@ async def test_five_attempts_with_growing_waits_and_then_the_dead_letter_queue(
             )
             waits.append(row["wait"].total_seconds())
             await advance(client, "j")
-            client.ring()
+            client.notify()
         await until(lambda: _has(connection, status="dlq", attempt_count=5))
     for wait, least in zip(waits, (2, 4, 8, 16), strict=True):
         assert least <= wait <= least * 1.1
@@ -206,7 +206,7 @@ async def test_a_snooze_after_a_failure_keeps_the_failure_in_sight(
         await client.enqueue(handler, {}, job_id="j")
         await until(lambda: _has(connection, status="failed", attempt_count=1))
         await advance(client, "j")
-        client.ring()
+        client.notify()
         await until(lambda: _has(connection, lease=2, status="failed"))
     row = await the_job(connection, "j")
     assert (row["attempt_count"], row["error"]) == (1, "RuntimeError: first")

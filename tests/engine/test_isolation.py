@@ -57,7 +57,7 @@ async def strict(
 async def exactly_the_limit(settings: Settings, connection: Connection) -> None:
     async with AsyncClient.open(settings) as client:
         tickets = await asyncio.gather(
-            *(client.offer(NewJob(limited, {}, user_id="u")) for _ in range(30))
+            *(client.try_enqueue(NewJob(limited, {}, user_id="u")) for _ in range(30))
         )
         tickets += await client.enqueue_many(
             [NewJob(limited, {}, user_id=f"u{number % 2}") for number in range(30)]

@@ -47,7 +47,7 @@ async def test_jobs_go_through(connection: Connection, through: Settings) -> Non
         jobs = [
             NewJob(handler, {"fail": n % 10 == 0}, f"j{n}", f"user-{n % 7}") for n in range(200)
         ]
-        await asyncio.gather(*(client.offer(job) for job in jobs[:50]))
+        await asyncio.gather(*(client.try_enqueue(job) for job in jobs[:50]))
         await client.enqueue_many(jobs[50:])
         await until(lambda: _ended(connection, 180))
         await sql(connection, "UPDATE job_logs SET run_after = now() WHERE status = 'failed'")

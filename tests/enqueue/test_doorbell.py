@@ -75,12 +75,12 @@ async def test_where_workers_sleep_the_ring_rides_on_the_job_s_commit(
     await published(connection, settings, handler)
     async with link(settings) as one, AsyncClient.open(settings) as client:
         await registered(one, "w-1")
-        doorbell = client._doorbell
+        doorbell = client._transport.doorbell
         assert doorbell is not None
 
         await one.run("sleep_worker", {"worker": "w-1"})
         await client.enqueue(handler, {}, job_id="after its commit")
-        await until(lambda: doorbell.woke_somebody)
+        await until(lambda: doorbell.woke_a_worker)
 
         await one.run("sleep_worker", {"worker": "w-1"})
         await client.enqueue(handler, {}, job_id="with it")
@@ -90,21 +90,21 @@ async def test_where_workers_sleep_the_ring_rides_on_the_job_s_commit(
         )
         assert (await sql(connection, by))[0]["one"], "in one transaction"
 
-        enqueued = client._enqueue
+        enqueued = client._transport.enqueue_alone
 
         async def and_falls_asleep(values: Any) -> Any:
             answer = await enqueued(values)
             await one.run("sleep_worker", {"worker": "w-1"})
             return answer
 
-        monkeypatch.setattr(client._shared, "_one", and_falls_asleep)
+        monkeypatch.setattr(client._transport.group_commit, "_one", and_falls_asleep)
         await client.enqueue(handler, {}, job_id="too early for it")
         await until(lambda: awake(connection))
-        assert doorbell.woke_somebody
+        assert doorbell.woke_a_worker
 
-        monkeypatch.setattr(client._shared, "_one", enqueued)
+        monkeypatch.setattr(client._transport.group_commit, "_one", enqueued)
         await client.enqueue(handler, {}, job_id="nobody sleeps")
-        await until(lambda: not doorbell.woke_somebody)
+        await until(lambda: not doorbell.woke_a_worker)
 
 
 async def started_at_once(settings: Settings, **changes: Any) -> float:

@@ -45,7 +45,7 @@ async def test_a_thousand_calls_with_the_same_ids_make_one_row_each(
     """The guard is the unique constraint; for a limited type, the second look under the lock as
     well."""
     jobs = [NewJob(one, {"userId": f"u{n}"}, f"id-{n}", f"u{n}") for n in range(10)]
-    tickets = await asyncio.gather(*(client.offer(job) for job in jobs * 30))
+    tickets = await asyncio.gather(*(client.try_enqueue(job) for job in jobs * 30))
     assert sum(ticket.created for ticket in tickets) == 10
     assert all(ticket.error is None and ticket.status is Status.ENQUEUED for ticket in tickets)
     (row,) = await sql(connection, "SELECT count(*) AS n FROM job_logs")
@@ -75,11 +75,11 @@ async def _somebody_waits(own: Connection) -> bool:
 async def test_a_duplicate_is_never_refused_by_the_limit(client: AsyncClient) -> None:
     for number in range(2):
         await client.enqueue(limited, {"userId": "u"}, job_id=f"id-{number}")
-    again = await client.offer(NewJob(limited, {"userId": "u"}, "id-0"))
+    again = await client.try_enqueue(NewJob(limited, {"userId": "u"}, "id-0"))
     assert (again.error, again.created, again.status) == (None, False, Status.ENQUEUED)
     (bulk,) = await client.enqueue_many([NewJob(limited, {"userId": "u"}, "id-1")])
     assert (bulk.error, bulk.created) == (None, False)
-    refused = await client.offer(NewJob(limited, {"userId": "u"}, "id-2"))
+    refused = await client.try_enqueue(NewJob(limited, {"userId": "u"}, "id-2"))
     assert type(refused.error).__name__ == "RateLimited"
 
 
@@ -96,9 +96,9 @@ async def test_another_payload_user_or_type_under_the_same_id_is_refused(
     client: AsyncClient, other: dict[str, Any]
 ) -> None:
     same = {"task": plain, "payload": {"userId": "u", "n": 1}, "job_id": "j", "user_id": "u"}
-    await client.offer(NewJob(**same))
+    await client.try_enqueue(NewJob(**same))
     for ticket in [
-        await client.offer(NewJob(**{**same, **other})),
+        await client.try_enqueue(NewJob(**{**same, **other})),
         *await client.enqueue_many([NewJob(**{**same, **other})]),
     ]:
         assert type(ticket.error).__name__ == "DuplicatePayload"
@@ -155,8 +155,8 @@ async def test_equal_is_equal_when_only_the_tombstone_is_left(
 
 async def answered_as_known(client: AsyncClient, jobs: list[NewJob[Any]], *, same: bool) -> None:
     """However they are sent."""
-    alone = [await client.offer(job) for job in jobs]
-    together = await asyncio.gather(*(client.offer(job) for job in jobs))
+    alone = [await client.try_enqueue(job) for job in jobs]
+    together = await asyncio.gather(*(client.try_enqueue(job) for job in jobs))
     for ticket in (*alone, *together, *await client.enqueue_many(jobs)):
         assert (ticket.created, ticket.error is None) == (False, same)
 
@@ -212,13 +212,13 @@ async def test_a_tombstone_answers_after_the_row_is_gone(
     await prune(connection, settings)
     assert await sql(connection, "SELECT 1 FROM job_logs") == []
     same = [
-        await client.offer(NewJob(plain, {"a": 1}, "j")),
+        await client.try_enqueue(NewJob(plain, {"a": 1}, "j")),
         *await client.enqueue_many([NewJob(plain, {"a": 1}, "j")]),
     ]
     for ticket in same:
         assert (ticket.created, ticket.status, ticket.error) == (False, outcome, None)
     other = [
-        await client.offer(NewJob(plain, {"a": 2}, "j")),
+        await client.try_enqueue(NewJob(plain, {"a": 2}, "j")),
         *await client.enqueue_many([NewJob(plain, {"a": 2}, "j")]),
     ]
     for ticket in other:
@@ -237,7 +237,7 @@ async def test_a_limited_type_knows_its_tombstones_before_it_counts(
     await prune(connection, settings)
     for number in range(2):
         await client.enqueue(limited, {"userId": "u"}, job_id=f"id-{number}")
-    ticket = await client.offer(NewJob(limited, {"userId": "u"}, "old"))
+    ticket = await client.try_enqueue(NewJob(limited, {"userId": "u"}, "old"))
     assert (ticket.error, ticket.status) == (None, Status.COMPLETED)
 
 
@@ -263,7 +263,7 @@ async def test_an_enqueue_that_races_with_retention_finds_the_tombstone(
 
         await retention.execute(load("bury_rows"), {"ids": [row["id"] for row in rows]})
         job = NewJob(plain, {"a": 1}, "j")
-        late = asyncio.create_task(client.enqueue_many([job]) if bulk else client.offer(job))
+        late = asyncio.create_task(client.enqueue_many([job]) if bulk else client.try_enqueue(job))
         await until(
             lambda: _somebody_waits(retention) if not bulk else _waits_or_done(retention, late)
         )

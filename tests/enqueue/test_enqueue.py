@@ -193,7 +193,7 @@ async def test_a_number_that_json_has_no_word_for_is_refused(
         NewJob("image.resize", {}, filled={"more": payload}),
     ):
         with pytest.raises(InvalidJob, match="NaN or an infinite number"):
-            await client.offer(job)
+            await client.try_enqueue(job)
     assert await sql(connection, "SELECT 1 FROM job_logs") == []
 
 
@@ -314,7 +314,7 @@ async def test_a_lost_reply_is_answered_by_sending_again(
     once all the same."""
     async with client.pool.connection() as one:
         pid = one.info.backend_pid
-    enqueue = client._execute
+    enqueue = client._transport.execute
     deaths = iter([True])
 
     async def commit_and_die(own: Any, *arguments: Any) -> Any:
@@ -324,7 +324,7 @@ async def test_a_lost_reply_is_answered_by_sending_again(
             raise psycopg.OperationalError("the connection is lost")
         return rows
 
-    client._execute = commit_and_die
+    client._transport.execute = commit_and_die
     ticket = await client.enqueue(resize, Resize("a", 1))
     assert (ticket.created, ticket.status) == (True, Status.ENQUEUED)
     assert pid

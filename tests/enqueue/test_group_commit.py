@@ -128,7 +128,7 @@ async def test_a_flight_that_does_not_return_holds_up_nobody_behind_it(
 ) -> None:
     monkeypatch.setattr(sharing, "PATIENCE", 0.01)
     go_on = asyncio.Event()
-    group = client._shared._group
+    group = client._transport.group_commit._group
     flights = 0
 
     async def stuck(values: Any) -> Any:
@@ -138,7 +138,7 @@ async def test_a_flight_that_does_not_return_holds_up_nobody_behind_it(
             await go_on.wait()
         return await group(values)
 
-    client._shared._group = stuck
+    client._transport.group_commit._group = stuck
     first = [
         asyncio.create_task(client.enqueue("test.job", {"n": n}, job_id=f"a{n}")) for n in range(5)
     ]
@@ -175,7 +175,7 @@ async def test_a_lost_connection_is_made_good_for_the_whole_group(
 ) -> None:
     """The group was stored and its reply lost: sent again, each hears that its job was created, if
     it brought no id."""
-    execute = client._execute
+    execute = client._transport.execute
     lost: list[str] = []
 
     async def losing(one: Any, statement: str, *rest: Any) -> Any:
@@ -185,7 +185,7 @@ async def test_a_lost_connection_is_made_good_for_the_whole_group(
             raise psycopg.OperationalError("the connection is lost")
         return rows
 
-    client._execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
+    client._transport.execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
     tickets = await asyncio.gather(*(client.enqueue("test.job", {"n": n}) for n in range(10)))
     assert lost
     assert all(ticket.created for ticket in tickets)
@@ -197,7 +197,7 @@ async def test_a_group_that_was_stored_and_is_then_refused_knows_its_own_jobs(
 ) -> None:
     """Its reply was lost, and the second try met a lock: each then goes alone, and is no duplicate
     of itself."""
-    execute = client._execute
+    execute = client._transport.execute
     tries: list[str] = []
 
     async def losing(one: Any, statement: str, *rest: Any) -> Any:
@@ -210,7 +210,7 @@ async def test_a_group_that_was_stored_and_is_then_refused_knows_its_own_jobs(
         await sql(connection, "UPDATE job_logs SET status = 'completed', processed_at = now()")
         raise psycopg.OperationalError("the connection is lost")
 
-    client._execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
+    client._transport.execute = losing  # type: ignore[method-assign]  # there is no other way to lose exactly this reply
     tickets = await asyncio.gather(*(client.enqueue("test.job", {"n": n}) for n in range(10)))
     assert len(tries) > 1
     assert all(ticket.created for ticket in tickets)

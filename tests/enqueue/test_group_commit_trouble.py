@@ -38,8 +38,8 @@ class Stuck:
     def __init__(self, client: AsyncClient) -> None:
         self.go_on = asyncio.Event()
         self.begun = asyncio.Event()
-        self._one = client._shared._one
-        client._shared._one = self.one
+        self._one = client._transport.group_commit._one
+        client._transport.group_commit._one = self.one
 
     async def one(self, values: Any) -> Any:
         self.begun.set()
@@ -80,7 +80,7 @@ async def test_whatever_is_wrong_with_a_group_everybody_in_it_is_answered(
     async def broken(values: Any) -> Any:
         raise KeyError("nobody thought of it")
 
-    client._shared._group = broken
+    client._transport.group_commit._group = broken
     tickets = await asyncio.wait_for(
         asyncio.gather(*(client.enqueue("test.job", {"n": n}) for n in range(5))), 20
     )
@@ -107,13 +107,13 @@ async def test_a_group_carries_no_more_than_its_load(
 ) -> None:
     monkeypatch.setattr(sharing, "LOAD", 1_000)
     groups: list[int] = []
-    group = client._shared._group
+    group = client._transport.group_commit._group
 
     async def counted(values: Any) -> Any:
         groups.append(len(msgspec.json.decode(values["jobs"])))
         return await group(values)
 
-    client._shared._group = counted
+    client._transport.group_commit._group = counted
     tickets = await asyncio.gather(*(client.enqueue("test.job", "x" * 398) for _ in range(7)))
     assert all(ticket.created for ticket in tickets)
     assert groups == [2, 2, 2], "and one that went alone"
@@ -123,14 +123,14 @@ async def test_a_group_that_meets_a_lock_is_tried_once_and_distrusts_no_connecti
     client: AsyncClient, connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    execute = client._execute
+    execute = client._transport.execute
 
     async def counted(one: Any, statement: str, *rest: Any) -> Any:
         tried.append(statement)
         return await execute(one, statement, *rest)
 
-    monkeypatch.setattr(client, "_execute", counted)
-    monkeypatch.setattr(client, "_distrust", None)
+    monkeypatch.setattr(client._transport, "execute", counted)
+    monkeypatch.setattr(client._transport, "distrust", None)
     async with await psycopg.AsyncConnection.connect(settings.conninfo) as other:
         await other.execute("SELECT enqueue_job('test.job', '{}', job_id => 'taken')")
         waiting = asyncio.create_task(client.enqueue("test.job", {}))
@@ -146,7 +146,7 @@ async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_
     client: AsyncClient, connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await published(connection, settings, queued)
-    execute = client._execute
+    execute = client._transport.execute
     lost: list[str] = []
 
     async def losing(one: Any, statement: str, *rest: Any) -> Any:
@@ -156,7 +156,7 @@ async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_
             raise psycopg.OperationalError("the connection is lost")
         return rows
 
-    monkeypatch.setattr(client, "_execute", losing)
+    monkeypatch.setattr(client._transport, "execute", losing)
     async with link(settings) as one:
         await registered(one, "w-1", {"elsewhere": 1})
         await one.run("sleep_worker", {"worker": "w-1"})

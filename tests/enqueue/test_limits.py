@@ -43,7 +43,7 @@ from pgqueue import AsyncClient, NewJob
 async def main(url, me):
     async with AsyncClient.open(url) as client:
         jobs = [NewJob("test.limited", {"n": n}, user_id=f"user-{n % 5}") for n in range(100)]
-        tickets = await asyncio.gather(*(client.offer(job) for job in jobs))
+        tickets = await asyncio.gather(*(client.try_enqueue(job) for job in jobs))
         bulk = await client.enqueue_many(jobs)
         print(json.dumps([sum(t.created for t in tickets), sum(t.created for t in bulk)]))
 
@@ -91,7 +91,9 @@ async def test_the_window_rolls(client: AsyncClient, connection: Connection) -> 
 async def test_jobs_of_all_states_count(client: AsyncClient, connection: Connection) -> None:
     for status in ["enqueued", "processing", "completed", "failed", "dlq", "cancelled"]:
         await a_job(connection, job_type="test.limited", user_id="u", status=status)
-    created = [(await client.offer(NewJob(limited, {}, user_id="u"))).created for _ in range(6)]
+    created = [
+        (await client.try_enqueue(NewJob(limited, {}, user_id="u"))).created for _ in range(6)
+    ]
     assert created == [True] * 4 + [False] * 2
 
 
@@ -138,7 +140,7 @@ async def test_the_lock_is_held_until_the_caller_commits(
     async with await AsyncConnection.connect(settings.conninfo) as own:
         for _ in range(10):
             await client.enqueue(limited, {}, user_id="u", connection=own)
-        second = asyncio.create_task(client.offer(NewJob(limited, {}, user_id="u")))
+        second = asyncio.create_task(client.try_enqueue(NewJob(limited, {}, user_id="u")))
         done, _ = await asyncio.wait({second}, timeout=0.3)
         assert not done
         await own.commit()
@@ -152,5 +154,5 @@ async def test_a_new_limit_holds_for_everybody_at_once(
     async def stricter(job: Job[Any]) -> None: ...
 
     await published(connection, settings, stricter)
-    assert (await client.offer(NewJob(limited, {}, user_id="u"))).created
-    assert not (await client.offer(NewJob(limited, {}, user_id="u"))).created
+    assert (await client.try_enqueue(NewJob(limited, {}, user_id="u"))).created
+    assert not (await client.try_enqueue(NewJob(limited, {}, user_id="u"))).created

@@ -20,6 +20,7 @@ from pgqueue.database.migrations import migrate
 from pgqueue.database.pool import Pool, open_pool
 from pgqueue.database.retention import prune
 from pgqueue.embedded.server import EmbeddedServer
+from pgqueue.enqueue.async_transport import AsyncTransport
 from pgqueue.errors import Unavailable
 from pgqueue.job import DeadFilter, NewJob
 from pgqueue.settings import Settings
@@ -174,9 +175,9 @@ async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no
     removed: bool,
 ) -> None:
     lost: list[str] = []
-    execute = AsyncClient._execute
+    execute = AsyncTransport.execute
 
-    async def losing(self: AsyncClient, one: Any, statement: str, *rest: Any) -> Any:
+    async def losing(self: AsyncTransport, one: Any, statement: str, *rest: Any) -> Any:
         rows = await execute(self, one, statement, *rest)
         if statement.startswith("enqueue_") and not lost:
             lost.append(statement)
@@ -191,7 +192,7 @@ async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no
         return rows
 
     async with open_api(settings) as api:
-        monkeypatch.setattr(AsyncClient, "_execute", losing)
+        monkeypatch.setattr(AsyncTransport, "execute", losing)
         answer = await api.post(path, json=body, headers=ADMIN)
     assert lost
     assert answer.status_code == 202, answer.text
@@ -259,7 +260,7 @@ class TestAServerOfItsOwn:
             job = NewJob("t", {})
             calls: list[Callable[[], Awaitable[Any]]] = [
                 lambda: client.enqueue("t", {}),
-                lambda: client.offer(job),
+                lambda: client.try_enqueue(job),
                 lambda: client.enqueue_many([job]),
                 lambda: client.get("j"),
                 lambda: client.cancel("j"),

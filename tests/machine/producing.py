@@ -136,7 +136,7 @@ class Producing(Core):
                 self._offer(item)
 
     def _offer(self, item: Item) -> None:
-        ticket = self.stage.play(self.stage.client.offer(offered(item)))
+        ticket = self.stage.play(self.stage.client.try_enqueue(offered(item)))
         now = self.now()
         self.accept(item, ticket, self.last.now, now)
         if isinstance(ticket.error, RateLimited):
@@ -167,7 +167,7 @@ class Producing(Core):
             self.stage.pool.connection() as connection,
             connection.transaction(force_rollback=True),
         ):
-            await self.stage.client.offer(offered(item), connection=connection)
+            await self.stage.client.try_enqueue(offered(item), connection=connection)
 
     @rule(many=st.lists(items, min_size=1, max_size=7))
     def enqueue_many(self, many: list[Item]) -> None:
@@ -186,7 +186,9 @@ class Producing(Core):
         self.begin("at once")
 
         async def offer_all() -> list[Ticket]:
-            return await asyncio.gather(*(self.stage.client.offer(offered(item)) for item in many))
+            return await asyncio.gather(
+                *(self.stage.client.try_enqueue(offered(item)) for item in many)
+            )
 
         told = list(zip(many, self.stage.play(offer_all()), strict=True))
         now = self.now()
@@ -218,7 +220,7 @@ class Producing(Core):
         item = Item("m.plain", {"n": 1}, f"slow-{self.names}", "u0", priority=priority)
 
         async def offer() -> Row:
-            await self.stage.client.offer(offered(item), connection=self.stage.slow)
+            await self.stage.client.try_enqueue(offered(item), connection=self.stage.slow)
             cursor = await self.stage.slow.execute(
                 "SELECT created_at, run_after FROM job_logs WHERE job_id = %s", [item.job_id]
             )

@@ -385,10 +385,10 @@ async def test_a_day_has_24_hours_where_clocks_change(
     ):
         for count in days:
             jobs = [NewJob(handler, count, delay=f"{count}d") for _ in range(4)]
-            await client.offer(jobs[0])
-            await asyncio.gather(*map(client.offer, jobs))
+            await client.try_enqueue(jobs[0])
+            await asyncio.gather(*map(client.try_enqueue, jobs))
             await client.enqueue_many(jobs)
-            await client.offer(jobs[0], connection=own)
+            await client.try_enqueue(jobs[0], connection=own)
         await own.commit()
     rows = await sql(
         connection,

@@ -297,7 +297,7 @@ class TestOperator:
                 await client.delete_dead("dead-1")
             await client.pause("default")
             await client.resume("default")
-            assert (await client.stats())["dlq"] == 1
+            assert (await client.stats()).dlq == 1
         async with session(logins.url("queue_api")) as api:
             await check_schema(api)
             from pgqueue.database.job_types import declarations, publish

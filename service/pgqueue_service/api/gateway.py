@@ -70,7 +70,9 @@ class JobGateway:
     async def offer(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
         """Stores a job before the request's time is over. TimeoutError: it may be stored or not;
         the same id tells."""
-        return await self._before(self.deadline(request), self._published(self.client.offer, job))
+        return await self._before(
+            self.deadline(request), self._published(self.client.try_enqueue, job)
+        )
 
     async def offer_all(self, jobs: list[AnyJob], request: Request[Any, Any, Any]) -> list[Ticket]:
         """The same for many, in one commit."""

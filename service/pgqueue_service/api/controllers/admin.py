@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Controller, Request, get, post
 from litestar.params import FromPath
+from msgspec.structs import asdict
 
 from pgqueue_service.api.gateway import JobGateway, accepted
 from pgqueue_service.api.openapi import refusals, takes
@@ -46,7 +47,7 @@ class Admin(Controller):
     async def stats(self, request: Request[Any, Any, Any]) -> Stats:
         """How many jobs are in each state, what waits, and how the last 15 minutes went."""
         gateway: JobGateway = request.app.state.gateway
-        return Stats(**await gateway.patiently(gateway.client.stats()))
+        return Stats(**asdict(await gateway.patiently(gateway.client.stats())))
 
     @get("/workers", responses=refusals(401, 403))
     async def workers(self, request: Request[Any, Any, Any]) -> Workers:
