@@ -1,5 +1,5 @@
 """Lanes and their cursors: where the next claim begins to read. Pure bookkeeping; the rules and why
-they are so: docs/engine.md.
+they are so: docs/concepts/engine.md.
 
 A lane is one queue at one priority. Its cursor is the last (run_after, id) that a claim has dealt
 with, so that a claim does not walk again over the dead index entries of everything done before.

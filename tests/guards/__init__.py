@@ -1,6 +1,6 @@
 """Every guard in the SQL that the code runs, and the tests that fail without it.
 
-A guard is a condition, a lock or a constraint that keeps a promise of docs/engine.md.
+A guard is a condition, a lock or a constraint that keeps a promise of docs/concepts/engine.md.
 tests/guards/test_guards.py finds the text of guards in sql/queries and sql/migrations, and fails
 when one is missing here or has changed; tests/guards/mutants.py takes each out and runs its tests,
 which have to fail.

@@ -1,4 +1,4 @@
-"""The invariants of docs/engine.md, as what may be in the table and may change from one look to the
+"""The invariants of docs/concepts/engine.md, as what may be in the table and may change from one look to the
 next. They know nothing of how a statement does it, and hold whatever the oracle believes."""
 
 from datetime import datetime

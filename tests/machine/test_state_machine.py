@@ -1,5 +1,5 @@
 """Ten thousand steps of everything that can happen to a queue, in random order: after each the
-table is what the oracle says, and the invariants of docs/engine.md hold.
+table is what the oracle says, and the invariants of docs/concepts/engine.md hold.
 
 When a run fails, Hypothesis prints the shortest story that it found, step by step, and a line
 @reproduce_failure(...). To play that again put the line over `class Machine`.

@@ -11,7 +11,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.errors import SettingsError
 from pgqueue.settings import Settings, settings_from, shown, transport_problems
-from tests.support.places import ROOT
 
 URL = "postgresql://bob:hunter2@db.internal:5433/app"
 
@@ -364,9 +363,3 @@ def test_what_a_worker_that_sends_mail_lacks(
 ) -> None:
     told = transport_problems(settings_from(environment))
     assert (told == []) if sentence is None else any(sentence in said for said in told)
-
-
-def test_readme_and_settings_agree() -> None:
-    readme = (ROOT / "README.md").read_text()
-    missing = [name for name, _, _ in shown(Settings()) if f"`{name}`" not in readme]
-    assert missing == []
