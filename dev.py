@@ -6,6 +6,7 @@
   python3 dev.py up               the whole system, until Ctrl-C
   python3 dev.py run ARGS         pgqueue ARGS, for instance: run status
   python3 dev.py check            style and types
+  python3 dev.py docs             builds docs/ into pages: build/docs/index.html
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --parts, --out)
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
   python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
@@ -203,21 +204,29 @@ def ensure_installed() -> None:
             install()
 
 
-def install_bench() -> None:
-    """What the benchmarks' report is drawn with; without it there is a report all the same."""
-    code = "import importlib.util as u, sys; sys.exit(u.find_spec('matplotlib') is None)"
+def ensure_extra(extra: str, module: str) -> None:
+    """Installs an extra of the library that one command needs, unless its module is there."""
+    code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
     if subprocess.run([str(PYTHON), "-c", code], check=False).returncode == 0:
         return
-    say("installing what the curves are drawn with ...")
+    say(f"installing {module} ...")
     uv = shutil.which("uv")
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     ways = [[uv, "pip", "install", "--quiet", "--python", str(PYTHON)], pip] if uv else [pip]
     for number, way in enumerate(ways, 1):
         try:
-            return quietly(*way, "-c", "constraints.txt", "-e", ".[dev,bench]")
-        except Trouble as trouble:
+            return quietly(*way, "-c", "constraints.txt", "-e", f".[dev,{extra}]")
+        except Trouble:
             if number == len(ways):
-                say(f"no curves will be drawn:\n{trouble}")
+                raise
+
+
+def install_bench() -> None:
+    """What the curves of the benchmarks' report are drawn with; without it the report has none."""
+    try:
+        ensure_extra("bench", "matplotlib")
+    except Trouble as trouble:
+        say(f"no curves will be drawn:\n{trouble}")
 
 
 def check() -> int:
@@ -312,7 +321,18 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb == "constraints":
         return remake_constraints()
-    if verb not in ("demo", "test", "up", "run", "check", "chaos", "mutants", "bench", "audit"):
+    if verb not in (
+        "demo",
+        "test",
+        "up",
+        "run",
+        "check",
+        "docs",
+        "chaos",
+        "mutants",
+        "bench",
+        "audit",
+    ):
         print(f"dev.py: no command {verb!r}\n\n{(__doc__ or '').strip()}", file=sys.stderr)
         return 2
     ensure_installed()
@@ -329,6 +349,9 @@ def main(arguments: list[str]) -> int:
         become(str(PYTHON), "-m", "tests.chaos", *rest)
     if verb == "mutants":
         become(str(PYTHON), "-m", "tests.guards.mutants", *rest)
+    if verb == "docs":
+        ensure_extra("docs", "zensical")
+        become(str(PYTHON), "docs/build.py")
     if verb == "bench":
         install_bench()
         become(str(PYTHON), "-m", "benchmarks", *rest)

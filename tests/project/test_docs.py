@@ -3,9 +3,14 @@ complete."""
 
 import dataclasses
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import click
@@ -102,6 +107,44 @@ def test_a_broken_link_is_found() -> None:
     assert broken("README.md", "docs/none.md") == "docs/none.md: there is no such file"
     assert broken("README.md", "#no-such-heading") == "#no-such-heading: there is no such heading"
     assert broken("docs/index.md", "../README.md") is None
+
+
+def test_the_built_pages_have_every_page_in_their_menu() -> None:
+    menu = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    named = sorted(in_menu(menu))
+    top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+    assert named == sorted([*top, *(page for page in PAGES if page.startswith("docs/"))])
+
+
+def in_menu(entry: Any) -> Iterator[str]:
+    match entry:
+        case str():
+            yield entry
+        case list():
+            for one in entry:
+                yield from in_menu(one)
+        case dict():
+            for one in entry.values():
+                yield from in_menu(one)
+
+
+@pytest.mark.skipif(find_spec("zensical") is None, reason="needs the extra `docs`")
+def test_the_pages_are_built_without_a_warning_and_load_nothing_from_another_host() -> None:
+    command = [sys.executable, "docs/build.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = sorted((ROOT / "build" / "docs").rglob("*.html"))
+    assert len(built) > len(PAGES) - 5
+    loaded = [
+        url
+        for page in built
+        for url in re.findall(
+            r"""<(?:script|img|link|iframe)\b[^>]*?(?:src|href)=["']?([^"'\s>]+)""",
+            page.read_text(),
+        )
+    ]
+    assert len(loaded) > len(built)
+    assert [url for url in loaded if "//" in url] == []
 
 
 def test_the_readme_begins_with_the_demo_and_the_tests() -> None:
