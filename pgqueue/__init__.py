@@ -26,11 +26,13 @@ from pgqueue.errors import (
     Unavailable,
 )
 from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.sync_client import Client
 from pgqueue.task import Backoff, Limit, Task, task
 
 __all__ = [
     "AsyncClient",
     "Backoff",
+    "Client",
     "DependencyDown",
     "Discard",
     "DuplicatePayload",

@@ -4,10 +4,12 @@ milliseconds, and a database that was away is asked again and again until it is 
 import asyncio
 import logging
 import select
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import TupleRow, tuple_row
@@ -45,48 +47,44 @@ class Lent(BoundedConnection[TupleRow]):
     used_at = 0.0
 
 
-class _Insisting(Lent):
-    """How psycopg_pool is made to come by connections: by `Pool.insist`, which does not fail. After
-    a failure psycopg_pool waits a second, then two, then four, and refuses calls meanwhile although
-    the database is back."""
-
-    @classmethod
-    async def connect(cls, conninfo: str = "", *, pool: "Pool", **_: Any) -> Lent:  # type: ignore[override]  # psycopg_pool passes its kwargs
-        return await pool.insist(conninfo)
+L = TypeVar("L", bound="Lendable")
 
 
-class Pool(AsyncConnectionPool[Lent]):
-    """`limit` (s) bounds each wait for a connection, and each statement."""
+class Lendable(Protocol):
+    """A connection of either pool."""
 
-    def __init__(self, conninfo: str, *, size: int, limit: float, pooled: bool) -> None:
+    used_at: float
+    deadlines: float | None
+
+    @property
+    def closed(self) -> bool: ...
+
+    def fileno(self) -> int: ...
+
+
+class Insistence(ABC, Generic[L]):
+    """The rules of both pools. In the pool that blocks these coroutines never suspend
+    (pgqueue/blocking.py)."""
+
+    def __init__(self, limit: float, *, pooled: bool) -> None:
         self.limit = limit
         self.trouble: Exception | None = None
         """Why no connection can be made now."""
         self.pooled = pooled
+        self._counting = threading.Lock()
         self._waiting_calls = 0
-        self._wanted = asyncio.Event()
         self._ending = False
         self._distrusted_at = 0.0
         self._drained = 0.0
-        super().__init__(
-            conninfo,
-            connection_class=_Insisting,
-            kwargs={"pool": self},
-            min_size=min(2, size),
-            max_size=size,
-            open=False,
-            timeout=limit,
-            max_idle=300,
-            name="pgqueue",
-        )
 
     def distrust(self) -> None:
         """Every connection is asked whether it lives before it is lent again."""
         self._distrusted_at = time.monotonic()
 
-    async def getconn(self, timeout: float | None = None) -> Lent:  # noqa: ASYNC109 - psycopg_pool's
-        """Raises PoolTimeout, caused by what went wrong when a connection was to be made."""
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+    async def lend(self, seconds: float) -> L:
+        """A connection that lives. Raises PoolTimeout, caused by what went wrong when a connection
+        was to be made."""
+        deadline = time.monotonic() + seconds
         while True:
             connection = await self._taken(deadline - time.monotonic())
             try:
@@ -98,21 +96,21 @@ class Pool(AsyncConnectionPool[Lent]):
                 return connection
             await self._replace(connection)
 
-    async def _taken(self, seconds: float) -> Lent:
-        self._waiting_calls += 1
-        self._wanted.set()
+    async def _taken(self, seconds: float) -> L:
+        self._count(1)
+        self._want()
         try:
-            return await super().getconn(seconds)
+            return await self._take(seconds)
         except PoolTimeout as error:
             raise error from self.trouble
         finally:
-            self._waiting_calls -= 1
+            self._count(-1)
 
-    async def _replace(self, connection: Lent) -> None:
-        await connection.close()
-        await self.putconn(connection)
+    def _count(self, calls: int) -> None:
+        with self._counting:
+            self._waiting_calls += calls
 
-    async def _lives(self, connection: Lent, deadline: float) -> bool:
+    async def _lives(self, connection: L, deadline: float) -> bool:
         # A round trip on every checkout would cost as much as an enqueue. What has lain idle is
         # asked, and what has said something unasked: as a rule that its server ends.
         now = time.monotonic()
@@ -123,18 +121,18 @@ class Pool(AsyncConnectionPool[Lent]):
             return True
         connection.deadlines = max(min(ASK, deadline - now), 0.1)
         try:
-            await self.check_connection(connection)
+            await self._ask(connection)
         except AWAY:
             if not connection.closed and self._drained < now:
                 # It said nothing at all, and neither will those that lay beside it.
                 self._drained = time.monotonic()
-                await self.drain()
+                await self._drain()
             return False
         connection.deadlines = self.limit + 1
         connection.used_at = time.monotonic()
         return True
 
-    async def insist(self, conninfo: str) -> Lent:
+    async def insist(self, conninfo: str) -> L:
         """A connection, ready for use, however long it takes. Raises when the pool is closed."""
         wait = SOONEST
         while True:
@@ -146,39 +144,26 @@ class Pool(AsyncConnectionPool[Lent]):
                     raise
             else:
                 self._say(None)
+                connection.deadlines = self.limit + 1
+                connection.used_at = time.monotonic()
                 return connection
-            await self._pause(wait)
+            if self._waiting_calls or self._ending:
+                await self._sleep(wait)
+            else:
+                await self._until_wanted(AT_REST)
             wait = min(wait * 2, LATEST)
 
-    async def _pause(self, seconds: float) -> None:
-        if self._waiting_calls or self._ending:
-            await asyncio.sleep(seconds)
-            return
-        self._wanted.clear()
-        try:
-            async with asyncio.timeout(AT_REST):
-                await self._wanted.wait()
-        except TimeoutError:
-            pass
+    def _options(self) -> dict[str, Any]:
+        """Of a new connection."""
+        return {
+            "autocommit": True,
+            "prepare_threshold": None if self.pooled else 5,
+            "client_encoding": "UTF8",
+        }
 
-    async def _made(self, conninfo: str) -> Lent:
-        made = await Lent.connect(
-            conninfo,
-            autocommit=True,
-            prepare_threshold=None if self.pooled else 5,
-            client_encoding="UTF8",
-        )
-        try:
-            made.deadlines = min(self.limit, CONFIGURE)
-            await settle(made, self.pooled, {"statement_timeout": f"{int(self.limit * 1000)}ms"})
-            if self.pooled:
-                await _by_transaction(made)
-        except BaseException:
-            await made.close()
-            raise
-        made.deadlines = self.limit + 1
-        made.used_at = time.monotonic()
-        return made
+    def _session(self) -> dict[str, str]:
+        """Settings of a new connection."""
+        return {"statement_timeout": f"{int(self.limit * 1000)}ms"}
 
     def _say(self, error: Exception | None) -> None:
         before, self.trouble = self.trouble, error
@@ -187,29 +172,145 @@ class Pool(AsyncConnectionPool[Lent]):
         elif error is None and before is not None:
             log.debug("the database is back")
 
+    @abstractmethod
+    async def _take(self, seconds: float) -> L:
+        """A connection as psycopg_pool lends it."""
+
+    @abstractmethod
+    async def _replace(self, connection: L) -> None:
+        """Close it, and have the pool make another."""
+
+    @abstractmethod
+    async def _ask(self, connection: L) -> None:
+        """One round trip."""
+
+    @abstractmethod
+    async def _drain(self) -> None:
+        """Replace all connections of the pool."""
+
+    @abstractmethod
+    async def _made(self, conninfo: str) -> L:
+        """A new connection with its session's settings, or one of AWAY, or SchemaError."""
+
+    @abstractmethod
+    def _want(self) -> None:
+        """Let `_until_wanted` return."""
+
+    @abstractmethod
+    async def _until_wanted(self, seconds: float) -> None:
+        """Wait until a call wants a connection."""
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None: ...
+
+
+class _Insisting(Lent):
+    """How psycopg_pool is made to come by connections: by `Pool.insist`, which does not fail. After
+    a failure psycopg_pool waits a second, then two, then four, and refuses calls meanwhile although
+    the database is back."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *, pool: "Pool", **_: Any) -> Lent:  # type: ignore[override]  # psycopg_pool passes its kwargs
+        return await pool.insist(conninfo)
+
+
+class Pool(Insistence[Lent], AsyncConnectionPool[Lent]):
+    """`limit` (s) bounds each wait for a connection, and each statement."""
+
+    def __init__(self, conninfo: str, *, size: int, limit: float, pooled: bool) -> None:
+        Insistence.__init__(self, limit, pooled=pooled)
+        self._wanted = asyncio.Event()
+        AsyncConnectionPool.__init__(
+            self,
+            conninfo,
+            connection_class=_Insisting,
+            kwargs={"pool": self},
+            open=False,
+            **pool_options(size, limit),
+        )
+
+    async def getconn(self, timeout: float | None = None) -> Lent:  # noqa: ASYNC109 - psycopg_pool's
+        """Raises PoolTimeout, caused by what went wrong when a connection was to be made."""
+        return await self.lend(self.timeout if timeout is None else timeout)
+
+    async def _take(self, seconds: float) -> Lent:
+        return await AsyncConnectionPool.getconn(self, seconds)
+
+    async def _replace(self, connection: Lent) -> None:
+        await connection.close()
+        await self.putconn(connection)
+
+    async def _ask(self, connection: Lent) -> None:
+        await self.check_connection(connection)
+
+    async def _drain(self) -> None:
+        await self.drain()
+
+    def _want(self) -> None:
+        self._wanted.set()
+
+    async def _until_wanted(self, seconds: float) -> None:
+        self._wanted.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _made(self, conninfo: str) -> Lent:
+        made = await Lent.connect(conninfo, **self._options())
+        try:
+            made.deadlines = min(self.limit, CONFIGURE)
+            await settle(made, self.pooled, self._session())
+            if self.pooled:
+                await _by_transaction(made)
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - psycopg_pool's
         self._ending = True
         self._wanted.set()
         await super().close(timeout)
 
 
-def _has_spoken(connection: AsyncConnection[Any]) -> bool:
+def pool_options(size: int, limit: float) -> dict[str, Any]:
+    """What psycopg_pool is given for either pool."""
+    return {
+        "min_size": min(2, size),
+        "max_size": size,
+        "timeout": limit,
+        "max_idle": 300,
+        "name": "pgqueue",
+    }
+
+
+def _has_spoken(connection: Lendable) -> bool:
     """Whether there is something to read on an idle connection: its end, as a rule."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
+IS_READ_COMMITTED = "SELECT current_setting('default_transaction_isolation') = 'read committed'"
+
+
 async def _by_transaction(connection: AsyncConnection[Any]) -> None:
     """Behind a pooler a session keeps nothing: where the database's default is another kind of
     transaction, each statement gets one that names its own."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(
-            "SELECT current_setting('default_transaction_isolation') = 'read committed'"
-        )
+        await cursor.execute(IS_READ_COMMITTED)
         if await cursor.fetchone() != (True,):
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
             await connection.set_autocommit(False)
+
+
+UNFIT = (STANDBY, *STALE)
+"""What shows that a connection of a pool is of no more use although it lives."""
 
 
 @asynccontextmanager
@@ -218,7 +319,7 @@ async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterat
     statements no longer fit, so that the pool makes another."""
     try:
         yield
-    except (STANDBY, *STALE):
+    except UNFIT:
         await connection.close()
         raise
 

@@ -1,16 +1,17 @@
 """Connections as the queue needs them, whatever is set on the database or on the role: every
 connection is opened here or in pgqueue.database.pool, and gets what it depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Connection
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Dumper
 from psycopg.rows import tuple_row
 
+from pgqueue.blocking import finished
 from pgqueue.database.statements import load
 from pgqueue.errors import SchemaError
 
@@ -97,21 +98,39 @@ async def settle(
     raises SchemaError where something would have to be."""
     adapt(connection)
     if pooled:
-        await _demand(connection)
+        await _demand(_asking(connection))
     else:
         await connection.execute(_SETTING, _values(connection, more))
 
 
-async def _demand(connection: AsyncConnection[Any]) -> None:
-    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
-        await cursor.execute(
-            """SELECT s.name FROM unnest(%s::text[], %s::text[]) AS s(name, wanted)
-                WHERE current_setting(s.name) <> s.wanted LIMIT 1""",
-            [list(DEMANDED), list(DEMANDED.values())],
-        )
-        found = await cursor.fetchone()
+Ask = Callable[[str, Sequence[Any]], Awaitable[tuple[Any, ...] | None]]
+"""The first row of a query, by a connection that awaits or by one that blocks."""
+
+
+def _asking(connection: AsyncConnection[Any]) -> Ask:
+    async def ask(query: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+        async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
+            return await (await cursor.execute(query, parameters)).fetchone()
+
+    return ask
+
+
+def _asking_now(connection: Connection[Any]) -> Ask:
+    async def ask(query: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+        with Cursor(connection, row_factory=tuple_row) as cursor:
+            return cursor.execute(query, parameters).fetchone()
+
+    return ask
+
+
+async def _demand(ask: Ask) -> None:
+    found = await ask(
+        """SELECT s.name FROM unnest(%s::text[], %s::text[]) AS s(name, wanted)
+            WHERE current_setting(s.name) <> s.wanted LIMIT 1""",
+        [list(DEMANDED), list(DEMANDED.values())],
+    )
     if found is not None:
-        given, where = await set_where(connection, found[0])
+        given, where = await _set_where(ask, found[0])
         raise SchemaError(
             f"{found[0]} is {given}, set {where}. It must be {DEMANDED[found[0]]}, which no "
             "process can set through a pooler"
@@ -120,9 +139,12 @@ async def _demand(connection: AsyncConnection[Any]) -> None:
 
 async def set_where(connection: AsyncConnection[Any], name: str) -> tuple[str, str]:
     """What a setting is, and where it is set, with what undoes that."""
-    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
-        await cursor.execute("SELECT setting, source FROM pg_settings WHERE name = %s", [name])
-        given, source = await cursor.fetchone() or ("", "")
+    return await _set_where(_asking(connection), name)
+
+
+async def _set_where(ask: Ask, name: str) -> tuple[str, str]:
+    query = "SELECT setting, source FROM pg_settings WHERE name = %s"
+    given, source = await ask(query, [name]) or ("", "")
     where = {
         "database": f"on the database: ALTER DATABASE ... RESET {name}",
         "user": f"on the role: ALTER ROLE ... RESET {name}",
@@ -137,6 +159,11 @@ def settle_now(connection: Connection[Any], pooled: bool, more: Mapping[str, str
     adapt(connection)
     if not pooled:
         connection.execute(_SETTING, _values(connection, more))
+
+
+def demand_now(connection: Connection[Any]) -> None:
+    """SchemaError where a setting would have to be made behind a pooler."""
+    finished(_demand(_asking_now(connection)))
 
 
 async def settle_transaction(connection: AsyncConnection[Any]) -> None:

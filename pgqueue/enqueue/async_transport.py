@@ -18,7 +18,7 @@ from pgqueue.database.worker_connection import BoundedConnection
 from pgqueue.enqueue.doorbell import Doorbell
 from pgqueue.enqueue.group_commit import GroupCommit
 from pgqueue.enqueue.transport import BUSY, Row, Transport, check_usable, has_rows, prepare_cursor
-from pgqueue.errors import InvalidJob
+from pgqueue.errors import InvalidJob, Unavailable
 
 
 class AsyncTransport(Transport):
@@ -30,13 +30,17 @@ class AsyncTransport(Transport):
     ) -> None:
         super().__init__(timeout)
         self.pool = pool
-        self.doorbell = Doorbell(pool) if doorbell else None
+        self.doorbell = Doorbell(self.repeat, self.sleep) if doorbell else None
         self.group_commit = GroupCommit(self.enqueue_alone, partial(self.repeat, "enqueue_group"))
         self._owned = owned
         self._to_open = owned
+        self._closed = False
 
     async def open(self) -> None:
-        """Open the client's own pool. Does not wait for a connection."""
+        """Open the client's own pool. Does not wait for a connection. Raises Unavailable when the
+        client is closed."""
+        if self._closed:
+            raise Unavailable("the client is closed")
         if self._to_open:
             await self.pool.open(wait=False)
             self._to_open = False
@@ -45,8 +49,8 @@ class AsyncTransport(Transport):
         await self.group_commit.close()
         if self.doorbell is not None:
             await self.doorbell.close()
+        self._closed = True
         if self._owned:
-            self._to_open = False
             await self.pool.close()
 
     async def enqueue(self, values: Parameters) -> tuple[Row, bool]:
@@ -62,7 +66,7 @@ class AsyncTransport(Transport):
 
     @asynccontextmanager
     async def connection(self, deadline: float) -> AsyncIterator[AsyncConnection[Any]]:
-        if self._to_open:
+        if self._to_open or self._closed:
             await self.open()
         async with (
             self.pool.connection(deadline - time.monotonic()) as connection,
