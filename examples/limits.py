@@ -1,11 +1,8 @@
 """At most three exports an hour for one user."""
 
-import asyncio
-import os
-
 import msgspec
 
-from pgqueue import AsyncClient, Job, Limit, RateLimited, task
+from pgqueue import Client, Job, Limit, RateLimited, task
 
 
 class Export(msgspec.Struct):
@@ -22,16 +19,16 @@ async def export(job: Job[Export]) -> None:
 # [/task]
 
 
-async def main() -> None:
-    async with AsyncClient.open(os.environ["DATABASE_URL"]) as client:
+def main() -> None:
+    with Client.from_env() as client:
         for format_ in ("csv", "json", "xml", "pdf"):
             # [enqueue]
             try:
-                await client.enqueue(export, Export("customer-7", format_))
+                client.enqueue(export, Export("customer-7", format_))
             except RateLimited as error:
                 print(f"try again in {error.retry_after.total_seconds():.0f} s")
             # [/enqueue]
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

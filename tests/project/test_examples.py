@@ -63,8 +63,13 @@ async def test_jobs_that_a_script_enqueues_are_performed(
 ) -> None:
     resize = task_of("images", "resize")
     await published(connection, settings, resize)
-    out = await script("enqueue_async.py", settings)
-    assert out.splitlines() == ["img-1 enqueued", "100 more", "enqueued 0 None"]
+    out = await script("enqueue.py", settings)
+    assert out.splitlines() == [
+        "img-1 enqueued",
+        "100 more",
+        "Job ID already used with another payload: img-1",
+        "enqueued 0 None",
+    ]
     async with working(settings, resize):
         await until(lambda: is_completed(connection, "img-1"))
     assert "resizing a.png to 200 pixels" in capsys.readouterr().out
@@ -74,15 +79,29 @@ async def test_jobs_that_a_script_enqueues_are_performed(
     assert [row["priority"] for row in later] == [0]
 
 
+async def test_a_program_that_awaits_enqueues(settings: Settings, connection: Connection) -> None:
+    await published(connection, settings, task_of("images", "resize"))
+    assert await script("enqueue_async.py", settings) == "img-2 enqueued\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "image"),
+    [
+        ("transaction_psycopg.py", "b.png"),
+        ("transaction_async.py", "b.png"),
+        ("transaction_sqlalchemy.py", "c.png"),
+        ("transaction_django.py", "d.png"),
+    ],
+)
 async def test_a_job_is_stored_with_the_row_of_the_application(
-    settings: Settings, connection: Connection
+    file: str, image: str, settings: Settings, connection: Connection
 ) -> None:
     await published(connection, settings, task_of("images", "resize"))
     await connection.execute("CREATE TABLE images (name text)")
     await connection.execute("GRANT INSERT ON images TO PUBLIC")
-    await script("transaction_psycopg_async.py", settings)
-    assert await value(connection, "SELECT name FROM images") == "b.png"
-    assert await value(connection, "SELECT payload->>'image' FROM job_logs") == "b.png"
+    await script(file, settings)
+    assert await value(connection, "SELECT name FROM images") == image
+    assert await value(connection, "SELECT payload->>'image' FROM job_logs") == image
 
 
 @pytest.mark.parametrize(

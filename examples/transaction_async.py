@@ -1,4 +1,4 @@
-"""Store a row of your own and a job in one commit: both, or neither."""
+"""A row of your own and a job in one commit, with psycopg's AsyncConnection."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pgqueue import AsyncClient
 async def main() -> None:
     url = os.environ["DATABASE_URL"]
     # In your application: the pool that it has, with any settings of its own.
-    async with AsyncConnectionPool(url) as pool, AsyncClient.open(url) as client:
+    async with AsyncConnectionPool(url) as pool, AsyncClient.from_env() as client:
         # [transaction]
         async with pool.connection() as connection, connection.transaction():
             await connection.execute("INSERT INTO images (name) VALUES ('b.png')")
