@@ -113,23 +113,32 @@ END
 $$;
 
 DO $$
--- Owner, and rights to functions: each is for those alone who are named below. One that stands in
--- no list but `inner_ones` is called by others of ours, by defaults and by triggers, and by no
--- session.
+-- Owner, and rights to functions: each is for the roles that are named below, and for no other. A
+-- function in `internal` is called by other functions and by triggers, and by no session.
 DECLARE
     home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
     was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
-    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones', 'job_dependencies',
-                              'job_migrations'];
-    types     text[] := ARRAY['job_ticket', 'job_offer', 'job_item', 'job_change', 'job_answer'];
-    enqueuing text[] := ARRAY['enqueue_job', 'offer_job', 'offer_jobs', 'offer_many', 'offer_group', 'ring_doorbell'];
-    steering  text[] := ARRAY['cancel_job', 'delete_dead_job', 'replay_job', 'replay_jobs', 'pause_queue', 'job_admin'];
-    looking   text[] := ARRAY['dead_jobs', 'readable_job', 'limit_wait', 'job_span', 'job_uuid_at', 'job_id_hash', 'job_digest', 'job_time'];
-    working   text[] := ARRAY['job_history', 'job_moment', 'dependency_failed', 'dependency_probed', 'dependency_works', 'claim_probe'];
-    inner_ones text[] := ARRAY['job_uuid', 'job_defaults', 'job_type_change', 'known_job', 'limit_lock', 'job_owner', 'job_stored',
-                               'job_rows', 'unchanged_job'];
-    ours      text[] := pg_catalog.array_cat(pg_catalog.array_cat(enqueuing, steering),
-                                             pg_catalog.array_cat(pg_catalog.array_cat(looking, working), inner_ones));
+    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones',
+                              'job_dependencies', 'job_migrations', 'job_functions'];
+    types     text[] := ARRAY['job_ticket', 'job_change', 'pgqueue_answer', 'pgqueue_bulk_answer'];
+    enqueuing text[] := ARRAY['enqueue_job', 'pgqueue_try_enqueue', 'pgqueue_enqueue_many',
+                              'pgqueue_enqueue_group', 'ring_doorbell'];
+    steering  text[] := ARRAY['cancel_job', 'delete_dead_job', 'replay_job', 'replay_jobs',
+                              'pause_queue', 'pgqueue_is_admin'];
+    looking   text[] := ARRAY['dead_jobs', 'pgqueue_readable_job', 'pgqueue_limit_wait',
+                              'pgqueue_span', 'job_uuid_at', 'pgqueue_id_hash', 'pgqueue_digest',
+                              'pgqueue_time'];
+    working   text[] := ARRAY['pgqueue_history', 'pgqueue_moment', 'pgqueue_dependency_failed',
+                              'pgqueue_dependency_probed', 'pgqueue_dependency_works',
+                              'pgqueue_claim_probe'];
+    internal  text[] := ARRAY['pgqueue_uuid', 'pgqueue_fill_defaults', 'pgqueue_keep_admin',
+                              'pgqueue_job_type', 'pgqueue_known_job', 'pgqueue_limit_lock',
+                              'pgqueue_owner', 'pgqueue_stored_payload', 'pgqueue_admit',
+                              'pgqueue_enqueue_each', 'pgqueue_enqueue_unlimited', 'pgqueue_rows',
+                              'pgqueue_unchanged_job'];
+    ours      text[] := pg_catalog.array_cat(
+        pg_catalog.array_cat(enqueuing, steering),
+        pg_catalog.array_cat(pg_catalog.array_cat(looking, working), internal));
     who       record;
     what      text;
 BEGIN
@@ -169,7 +178,8 @@ BEGIN
 END
 $$;
 
-GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_dependencies, job_migrations
+GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, job_dependencies,
+                job_migrations, job_functions
    TO pgqueue_reader, pgqueue_worker;
 
 GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at, dead_at, locked_by, error,

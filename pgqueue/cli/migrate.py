@@ -8,7 +8,14 @@ import psycopg
 from pgqueue.cli.output import print_json, safe
 from pgqueue.cli.runner import NOT_SO, cannot_load, json_option, read_settings, run_async, say
 from pgqueue.database.job_types import declarations, publish
-from pgqueue.database.migrations import Migration, applied, migrations, others_may_create, pending
+from pgqueue.database.migrations import (
+    Step,
+    applied,
+    functions,
+    migrations,
+    others_may_create,
+    pending,
+)
 from pgqueue.database.migrations import migrate as bring_up
 from pgqueue.database.session import connected
 from pgqueue.discovery import load_tasks
@@ -43,7 +50,7 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     def told(step: str) -> None:
         click.echo(step, err=as_json)
 
-    async def run() -> tuple[list[Migration], list[str], TaskError | None, str | None, str | None]:
+    async def run() -> tuple[list[Step], list[str], TaskError | None, str | None, str | None]:
         steps = await bring_up(settings.direct_conninfo, to=to, adopt=adopt, told=told)
         return steps, *await _publish(settings), await _warning(settings)
 
@@ -56,7 +63,7 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "applied": [_name(one) for one in steps],
+                "applied": [one.label for one in steps],
                 "published": changed,
                 "note": note,
                 "warning": warning,
@@ -75,21 +82,19 @@ def _leave(unloaded: TaskError | None) -> None:
         sys.exit(NOT_SO)
 
 
-def _name(one: Migration) -> str:
-    return f"{one.version:04d}_{one.name}"
-
-
 async def _plan(settings: Settings, to: int | None, adopt: bool) -> tuple[list[str], int]:
     async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
         done = await applied(connection)
         try:
-            steps = [_name(one) for one in await pending(connection, to)]
+            steps = [one.label for one in await pending(connection, to)]
         except SchemaError:
             # The only thing in the way of a database that was never migrated is a stranger's table.
             if done or not adopt:
                 raise
             steps = ["rename job_logs to job_logs_bull"]
-            steps += [_name(one) for one in migrations() if to is None or one.version <= to]
+            steps += [one.label for one in migrations() if to is None or one.version <= to]
+            if to is None or to >= migrations()[-1].version:
+                steps += [one.label for one in functions()]
             steps += ["copy what had ended from job_logs_bull"]
     return steps, done[-1].version if done else 0
 
@@ -104,7 +109,7 @@ def _tell_plan(steps: list[str], version: int, as_json: bool) -> None:
         else "the database has no schema of pgqueue"
     )
     for step in steps:
-        click.echo(f"would apply {step}" if step[0].isdigit() else f"would {step}")
+        click.echo(f"would {step}" if " " in step else f"would apply {step}")
     if not steps:
         click.echo("nothing to do")
 

@@ -73,9 +73,9 @@ async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
         INSERT INTO job_logs (id, job_id, job_type, user_id, payload, payload_digest, status, error, stack_trace, attempt_count,
                               max_attempts, queue, created_at, run_after, started_at, processed_at, dead_at)
         SELECT CASE WHEN b.id::text ~ '^[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$'
-                    THEN b.id::text::uuid ELSE job_uuid() END,
+                    THEN b.id::text::uuid ELSE pgqueue_uuid() END,
                b.job_id::text, b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb,
-               job_digest(b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb), b.status::text,
+               pgqueue_digest(b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb), b.status::text,
                {error}, {stack_trace},
                least(greatest(b.attempt_count, 0), 1000), least(greatest(b.attempt_count, 5), 1000),
                'default', {created}, {created}, {ended}, {ended}, CASE WHEN b.status::text = 'dlq' THEN {ended} END

@@ -1,9 +1,11 @@
-"""The versioned schema: numbered files, forward only, each applied once and under a lock."""
+"""The versioned schema: numbered migrations, forward only, each applied once; and functions, one a
+file, applied again whenever their file has changed. Both under one lock, in one transaction."""
 
 import hashlib
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +14,7 @@ import psycopg
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, tuple_row
 
+from pgqueue import __version__
 from pgqueue.database.adoption import adopt_old_table, copy_old_rows, exists
 from pgqueue.database.session import demand_utf8, set_where, settle_transaction
 from pgqueue.database.worker_connection import load
@@ -19,13 +22,13 @@ from pgqueue.errors import SchemaError
 
 RELEASE = 1
 """The number of this release's contract with the schema. A schema may name the lowest that it still
-serves (min_release)."""
+works for (min_release)."""
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _MIN_RELEASE = re.compile(r"^-- min_release: (\d+)$", re.MULTILINE)
 
 LOCK = 0x706771756575
-"""The advisory lock of whoever migrates."""
+"""The advisory lock under which a process migrates."""
 
 LEDGER = """
 CREATE TABLE job_migrations (
@@ -45,13 +48,34 @@ class Migration(msgspec.Struct, frozen=True):
 
     @property
     def checksum(self) -> str:
-        return hashlib.sha256(self.statements.encode()).hexdigest()[:16]
+        return _checksum(self.statements)
+
+    @property
+    def label(self) -> str:
+        """As it is named to people: 0001_tables."""
+        return f"{self.version:04d}_{self.name}"
 
     @property
     def min_release(self) -> int:
         """From a line `-- min_release: N`; 1 where there is none."""
         found = _MIN_RELEASE.search(self.statements)
         return int(found[1]) if found else 1
+
+
+class Function(msgspec.Struct, frozen=True):
+    """A file of sql/functions/: it makes one function, and takes it from PUBLIC."""
+
+    name: str
+    statements: str
+    checksum: str
+
+    @property
+    def label(self) -> str:
+        """As it is named to people: functions/enqueue_job."""
+        return f"functions/{self.name}"
+
+
+Step = Migration | Function
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -63,7 +87,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def migrations() -> list[Migration]:
-    """What this release brings, in order."""
+    """The migrations of this release, in order."""
     found = []
     for file in files("pgqueue.sql.migrations").iterdir():
         if match := _FILE.fullmatch(file.name):
@@ -71,8 +95,23 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda one: one.version)
 
 
+@cache
+def functions() -> list[Function]:
+    """The functions of this release, by name."""
+    found = []
+    for file in files("pgqueue.sql.functions").iterdir():
+        if file.name.endswith(".sql"):
+            text = file.read_text(encoding="utf-8")
+            found.append(Function(file.name.removesuffix(".sql"), text, _checksum(text)))
+    return sorted(found, key=lambda one: one.name)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
-    """What the database has; empty when it has never been migrated."""
+    """The migrations that the database has; empty when it has never been migrated."""
     if not await exists(connection, "job_migrations"):
         return []
     async with connection.cursor(row_factory=class_row(Applied)) as cursor:
@@ -86,9 +125,40 @@ async def applied(connection: AsyncConnection[Any]) -> list[Applied]:
         return await cursor.fetchall()
 
 
-async def pending(connection: AsyncConnection[Any], to: int | None = None) -> list[Migration]:
-    """What is still to be applied, up to version `to`. SchemaError when the database holds
-    something else under these names, or serves this release no longer."""
+async def pending(connection: AsyncConnection[Any], to: int | None = None) -> list[Step]:
+    """The migrations up to version `to` that are still to be applied, then the functions that
+    differ. SchemaError when the database holds something else under these names, or no longer works
+    for this release."""
+    steps: list[Step] = [*await _pending_migrations(connection, to)]
+    newest = migrations()[-1].version
+    if to is None or to >= newest:
+        # A function may use every table of this release.
+        steps += await changed_functions(connection)
+    return steps
+
+
+async def changed_functions(connection: AsyncConnection[Any]) -> list[Function]:
+    """The functions of this release that the database has in another version or not at all. What a
+    later release has applied is not listed: it works for this one too."""
+    had: dict[str, tuple[str, str]] = {}
+    if await applied(connection) and await exists(connection, "job_functions"):
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute("SELECT name, checksum, release FROM job_functions")
+            had = {name: (checksum, release) for name, checksum, release in await cursor.fetchall()}
+    return [
+        one
+        for one in functions()
+        if one.name not in had
+        or (had[one.name][0] != one.checksum and _numbers(had[one.name][1]) <= _numbers())
+    ]
+
+
+def _numbers(release: str = __version__) -> list[int]:
+    """A release as numbers that can be compared: 1.10 is later than 1.9."""
+    return [int(number) for number in re.findall(r"\d+", release)[:3]]
+
+
+async def _pending_migrations(connection: AsyncConnection[Any], to: int | None) -> list[Migration]:
     had = await applied(connection)
     if not had:
         await _refuse_strangers(connection)
@@ -113,11 +183,12 @@ async def migrate(
     adopt: bool = False,
     lock_timeout: str = "10s",
     told: Callable[[str], None] = lambda _: None,
-) -> list[Migration]:
-    """Brings the schema up to version `to` (the newest when None) and returns what it applied; safe
-    to run twice, and from two machines at once. With `adopt`, an old service's table is taken over
-    first. `told` hears of each step before it is taken. SchemaError when that is not possible;
-    nothing was changed then."""
+) -> list[Step]:
+    """Bring the schema up to version `to` (the newest when None) and return what was applied.
+
+    Safe to run twice, and from two machines at once. With `adopt`, an old service's table is taken
+    over first. `told` is called with each step before it is taken. Raises SchemaError when that is
+    not possible; nothing was changed then."""
     async with await AsyncConnection.connect(
         conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
     ) as connection:
@@ -125,8 +196,8 @@ async def migrate(
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
             raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
-        # Whoever waited for the lock has to see what was done meanwhile, whatever the database's
-        # default is.
+        # A process that waited for the lock has to see what was done in that time, whatever the
+        # database's default isolation is.
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         await connection.set_read_only(False)
         try:
@@ -143,7 +214,7 @@ async def migrate(
 
 async def _apply(
     connection: AsyncConnection[Any], to: int | None, adopt: bool, told: Callable[[str], None]
-) -> list[Migration]:
+) -> list[Step]:
     if ahead := [one for one in await applied(connection) if to is not None and one.version > to]:
         raise SchemaError(
             f"the database is at version {ahead[-1].version} already; migrations only go forward"
@@ -155,15 +226,10 @@ async def _apply(
     if not await applied(connection):
         await connection.execute(LEDGER)
     for one in steps:
-        told(f"applying {one.version:04d}_{one.name}")
-        await connection.execute(one.statements)
-        await connection.execute(
-            (
-                "INSERT INTO job_migrations (version, name, checksum, min_release) VALUES (%s, %s, "
-                "%s, %s)"
-            ),
-            [one.version, one.name, one.checksum, one.min_release],
-        )
+        if isinstance(one, Migration):
+            told(f"applying {one.label}")
+            await _apply_migration(connection, one)
+    await _apply_functions(connection, [one for one in steps if isinstance(one, Function)], told)
     if adopted:
         copied, left = await copy_old_rows(connection)
         told(
@@ -173,9 +239,44 @@ async def _apply(
     return steps
 
 
+async def _apply_migration(connection: AsyncConnection[Any], one: Migration) -> None:
+    await connection.execute(one.statements)
+    await connection.execute(
+        """INSERT INTO job_migrations (version, name, checksum, min_release)
+           VALUES (%s, %s, %s, %s)""",
+        [one.version, one.name, one.checksum, one.min_release],
+    )
+
+
+async def _apply_functions(
+    connection: AsyncConnection[Any], changed: list[Function], told: Callable[[str], None]
+) -> None:
+    if not changed:
+        return
+    told(f"applying functions: {', '.join(one.name for one in changed)}")
+    # One may call another that comes later in the alphabet. Tests apply all of them once more, with
+    # their bodies checked.
+    await connection.execute("SELECT set_config('check_function_bodies', 'off', true)")
+    for one in changed:
+        try:
+            await connection.execute(one.statements)
+        except psycopg.errors.InvalidFunctionDefinition as error:
+            raise SchemaError(
+                f"the function {one.name} of the database has another result or other parameters, "
+                f"and no migration has dropped it ({error.diag.message_primary}); nothing was changed"
+            ) from None
+    await connection.execute(
+        """INSERT INTO job_functions AS f (name, checksum, release)
+           SELECT n.name, n.checksum, %s FROM unnest(%s::text[], %s::text[]) AS n(name, checksum)
+           ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum,
+                                            release = excluded.release, applied_at = now()""",
+        [__version__, [one.name for one in changed], [one.checksum for one in changed]],
+    )
+
+
 async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
-    """A transaction for the one who migrates, in one schema: where our tables are, else the first
-    of the search path."""
+    """Set up the transaction of a migration, in one schema: where our tables are, else the first of
+    the search path."""
     await settle_transaction(connection)
     await connection.execute("SELECT set_config('lock_timeout', %s, true)", [lock_timeout])
     # Before anything else: a session that had looked for our tables would go on believing that
@@ -199,7 +300,8 @@ async def _lock(connection: AsyncConnection[Any], lock_timeout: str) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     except psycopg.errors.LockNotAvailable:
         raise SchemaError(
-            f"somebody else is migrating this database; nothing was changed (waited {lock_timeout})"
+            f"another process is migrating this database; nothing was changed (waited "
+            f"{lock_timeout})"
         ) from None
 
 
@@ -234,6 +336,11 @@ async def check_schema(connection: AsyncConnection[Any]) -> None:
         raise SchemaError(
             f"the schema is at version {done[-1].version}, this release needs "
             f"{missing[-1].version}: run pgqueue migrate"
+        )
+    if changed := await changed_functions(connection):
+        raise SchemaError(
+            f"the database has an older version of {len(changed)} functions, such as "
+            f"{changed[0].name}: run pgqueue migrate"
         )
 
 

@@ -83,20 +83,17 @@ async def bulk_parameters(
         count, load = count + 1, load + len(values["payload"])
         given.append(values)
         items.append(_item(values))
-    return given, _document(items, given)
+    return given, _document(items)
 
 
 def document(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql read,
-    and the types among them."""
-    return _document([_item(values) for values in given], given)
+    """Parameters of many as the one JSON document that enqueue_jobs.sql and enqueue_group.sql
+    read."""
+    return _document([_item(values) for values in given])
 
 
-def _document(items: Sequence[bytes], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "jobs": f"[{b','.join(items).decode()}]",
-        "types": sorted({values["job_type"] for values in given}),
-    }
+def _document(items: Sequence[bytes]) -> dict[str, Any]:
+    return {"jobs": f"[{b','.join(items).decode()}]"}
 
 
 def _item(values: Mapping[str, Any]) -> bytes:

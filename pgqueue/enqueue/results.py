@@ -42,7 +42,7 @@ def bulk_rows(
 ) -> list[dict[str, Any]]:
     """A row for each of the given jobs, as enqueue_job.sql would have answered: what is not spoken
     of was created."""
-    queues = {row["job_id"]: row["queue"] for row in rows if row["ord"] is None}
+    queues = {row["job_type"]: row["queue"] for row in rows if row["ord"] is None}
     told = {row["ord"]: row for row in rows if row["ord"] is not None}
     return [
         told.get(number)

@@ -17,7 +17,7 @@ UPDATE job_logs j
    SET status = CASE WHEN f.waits THEN 'failed' ELSE 'dlq' END, lease = j.lease + 1, lease_until = NULL,
        processed_at = CASE WHEN NOT f.waits THEN now() END, dead_at = CASE WHEN NOT f.waits THEN now() END,
        error = f.reason,
-       history = job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', job_time(now()), 'worker', j.locked_by,
+       history = pgqueue_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', pgqueue_time(now()), 'worker', j.locked_by,
                                                            'error', f.reason))
   FROM forgotten f WHERE j.id = f.id
 RETURNING j.job_id

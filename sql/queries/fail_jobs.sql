@@ -23,7 +23,7 @@ UPDATE job_logs j
        error = coalesce(o.error, j.error),
        stack_trace = CASE WHEN o.error IS NULL THEN j.stack_trace ELSE o.stack_trace END,
        history = CASE WHEN o.error IS NULL OR o.status = 'enqueued' THEN j.history ELSE
-           job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', job_time(now()), 'worker', j.locked_by,
+           pgqueue_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', pgqueue_time(now()), 'worker', j.locked_by,
                                                      'error', o.error, 'stack', o.stack_trace)) END
   FROM outcome o WHERE j.id = o.id
 RETURNING j.id, j.lease

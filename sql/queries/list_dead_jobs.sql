@@ -5,6 +5,6 @@ SELECT d.id, d.job_id, d.job_type, d.user_id, d.status, d.queue, d.priority, d.a
        d.progress_note, d.receipt, d.history
   FROM dead_jobs(%(job_type)s::text, %(user_id)s::text, %(error)s::text, %(since)s::timestamptz, %(until)s::timestamptz,
                  %(job_ids)s::text[]) AS k CROSS JOIN LATERAL (
-       SELECT k.* WHERE NOT %(damaged)s UNION ALL SELECT r.* FROM readable_job(k.id) AS r WHERE %(damaged)s) AS d
+       SELECT k.* WHERE NOT %(damaged)s UNION ALL SELECT r.* FROM pgqueue_readable_job(k.id) AS r WHERE %(damaged)s) AS d
  WHERE %(cursor_dead_at)s::timestamptz IS NULL OR (k.dead_at, k.id) < (%(cursor_dead_at)s::timestamptz, %(cursor_id)s::uuid)
  ORDER BY k.dead_at DESC, k.id DESC LIMIT %(limit)s

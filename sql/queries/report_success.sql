@@ -1,2 +1,2 @@
 -- A job succeeded while others failed on the same dependency.
-SELECT dependency_works(%(dependency)s::text)
+SELECT pgqueue_dependency_works(%(dependency)s::text)

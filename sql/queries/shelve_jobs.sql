@@ -3,7 +3,7 @@
 -- queue.
 WITH held AS MATERIALIZED (
     SELECT j.id,
-           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN job_moment(j.history -> -1 ->> 'at') END AS since,
+           CASE WHEN j.history -> -1 ->> 'event' = 'no handler' THEN pgqueue_moment(j.history -> -1 ->> 'at') END AS since,
            CASE WHEN j.history -> -1 ->> 'event' = 'no handler' AND jsonb_typeof(j.history -> -1 -> 'times') = 'number'
                 THEN greatest(0, least((j.history -> -1 ->> 'times')::numeric, 1000000))::integer ELSE 0 END AS times
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[]) AS h(id, lease)
@@ -20,8 +20,8 @@ UPDATE job_logs j
        processed_at = CASE WHEN s.over THEN now() END,
        dead_at = CASE WHEN s.over THEN now() END,
        error = 'no handler for ' || j.job_type,
-       history = job_history(CASE WHEN s.since IS NULL THEN j.history ELSE j.history - -1 END,
-           jsonb_build_object('event', 'no handler', 'at', job_time(coalesce(s.since, now())), 'times', s.times + 1,
+       history = pgqueue_history(CASE WHEN s.since IS NULL THEN j.history ELSE j.history - -1 END,
+           jsonb_build_object('event', 'no handler', 'at', pgqueue_time(coalesce(s.since, now())), 'times', s.times + 1,
                               'worker', j.locked_by))
   FROM shelf s WHERE j.id = s.id
 RETURNING j.id, j.lease, j.status, j.run_after - now() AS delay

@@ -97,7 +97,7 @@ WITH patient AS MATERIALIZED (
            dead_at = CASE WHEN l.action = 'bury' THEN now() END,
            error = CASE WHEN l.action = 'claim' THEN j.error ELSE l.reason END,
            history = CASE WHEN l.action = 'claim' THEN j.history ELSE
-               job_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', job_time(now()), 'worker', j.locked_by,
+               pgqueue_history(j.history, jsonb_build_object('attempt', j.attempt_count, 'at', pgqueue_time(now()), 'worker', j.locked_by,
                                                          'error', l.reason)) END
       FROM locked l
      WHERE j.id = l.id

@@ -381,7 +381,7 @@ class TestDev:
             said = await line_with(dev.stdout, "Ctrl-C stops all of it")
             base = f"http://127.0.0.1:{port}"
             assert f"API        {base}" in said
-            assert "applying 0001_job_logs" in said
+            assert "applying 0001_tables" in said
             assert ("Postgres   postgresql://" in said) is embedded
             body = json.loads(re.search(r"-d '(\{.*\})'", said)[1])
             ticket = await asyncio.to_thread(fetch, f"{base}/api/jobs/signin-notification", body)

@@ -259,13 +259,13 @@ class TestMigrate:
         cli = cli_for(empty_database_url)
         first = await cli("migrate", "--json")
         answer = json.loads(first.stdout)
-        assert answer["applied"][0] == "0001_job_logs"
+        assert answer["applied"][0] == "0001_tables"
         assert "user.signin.notification" in answer["published"]
-        assert "applying 0001_job_logs" in first.stderr
+        assert "applying 0001_tables" in first.stderr
         again = await cli("migrate")
         assert again.stdout == "the schema is up to date\n"
 
     async def test_a_plan_in_json(self, empty_database_url: str) -> None:
         answer = document(await cli_for(empty_database_url)("migrate", "--plan", "--json"))
         assert answer["version"] == 0
-        assert answer["pending"][0] == "0001_job_logs"
+        assert answer["pending"][0] == "0001_tables"

@@ -189,7 +189,9 @@ async def test_failures_further_apart_than_ten_seconds_do_not_add_up(
     for number in range(5):
         id = (await a_job(connection, job_id=f"j{number}"))["id"]
         state = await value(
-            connection, "SELECT dependency_failed('server', %s, false, 'x', NULL, NULL)", [[id]]
+            connection,
+            "SELECT pgqueue_dependency_failed('server', %s, false, 'x', NULL, NULL)",
+            [[id]],
         )
         assert state == "closed"
         await sql(
@@ -211,7 +213,9 @@ async def test_the_same_job_five_times_is_one(connection: Connection) -> None:
     for _ in range(6):
         assert (
             await value(
-                connection, "SELECT dependency_failed('server', %s, false, 'x', NULL, NULL)", [[id]]
+                connection,
+                "SELECT pgqueue_dependency_failed('server', %s, false, 'x', NULL, NULL)",
+                [[id]],
             )
             == "closed"
         )
@@ -343,7 +347,7 @@ async def test_one_probe_at_a_time_over_all_workers(
     await probe_now(connection)
     for _ in range(3):
         await a_job(connection)
-    statement = "SELECT * FROM claim_probe('w-1', '30 s', '{default}', '{server}')"
+    statement = "SELECT * FROM pgqueue_claim_probe('w-1', '30 s', '{default}', '{server}')"
     async with await AsyncConnection.connect(settings.conninfo) as first, link(settings) as second:
         assert len(await sql(first, statement)) == 1
         assert await a_probe(second, "w-2") == []

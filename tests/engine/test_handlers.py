@@ -364,7 +364,7 @@ async def test_the_history_keeps_the_last_twenty(
 ) -> None:
     await a_job(connection, job_id="j", history=[{"attempt": n} for n in range(20)])
     (row,) = await sql(
-        connection, "SELECT job_history(history, '{\"attempt\": 20}') AS new FROM job_logs"
+        connection, "SELECT pgqueue_history(history, '{\"attempt\": 20}') AS new FROM job_logs"
     )
     assert [entry["attempt"] for entry in row["new"]] == list(range(1, 21))
 

@@ -76,27 +76,23 @@ async def test_acks_lock_rows_in_the_order_in_which_they_are_given(
 
 async def in_order_of_their_locks(connection: Connection, *users: str) -> list[tuple[str, int]]:
     locks = [
-        (user, await value(connection, "SELECT limit_lock('test.job', %s)", [user]))
+        (user, await value(connection, "SELECT pgqueue_limit_lock('test.job', %s)", [user]))
         for user in users
     ]
     return sorted(locks, key=lambda one: one[1])
 
 
 async def created(connection: Connection, function: str, *items: dict[str, Any]) -> list[bool]:
-    """What came of offering these jobs, in order."""
+    """Which of these jobs were created, in order."""
     jobs = psycopg.types.json.Jsonb(
         [{"job_type": "test.job", "payload": {}} | item for item in items]
     )
-    if function == "offer_jobs":
-        return [
-            row["created"] for row in await sql(connection, "SELECT * FROM offer_jobs(%s)", [jobs])
-        ]
-    rows = await sql(connection, f"SELECT * FROM {function}(%s, '{{test.job}}')", [jobs])
+    rows = await sql(connection, f"SELECT * FROM {function}(%s)", [jobs])
     told = {row["ord"] for row in rows}
     return [number not in told for number in range(1, len(items) + 1)]
 
 
-@pytest.mark.parametrize("function", ["offer_jobs", "offer_group"])
+@pytest.mark.parametrize("function", ["pgqueue_enqueue_many", "pgqueue_enqueue_group"])
 async def test_many_jobs_wait_for_the_lock_of_their_users(
     connection: Connection, settings: Settings, function: str
 ) -> None:
@@ -114,8 +110,10 @@ async def test_many_jobs_wait_for_the_lock_of_their_users(
 async def test_a_group_with_a_limit_knows_ids_that_are_taken(connection: Connection) -> None:
     await a_type(connection, limit_count=5, limit_window="1 h")
     item = {"job_id": "j", "user_id": "u"}
-    assert await created(connection, "offer_group", item) == [True]
-    assert await created(connection, "offer_group", {"job_id": "other", "user_id": "u"}, item) == [
+    assert await created(connection, "pgqueue_enqueue_group", item) == [True]
+    assert await created(
+        connection, "pgqueue_enqueue_group", {"job_id": "other", "user_id": "u"}, item
+    ) == [
         True,
         False,
     ]
@@ -129,18 +127,20 @@ async def test_a_group_with_a_limit_knows_ids_that_are_taken(connection: Connect
         processed_at=old,
     )
     await sql(connection, load("bury_rows").replace("%(ids)s", "%s"), [[row["id"]]])
-    assert await created(connection, "offer_group", {"job_id": "buried", "user_id": "u"}) == [False]
+    assert await created(
+        connection, "pgqueue_enqueue_group", {"job_id": "buried", "user_id": "u"}
+    ) == [False]
     assert await value(connection, "SELECT count(*) FROM job_logs") == 2
 
 
-@pytest.mark.parametrize("function", ["offer_jobs", "offer_group"])
+@pytest.mark.parametrize("function", ["pgqueue_enqueue_many", "pgqueue_enqueue_group"])
 async def test_the_locks_of_users_are_taken_in_order(
     connection: Connection, settings: Settings, function: str
 ) -> None:
     """All of them before the first job, whatever the order of the jobs: two calls for the same
     users never wait crosswise."""
     await a_type(connection, limit_count=5, limit_window="1 h")
-    await sql(connection, "ALTER FUNCTION offer_group SET lock_timeout = '20s'")
+    await sql(connection, "ALTER FUNCTION pgqueue_enqueue_group SET lock_timeout = '20s'")
     (low, key), (high, _) = await in_order_of_their_locks(connection, "u1", "u2")
     items = {"user_id": high, "job_id": "a"}, {"user_id": low, "job_id": "b"}
     async with another(settings, autocommit=False) as other, another(settings) as late:
@@ -156,13 +156,14 @@ async def test_the_locks_of_users_are_taken_in_order(
     assert has == []
 
 
-@pytest.mark.parametrize("function", ["offer_jobs", "offer_many"])
+@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "each"])
 async def test_many_jobs_are_inserted_in_the_order_of_their_ids(
-    connection: Connection, settings: Settings, function: str
+    connection: Connection, settings: Settings, user_from: str | None
 ) -> None:
     """Two calls with the same ids in opposite orders wait for one another, but not crosswise. (A
     join may turn the order round, so that both are tried.)"""
-    await a_type(connection)
+    function = "pgqueue_enqueue_many"
+    await a_type(connection, user_from=user_from)
     await sql(connection, "SELECT set_config('lock_timeout', '100ms', false)")
     for given in ("cba", "abc"):
         async with another(settings, autocommit=False) as other, another(settings) as late:
@@ -184,11 +185,14 @@ async def test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids(
 ) -> None:
     """Also where a limit has each of them looked at by itself."""
     await a_type(connection, limit_count=5, limit_window="1 h")
-    await sql(connection, "ALTER FUNCTION offer_group SET lock_timeout = '20s'")
+    await sql(connection, "ALTER FUNCTION pgqueue_enqueue_group SET lock_timeout = '20s'")
     async with another(settings, autocommit=False) as other, another(settings) as late:
-        await created(other, "offer_jobs", {"job_id": "a", "user_id": "u1"})
+        await created(other, "pgqueue_enqueue_many", {"job_id": "a", "user_id": "u1"})
         offer = created(
-            late, "offer_group", {"job_id": "b", "user_id": "u2"}, {"job_id": "a", "user_id": "u2"}
+            late,
+            "pgqueue_enqueue_group",
+            {"job_id": "b", "user_id": "u2"},
+            {"job_id": "a", "user_id": "u2"},
         )
         async with waiting(connection, late, offer) as offering:
             await sql(connection, "SELECT set_config('lock_timeout', '100ms', false)")
@@ -198,13 +202,13 @@ async def test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids(
             assert await offering == [True, True]
 
 
-@pytest.mark.parametrize("function", ["offer_jobs", "offer_many"])
+@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "each"])
 async def test_many_jobs_that_race_with_retention_find_the_tombstone(
-    connection: Connection, settings: Settings, function: str
+    connection: Connection, settings: Settings, user_from: str | None
 ) -> None:
     """The row has been deleted, but not yet for everybody: the insert waits for that, succeeds, and
     is undone."""
-    await a_type(connection)
+    await a_type(connection, user_from=user_from)
     old = timedelta(days=-40)
     row = await a_job(
         connection,
@@ -216,7 +220,9 @@ async def test_many_jobs_that_race_with_retention_find_the_tombstone(
     )
     async with another(settings, autocommit=False) as retention, another(settings) as late:
         await retention.execute(load("bury_rows"), {"ids": [row["id"]]})
-        async with waiting(connection, late, created(late, function, {"job_id": "j"})) as offering:
+        async with waiting(
+            connection, late, created(late, "pgqueue_enqueue_many", {"job_id": "j"})
+        ) as offering:
             await retention.commit()
             assert await offering == [False]
     assert await value(connection, "SELECT count(*) FROM job_logs") == 0
@@ -243,10 +249,10 @@ async def test_many_jobs_with_a_limit_are_not_counted_in_a_snapshot(
     async with another(settings, autocommit=False) as own:
         await own.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         with pytest.raises(psycopg.errors.InvalidTransactionState):
-            await created(own, "offer_jobs", {"user_id": "u"})
+            await created(own, "pgqueue_enqueue_many", {"user_id": "u"})
 
 
-@pytest.mark.parametrize("function", ["offer_jobs", "offer_many", "offer_group"])
+@pytest.mark.parametrize("function", ["pgqueue_enqueue_many", "pgqueue_enqueue_group"])
 async def test_the_order_of_ids_is_the_same_whatever_the_database_s_collation(
     empty_database_url: str, function: str
 ) -> None:

@@ -78,7 +78,8 @@ async def test_a_probe_that_somebody_else_is_starting_is_not_waited_for(
         assert (
             len(
                 await sql(
-                    other, "SELECT * FROM claim_probe('w-1', '30 s', '{default}', '{server}')"
+                    other,
+                    "SELECT * FROM pgqueue_claim_probe('w-1', '30 s', '{default}', '{server}')",
                 )
             )
             == 1
@@ -132,7 +133,8 @@ async def test_a_dependency_that_was_tried_while_it_was_chosen_is_not_tried_agai
         assert (
             len(
                 await sql(
-                    connection, "SELECT * FROM claim_probe('w-1', '30 s', '{default}', '{server}')"
+                    connection,
+                    "SELECT * FROM pgqueue_claim_probe('w-1', '30 s', '{default}', '{server}')",
                 )
             )
             == 1
@@ -172,7 +174,7 @@ async def test_failures_that_are_told_at_once_add_up(
     written it."""
     await sql(connection, "INSERT INTO job_dependencies (dependency) VALUES ('other')")
     jobs = [(await a_job(connection))["id"] for _ in range(2)]
-    failed = "SELECT dependency_failed('other', ARRAY[%s]::uuid[], false, 'x', NULL, NULL)"
+    failed = "SELECT pgqueue_dependency_failed('other', ARRAY[%s]::uuid[], false, 'x', NULL, NULL)"
     async with (
         another(settings) as first,
         another(settings) as second,
@@ -194,7 +196,7 @@ async def test_a_dependency_is_one_row_however_often_it_fails(connection: Connec
         job = await a_job(connection)
         await sql(
             connection,
-            "SELECT dependency_failed('new', ARRAY[%s]::uuid[], false, 'x', NULL, NULL)",
+            "SELECT pgqueue_dependency_failed('new', ARRAY[%s]::uuid[], false, 'x', NULL, NULL)",
             [job["id"]],
         )
     assert (

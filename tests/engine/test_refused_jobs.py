@@ -118,7 +118,7 @@ async def test_failures_of_others_are_not_undone_by_a_job_that_is_refused_by_its
     handler = refusing(REFUSED["temporarily"])
     await published(connection, settings, handler)
     four = [(await a_job(connection, run_after=timedelta(hours=1)))["id"] for _ in range(4)]
-    failed = "SELECT dependency_failed('server', %s, false, 'x', NULL, NULL)"
+    failed = "SELECT pgqueue_dependency_failed('server', %s, false, 'x', NULL, NULL)"
     assert await value(connection, failed, [four]) == "closed"
     await a_job(connection, job_id="j", payload={"refused": True})
     async with working(settings, handler):
@@ -169,7 +169,7 @@ async def test_failures_that_began_before_it_closed_do_not_count(
     await sql(
         connection, "INSERT INTO job_dependencies (dependency, closed_at) VALUES ('server', now())"
     )
-    failed = "SELECT dependency_failed('server', %s, %s, 'x', NULL, NULL)"
+    failed = "SELECT pgqueue_dependency_failed('server', %s, %s, 'x', NULL, NULL)"
     before = [
         (await a_job(connection, status="processing", started_at=timedelta(seconds=-1)))["id"]
         for _ in range(50)

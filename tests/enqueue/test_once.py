@@ -105,7 +105,7 @@ async def test_an_id_that_was_buried_can_be_buried_again(
         assert (await prune(connection, settings)).jobs == 2
     assert (
         await value(
-            connection, "SELECT outcome FROM job_tombstones WHERE id_hash = job_id_hash('j')"
+            connection, "SELECT outcome FROM job_tombstones WHERE id_hash = pgqueue_id_hash('j')"
         )
         == "completed"
     )

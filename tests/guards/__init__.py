@@ -1,9 +1,9 @@
 """Every guard in the SQL that the code runs, and the tests that fail without it.
 
 A guard is a condition, a lock or a constraint that keeps a promise of docs/concepts/engine.md.
-tests/guards/test_guards.py finds the text of guards in sql/queries and sql/migrations, and fails
-when one is missing here or has changed; tests/guards/mutants.py takes each out and runs its tests,
-which have to fail.
+tests/guards/test_guards.py finds the text of guards in sql/queries, sql/migrations and
+sql/functions, and fails when one is missing here or has changed; tests/guards/mutants.py takes each
+out and runs its tests, which have to fail.
 
 When a statement changes: give the entry the guard's new words. When a guard is new: an entry for
 it, and a test that misses it (staged with locks, not with waiting). When taking it out cannot be
@@ -83,7 +83,14 @@ def query(
     )
 
 
-def schema(
-    number: str, what: str, swaps: dict[str, str], *tests: str, slow: bool = False, why: str = ""
+def table(
+    what: str, swaps: dict[str, str], *tests: str, slow: bool = False, why: str = ""
 ) -> Guard:
-    return guard(f"{number}:{what}", f"migrations/{number}.sql", swaps, *tests, slow=slow, why=why)
+    """Of the migration that makes the tables."""
+    return guard(f"tables:{what}", "migrations/0001_tables.sql", swaps, *tests, slow=slow, why=why)
+
+
+def function(
+    name: str, what: str, swaps: dict[str, str], *tests: str, slow: bool = False, why: str = ""
+) -> Guard:
+    return guard(f"{name}:{what}", f"functions/{name}.sql", swaps, *tests, slow=slow, why=why)

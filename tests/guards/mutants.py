@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from pgqueue.database.migrations import migrate
+from pgqueue.database.migrations import functions, migrate
 from pgqueue.database.worker_connection import load
 from tests.guards import Guard, Test
 from tests.guards.queries import QUERIES
@@ -115,7 +115,8 @@ def mutant(
     for reader in ("pgqueue.database.statements.files", "pgqueue.database.migrations.files"):
         monkeypatch.setattr(reader, lambda package: overlay / package.rpartition(".")[2])
     load.cache_clear()
-    if url and guard.file.startswith("migrations/"):
+    functions.cache_clear()
+    if url and guard.file.startswith(("migrations/", "functions/")):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
@@ -124,6 +125,7 @@ def mutant(
         make_logins(autocommit=True, **conninfo_to_dict(url))
     yield
     load.cache_clear()
+    functions.cache_clear()
 
 
 @pytest.hookimpl(wrapper=True)

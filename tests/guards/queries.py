@@ -454,7 +454,7 @@ QUERIES = [
     query(
         "prune_jobs",
         "window",
-        {"AND j.created_at < now() - coalesce(job_span(t.limit_window), '0 s')": NOTHING},
+        {"AND j.created_at < now() - coalesce(pgqueue_span(t.limit_window), '0 s')": NOTHING},
         "operate/test_retention::test_nothing_inside_the_window_of_its_limit_goes",
     ),
     query(

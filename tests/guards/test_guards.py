@@ -18,7 +18,7 @@ from tests.support.places import ROOT
 GUARDS = [*QUERIES, *SCHEMA]
 FILES = sorted(
     path.relative_to(ROOT / "sql").as_posix()
-    for room in ("queries", "migrations")
+    for room in ("queries", "migrations", "functions")
     for path in ROOT.glob(f"sql/{room}/*.sql")
 )
 

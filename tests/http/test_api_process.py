@@ -272,7 +272,7 @@ class TestSigterm:
 
     async def test_running_requests_finish(self, database_url: str, connection: Connection) -> None:
         variables = environment(database_url, PGQUEUE_REQUEST_TIMEOUT="20s")
-        lock = "limit_lock('user.signin.notification', 'u1')"
+        lock = "pgqueue_limit_lock('user.signin.notification', 'u1')"
         async with ready(**variables) as (api, client):
             await connection.execute(f"SELECT pg_advisory_lock({lock})")
             request = asyncio.create_task(client.post(SIGNIN, json=SIGN_IN))

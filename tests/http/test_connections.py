@@ -337,7 +337,7 @@ class TestCrowds:
         self, database_url: str, parser: dict[str, str], connection: Connection
     ) -> None:
         variables = {"PGQUEUE_HTTP_CONNECTIONS": "2", "PGQUEUE_REQUEST_TIMEOUT": "30s"}
-        lock = "limit_lock('user.signin.notification', 'u1')"
+        lock = "pgqueue_limit_lock('user.signin.notification', 'u1')"
         request = POST + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
         async with an_api(database_url, parser, variables) as api, calling(api, 2) as callers:
             await connection.execute(f"SELECT pg_advisory_lock({lock})")

@@ -70,7 +70,7 @@ async def test_a_lock_that_somebody_holds(
         await psycopg.AsyncConnection.connect(database_url) as holder,
     ):
         await holder.execute(
-            "SELECT pg_advisory_xact_lock(limit_lock('user.signin.notification', 'u1'))"
+            "SELECT pg_advisory_xact_lock(pgqueue_limit_lock('user.signin.notification', 'u1'))"
         )
         await unavailable(api, path, body)
 
@@ -107,7 +107,7 @@ async def test_a_pool_that_is_exhausted(settings: Settings, database_url: str) -
         await psycopg.AsyncConnection.connect(database_url) as holder,
     ):
         await holder.execute(
-            "SELECT pg_advisory_xact_lock(limit_lock('user.signin.notification', 'u1'))"
+            "SELECT pg_advisory_xact_lock(pgqueue_limit_lock('user.signin.notification', 'u1'))"
         )
         # All of one user: whoever has the connection waits for the lock, and the rest for the
         # connection.

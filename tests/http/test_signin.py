@@ -228,7 +228,7 @@ class TestTheSameJobAgain:
         await sql(
             connection,
             """WITH gone AS (DELETE FROM job_logs RETURNING *)
-               INSERT INTO job_tombstones SELECT job_id_hash(job_id), payload_digest, 'completed', now() FROM gone""",
+               INSERT INTO job_tombstones SELECT pgqueue_id_hash(job_id), payload_digest, 'completed', now() FROM gone""",
         )
         assert problem(await api.post(SIGNIN, json=event), 409)["error"] == "Job already processed"
 

@@ -44,7 +44,7 @@ TIMES = (
 
 MOVED = f"""
 UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
-       history = (SELECT jsonb_agg(h.e || jsonb_build_object('at', job_time((h.e ->> 'at')::timestamptz - %(by)s)) ORDER BY h.n)
+       history = (SELECT jsonb_agg(h.e || jsonb_build_object('at', pgqueue_time((h.e ->> 'at')::timestamptz - %(by)s)) ORDER BY h.n)
                     FROM jsonb_array_elements(history) WITH ORDINALITY AS h(e, n))"""
 """Time goes on by so much: everything that has happened, and all that is to come, is earlier by
 that."""

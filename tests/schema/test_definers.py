@@ -191,7 +191,9 @@ async def trap(squatter: Connection, owner: Connection) -> None:
                         f"RIGHTARG = {right})"
                     )
     mine = "\n".join(
-        path.read_text() for path in [*ROOT.glob("sql/migrations/*.sql"), ROOT / "sql/roles.sql"]
+        path.read_text()
+        for room in ("migrations/*.sql", "functions/*.sql", "roles.sql")
+        for path in ROOT.glob(f"sql/{room}")
     )
     mine += "\n".join(
         path.read_text()
@@ -284,9 +286,8 @@ async def squatter(
         for name in (
             "job_logs",
             "job_types",
-            "job_item",
-            "job_offer",
-            "job_answer",
+            "pgqueue_answer",
+            "pgqueue_bulk_answer",
             "job_tombstones",
             "text",
         ):
@@ -301,20 +302,21 @@ async def test_nothing_that_another_role_made_is_taken(
     await a_type(owner, job_type="free")
     await a_type(owner, job_type="kept", limit_count=2, limit_window="1 day", user_from="userId")
     await a_type(owner, job_type="closed", admin=True)
-    (buried,) = await ours(owner, "job_id_hash", job_id="buried")
+    (buried,) = await ours(owner, "pgqueue_id_hash", job_id="buried")
     await sql(
         owner,
         "INSERT INTO job_tombstones VALUES (%s, %s, 'completed', now())",
-        [buried["job_id_hash"], b""],
+        [buried["pgqueue_id_hash"], b""],
     )
     mine = {"payload": {"userId": "u"}, "queue": "q", "priority": 3}
     for kind, name, status in [("free", "a", "enqueued"), ("free", None, "enqueued"), ("free", "a", "enqueued"),
                                ("kept", "k1", "enqueued"), ("kept", None, "enqueued"), ("kept", "k3", None)]:  # fmt: skip
         (ticket,) = await ours(squatter, "enqueue_job", job_type=kind, job_id=name, **mine)
         assert ticket["status"] == status
-    assert (await ours(squatter, "offer_job", job_type="free", job_id="buried", payload={}))[0][
-        "refusal"
-    ] == "duplicate_payload"
+    (answer,) = await ours(
+        squatter, "pgqueue_try_enqueue", job_type="free", job_id="buried", payload={}
+    )
+    assert answer["refusal"] == "duplicate_payload"
     for wrong in (
         {"job_type": "free", "job_id": "a", "payload": {"other": 1}},
         {"job_type": "nosuch", "payload": {}},
@@ -324,26 +326,27 @@ async def test_nothing_that_another_role_made_is_taken(
     ):
         await refused(squatter, "enqueue_job", **wrong)
 
-    both = ["free", "kept"]
-    for function, types in [("offer_jobs", ["free"]), ("offer_jobs", both), ("offer_many", ["free"]), ("offer_group", ["free"]),
-                            ("offer_many", both), ("offer_group", both)]:  # fmt: skip
-        listed = {} if function == "offer_jobs" else {"types": types}
-        for turn, names in enumerate((["n1", "n2", "n3"], ["n1", "buried", "n1"], ["m1", "m2"])):
-            jobs = [
-                {"job_type": kind, "job_id": name if name == "buried" else f"{name} {function} {types}", "filled": {"more": 1},
-                 "payload": {"userId": f"{function} {types}"}, "delay": 1, "priority": 4, "queue": "q", "max_attempts": 3}
-                for kind in types for name in names
-            ]  # fmt: skip
-            told = await ours(squatter, function, jobs=jobs, **listed)
-            assert any(row["refusal"] for row in told) or turn != 1, (
-                "the id of the tombstone is refused"
-            )
-        for wrong in ({"job_type": "nosuch", "payload": {}}, {"job_type": "closed", "payload": {}},
-                      {"job_type": "kept", "payload": {"userId": "u"}, "user_id": "v"}):  # fmt: skip
-            known = {} if function == "offer_jobs" else {"types": [wrong["job_type"], "kept"]}
-            await refused(squatter, function, jobs=[{"job_id": "x", **wrong}], **known)
-    await refused(squatter, "offer_jobs", jobs=[{"job_type": "kept", "payload": {}}])
-    await refused(squatter, "offer_jobs", jobs=[{"job_type": "free"}])
+    for function in ("pgqueue_enqueue_many", "pgqueue_enqueue_group"):
+        for types in (["free"], ["free", "kept"]):
+            for turn, names in enumerate(
+                (["n1", "n2", "n3"], ["n1", "buried", "n1"], ["m1", "m2"])
+            ):
+                jobs = [
+                    {"job_type": kind, "job_id": name if name == "buried" else f"{name} {function} {types}", "filled": {"more": 1},
+                     "payload": {"userId": f"{function} {types}"}, "delay": 1, "priority": 4, "queue": "q", "max_attempts": 3}
+                    for kind in types for name in names
+                ]  # fmt: skip
+                answers = await ours(squatter, function, jobs=jobs)
+                assert any(row["refusal"] for row in answers) or turn != 1, (
+                    "the id of the tombstone is refused"
+                )
+        for wrong in (
+            {"job_type": "nosuch", "payload": {}},
+            {"job_type": "closed", "payload": {}},
+            {"job_type": "kept", "payload": {}},
+            {"job_type": "kept", "payload": {"userId": "u"}, "user_id": "v"},
+        ):
+            await refused(squatter, function, jobs=[{"job_id": "x", **wrong}])
 
     await sql(owner, """INSERT INTO job_workers (id, kind, host, pid, release, queues, asleep)
                         VALUES ('w', 'worker', 'h', 1, '1', '{"q": 1}', true)""")  # fmt: skip
@@ -367,7 +370,7 @@ async def test_nothing_that_another_role_made_is_taken(
     assert await sql(owner, "SELECT FROM job_types WHERE admin") == []
 
 
-@pytest.mark.parametrize("cast", ["text AS uuid", "uuid AS text", "job_offer AS text"])
+@pytest.mark.parametrize("cast", ["text AS uuid", "uuid AS text", "pgqueue_answer AS text"])
 async def test_a_cast_between_types_that_are_not_its_own_cannot_be_made(
     pg_server: Server, connection: Connection, database_url: str, cast: LiteralString
 ) -> None:
@@ -395,7 +398,12 @@ async def test_each_says_whose_functions_it_calls(connection: Connection) -> Non
         found = {
             name for name in bodies for caller in found if re.search(rf"\b{name}\(", bodies[caller])
         } - lending
-    assert {"offer_job", "known_job", "job_rows", "job_defaults"} <= lending
+    assert {
+        "pgqueue_admit",
+        "pgqueue_known_job",
+        "pgqueue_rows",
+        "pgqueue_fill_defaults",
+    } <= lending
     for name in lending:
         assert calls(bodies[name]) <= set(bodies), name
 

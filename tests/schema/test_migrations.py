@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,15 +15,28 @@ import pytest
 from psycopg import AsyncConnection
 
 from pgqueue.database import adoption
-from pgqueue.database.migrations import LOCK, applied, check_schema, migrate, migrations, pending
+from pgqueue.database import migrations as module
+from pgqueue.database.migrations import (
+    LOCK,
+    applied,
+    changed_functions,
+    check_schema,
+    functions,
+    migrate,
+    migrations,
+    pending,
+)
 from pgqueue.errors import SchemaError
 from pgqueue.masking import STACK_LENGTH
 from pgqueue.settings import Settings
 from tests.support.factories import sql, the_job, value
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.postgres(15, 18)
 
 NEWEST = migrations()[-1].version
+ALL = [one.label for one in (*migrations(), *functions())]
+"""What a first migration applies, in order."""
 
 
 @pytest.fixture
@@ -43,6 +58,33 @@ async def pgqueue(*arguments: str, url: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), err.decode()
 
 
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder sql/ of a release that is still to come: a copy, for the test to change."""
+    later = tmp_path / "sql"
+    shutil.copytree(ROOT / "sql", later)
+    monkeypatch.setattr(module, "files", lambda package: later / package.rpartition(".")[2])
+    functions.cache_clear()
+    yield later
+    functions.cache_clear()
+
+
+def a_migration(release: Path, statements: str, name: str = "later") -> int:
+    """Adds one to the release; its version."""
+    version = migrations()[-1].version + 1
+    (release / "migrations" / f"{version:04d}_{name}.sql").write_text(statements)
+    return version
+
+
+def rewritten(release: Path, function: str, old: str, new: str) -> None:
+    """Changes the file of a function."""
+    functions.cache_clear()
+    file = release / "functions" / f"{function}.sql"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 async def tables(connection: AsyncConnection[Any]) -> set[str]:
     return {
         row["relname"]
@@ -58,11 +100,8 @@ class TestForward:
     ) -> None:
         first = await migrate(empty_database_url)
         ledger = await applied(empty)
-        assert (
-            [one.version for one in first]
-            == [one.version for one in ledger]
-            == list(range(1, NEWEST + 1))
-        )
+        assert [one.label for one in first] == ALL
+        assert [one.version for one in ledger] == list(range(1, NEWEST + 1))
         assert await migrate(empty_database_url) == []
         assert await applied(empty) == ledger
         await check_schema(empty)
@@ -75,7 +114,7 @@ class TestForward:
         )
         assert [code for code, _, _ in results] == [0, 0, 0], results
         said = "".join(out for _, out, _ in results)
-        assert said.count("applying 0001_job_logs") == 1
+        assert said.count("applying 0001_tables") == said.count("applying functions:") == 1
         assert said.count("the schema is up to date") == 2
         assert len(await applied(empty)) == NEWEST
 
@@ -90,36 +129,42 @@ class TestForward:
             ),
         )
         counts = await asyncio.gather(*(migrate(empty_database_url) for _ in range(2)))
-        assert sorted(len(one) for one in counts) == [0, NEWEST]
+        assert sorted(len(one) for one in counts) == [0, len(ALL)]
 
     async def test_it_goes_as_far_as_it_is_told_and_then_on(
-        self, empty: AsyncConnection[Any], empty_database_url: str
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
     ) -> None:
-        assert [one.version for one in await migrate(empty_database_url, to=1)] == [1]
+        """Functions come last: they may need every table of the release."""
+        later = a_migration(release, "CREATE TABLE job_later (n integer)")
+        first = await migrate(empty_database_url, to=later - 1)
+        assert [one.label for one in first] == [one.label for one in migrations()[:-1]]
         with pytest.raises(
-            SchemaError, match=f"at version 1, this release needs {NEWEST}: run pgqueue migrate"
+            SchemaError,
+            match=f"at version {later - 1}, this release needs {later}: run pgqueue migrate",
         ):
             await check_schema(empty)
-        assert await migrate(empty_database_url, to=1) == []
-        assert [one.version for one in await migrate(empty_database_url)] == list(
-            range(2, NEWEST + 1)
-        )
+        assert await migrate(empty_database_url, to=later - 1) == []
+        then = [one.label for one in await migrate(empty_database_url)]
+        assert then == [f"{later:04d}_later", *(one.label for one in functions())]
+        await check_schema(empty)
 
-    async def test_it_never_goes_back(self, empty_database_url: str) -> None:
+    async def test_it_never_goes_back(self, empty_database_url: str, release: Path) -> None:
+        later = a_migration(release, "CREATE TABLE job_later (n integer)")
         await migrate(empty_database_url)
         with pytest.raises(SchemaError, match="only go forward"):
             await migrate(empty_database_url, to=1)
-        with pytest.raises(SchemaError, match=f"there is no version {NEWEST + 1}"):
-            await migrate(empty_database_url, to=NEWEST + 1)
+        with pytest.raises(SchemaError, match=f"there is no version {later + 1}"):
+            await migrate(empty_database_url, to=later + 1)
 
     async def test_a_plan_says_what_would_be_done_and_does_nothing(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        code, out, _ = await pgqueue("migrate", "--plan", "--to", "1", url=empty_database_url)
-        assert (code, out) == (
-            0,
-            "the database has no schema of pgqueue\nwould apply 0001_job_logs\n",
-        )
+        code, out, _ = await pgqueue("migrate", "--plan", url=empty_database_url)
+        assert code == 0
+        assert out.splitlines() == [
+            "the database has no schema of pgqueue",
+            *(f"would apply {label}" for label in ALL),
+        ]
         assert not await tables(empty)
         await migrate(empty_database_url)
         code, out, _ = await pgqueue("migrate", "--plan", url=empty_database_url)
@@ -136,7 +181,7 @@ class TestForward:
                 "'public'::regnamespace"
             ),
         )
-        assert len(lending) == 13
+        assert len(lending) == 12
         assert all("search_path=public, pg_temp" in function["proconfig"] for function in lending)
 
     async def test_a_schema_of_its_own(
@@ -154,13 +199,99 @@ class TestForward:
         assert await migrate(f"{empty_database_url}?options=-c%20search_path%3Dbefore%2Cjobs") == []
 
 
+class TestFunctions:
+    async def test_a_file_that_has_changed_is_applied_again_and_only_that_one(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        await migrate(empty_database_url)
+        rewritten(release, "cancel_job", "'Job cancelled'", "'Cancelled it is'")
+        assert [one.label for one in await pending(empty)] == ["functions/cancel_job"]
+        steps: list[str] = []
+        applied_now = await migrate(empty_database_url, told=steps.append)
+        assert [one.label for one in applied_now] == ["functions/cancel_job"]
+        assert steps == ["applying functions: cancel_job"]
+        assert await migrate(empty_database_url) == []
+        await sql(empty, "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('j', 't', 'u', '{}')")  # fmt: skip
+        (answer,) = await sql(empty, "SELECT * FROM cancel_job('j')")
+        assert answer["message"] == "Cancelled it is"
+
+    async def test_rights_that_were_granted_stay_and_none_is_given(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        await migrate(empty_database_url)
+        rights = """SELECT p.proname::text AS name, p.proacl::text AS acl FROM pg_proc p
+                     WHERE p.pronamespace = 'public'::regnamespace ORDER BY 1"""
+        await sql(empty, "GRANT EXECUTE ON FUNCTION cancel_job(text) TO pg_monitor")
+        before = await sql(empty, rights)
+        rewritten(release, "cancel_job", "'Job cancelled'", "'Cancelled it is'")
+        assert await migrate(empty_database_url)
+        assert await sql(empty, rights) == before
+
+    async def test_a_process_of_a_release_whose_functions_are_missing_says_so(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        await migrate(empty_database_url)
+        rewritten(release, "cancel_job", "'Job cancelled'", "'Cancelled it is'")
+        with pytest.raises(
+            SchemaError, match="an older version of 1 functions, such as cancel_job"
+        ):
+            await check_schema(empty)
+
+    async def test_status_and_plan_name_what_differs(
+        self, empty: AsyncConnection[Any], empty_database_url: str
+    ) -> None:
+        await migrate(empty_database_url)
+        await sql(empty, "UPDATE job_functions SET checksum = 'old' WHERE name = 'replay_job'")
+        code, out, _ = await pgqueue("migrate", "--plan", url=empty_database_url)
+        assert (code, out.splitlines()[1:]) == (0, ["would apply functions/replay_job"])
+        code, _, err = await pgqueue("status", url=empty_database_url)
+        assert code == 1
+        assert "an older version of 1 functions, such as replay_job: run pgqueue migrate" in err
+
+    async def test_an_older_release_leaves_the_functions_of_a_later_one(
+        self, empty: AsyncConnection[Any], empty_database_url: str
+    ) -> None:
+        """And goes on working with them: what a release replaces still serves the one before."""
+        await migrate(empty_database_url)
+        await sql(empty, "UPDATE job_functions SET checksum = 'newer', release = '999.10.0'")
+        assert await migrate(empty_database_url) == []
+        await check_schema(empty)
+        await sql(empty, "UPDATE job_functions SET release = '0.9.10'")
+        assert [one.name for one in await changed_functions(empty)] == [f.name for f in functions()]
+
+    async def test_another_result_needs_a_migration_that_drops_the_old_function(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        await migrate(empty_database_url)
+        rewritten(release, "pause_queue", "RETURNS void", "RETURNS boolean")
+        rewritten(release, "pause_queue", "AND NOT pause_queue.paused;",
+                  "AND NOT pause_queue.paused; SELECT true;")  # fmt: skip
+        with pytest.raises(SchemaError, match=r"pause_queue .* no migration has dropped it"):
+            await migrate(empty_database_url)
+        a_migration(release, "DROP FUNCTION pause_queue(text, boolean)")
+        steps = [one.label for one in await migrate(empty_database_url)]
+        assert steps == [f"{NEWEST + 1:04d}_later", "functions/pause_queue"]
+        assert await value(empty, "SELECT pause_queue('default', true)") is True
+
+    async def test_a_migration_that_fails_leaves_the_functions_as_they_were(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        await migrate(empty_database_url)
+        had = await sql(empty, "SELECT * FROM job_functions ORDER BY name")
+        rewritten(release, "cancel_job", "'Job cancelled'", "'Cancelled it is'")
+        a_migration(release, "SELECT 1 / 0")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await migrate(empty_database_url)
+        assert await sql(empty, "SELECT * FROM job_functions ORDER BY name") == had
+
+
 class TestRefusals:
     async def test_a_migration_that_was_changed_after_it_was_applied(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
         await migrate(empty_database_url)
-        await sql(empty, "UPDATE job_migrations SET checksum = 'another' WHERE version = 2")
-        with pytest.raises(SchemaError, match=r"0002_enqueue_job .* changed after it was applied"):
+        await sql(empty, "UPDATE job_migrations SET checksum = 'another' WHERE version = 1")
+        with pytest.raises(SchemaError, match=r"0001_tables .* changed after it was applied"):
             await migrate(empty_database_url)
         with pytest.raises(SchemaError):
             await pending(empty)
@@ -184,31 +315,33 @@ class TestRefusals:
         assert code == 1
         assert "update pgqueue" in err
 
-    @pytest.mark.parametrize(
-        ("version", "options"), [(1, []), (NEWEST, []), (1, ["--plan"]), (1, ["--to", str(NEWEST)])]
-    )
+    @pytest.mark.parametrize("options", [[], ["--plan"], ["--to", str(NEWEST)]])
     async def test_a_schema_above_this_release_is_not_migrated_by_it(
-        self, empty: AsyncConnection[Any], empty_database_url: str, version: int, options: list[str]
+        self, empty: AsyncConnection[Any], empty_database_url: str, options: list[str]
     ) -> None:
         """Nor are its types published: they may mean something else there."""
-        await migrate(empty_database_url, to=version)
+        await migrate(empty_database_url)
+        await sql(empty, "UPDATE job_functions SET checksum = 'another'")
         await sql(empty, "UPDATE job_migrations SET min_release = 99")
         code, out, err = await pgqueue("migrate", *options, url=empty_database_url)
         assert (code, out) == (1, "")
         assert "the schema needs release 99 of pgqueue and this is 1: update pgqueue" in err
-        assert len(await applied(empty)) == version
+        assert (
+            await value(empty, "SELECT count(*) FROM job_functions WHERE checksum <> 'another'")
+            == 0
+        )
         assert await value(empty, "SELECT count(*) FROM job_types") == 0
 
     async def test_a_database_without_a_schema(self, empty: AsyncConnection[Any]) -> None:
         with pytest.raises(SchemaError, match="run pgqueue migrate"):
             await check_schema(empty)
 
-    async def test_somebody_else_migrates_for_long(
+    async def test_another_process_migrates_for_long(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
         await sql(empty, "SELECT pg_advisory_lock(%s)", [LOCK])
         with pytest.raises(
-            SchemaError, match="somebody else is migrating this database; nothing was changed"
+            SchemaError, match="another process is migrating this database; nothing was changed"
         ):
             await migrate(empty_database_url, lock_timeout="200ms")
         assert not await tables(empty)
@@ -218,13 +351,13 @@ class TestRefusals:
     async def test_a_table_that_is_in_use(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        await migrate(empty_database_url, to=1)
+        await migrate(empty_database_url)
         async with empty.transaction():
             await sql(empty, "LOCK TABLE job_migrations")
             with pytest.raises(SchemaError, match="in use; nothing was changed"):
                 async with asyncio.timeout(5):
                     await migrate(empty_database_url, lock_timeout="200ms")
-        assert len(await applied(empty)) == 1
+        assert len(await applied(empty)) == NEWEST
 
 
 OLD_SERVICE = """
@@ -438,12 +571,12 @@ class TestStrangers:
     async def test_adopt_without_anything_to_adopt_just_migrates(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        assert len(await migrate(empty_database_url, adopt=True)) == NEWEST
+        assert [one.label for one in await migrate(empty_database_url, adopt=True)] == ALL
 
     async def test_a_failing_step_leaves_nothing_behind(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        await sql(empty, "CREATE TYPE job_ticket AS (x integer)")  # in the way of 0002
+        await sql(empty, "CREATE TYPE job_ticket AS (x integer)")  # in the way of 0001
         before = await tables(empty)
         with pytest.raises(psycopg.errors.DuplicateObject):
             await migrate(empty_database_url)

@@ -243,7 +243,7 @@ async def test_the_limit_reads_as_many_rows_as_it_allows(
     assert visited(plan) <= 10
     before = await _read(connection)
     (answer,) = await sql(
-        connection, "SELECT * FROM offer_job('test.job', '{}', user_id => 'busy')"
+        connection, "SELECT * FROM pgqueue_try_enqueue('test.job', '{}', user_id => 'busy')"
     )
     assert answer["refusal"] == "rate_limited"
     assert await _read(connection) - before <= 30, (

@@ -33,6 +33,7 @@ TABLES = {
     "job_tombstones",
     "job_dependencies",
     "job_migrations",
+    "job_functions",
 }
 WORKING = ("producer", "worker", "reader", "operator")
 
@@ -66,35 +67,45 @@ SOME_COLUMNS = {
 }
 """Where UPDATE is not of the whole row."""
 
-INNER = {
-    "job_uuid",
-    "limit_lock",
-    "job_owner",
-    "known_job",
-    "unchanged_job",
-    "job_rows",
-    "job_stored",
+INTERNAL = {
+    "pgqueue_uuid",
+    "pgqueue_job_type",
+    "pgqueue_limit_lock",
+    "pgqueue_owner",
+    "pgqueue_known_job",
+    "pgqueue_admit",
+    "pgqueue_enqueue_each",
+    "pgqueue_enqueue_unlimited",
+    "pgqueue_unchanged_job",
+    "pgqueue_rows",
+    "pgqueue_stored_payload",
 }
 """Called by the other functions alone."""
 
 LOOKING = {
-    "limit_wait",
+    "pgqueue_limit_wait",
     "dead_jobs",
-    "readable_job",
-    "job_span",
+    "pgqueue_readable_job",
+    "pgqueue_span",
     "job_uuid_at",
-    "job_digest",
-    "job_id_hash",
-    "job_time",
+    "pgqueue_digest",
+    "pgqueue_id_hash",
+    "pgqueue_time",
 }
-ENQUEUING = {"enqueue_job", "offer_job", "offer_jobs", "offer_many", "offer_group", "ring_doorbell"}
+ENQUEUING = {
+    "enqueue_job",
+    "pgqueue_try_enqueue",
+    "pgqueue_enqueue_many",
+    "pgqueue_enqueue_group",
+    "ring_doorbell",
+}
 WORKING_ONES = {
-    "job_history",
-    "job_moment",
-    "dependency_failed",
-    "dependency_probed",
-    "dependency_works",
-    "claim_probe",
+    "pgqueue_history",
+    "pgqueue_moment",
+    "pgqueue_dependency_failed",
+    "pgqueue_dependency_probed",
+    "pgqueue_dependency_works",
+    "pgqueue_claim_probe",
 }
 STEERING = {
     "cancel_job",
@@ -102,9 +113,9 @@ STEERING = {
     "replay_jobs",
     "delete_dead_job",
     "pause_queue",
-    "job_admin",
+    "pgqueue_is_admin",
 }
-FUNCTIONS = INNER | LOOKING | ENQUEUING | WORKING_ONES | STEERING
+FUNCTIONS = INTERNAL | LOOKING | ENQUEUING | WORKING_ONES | STEERING
 CALLS = {
     "producer": ENQUEUING,
     "reader": LOOKING,
@@ -202,7 +213,7 @@ OF_AN_OWNER = (
     "ALTER TABLE {0} ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY mine ON {0} USING (true)",
     "CREATE INDEX ON {0} ((1))",
-    "CREATE TRIGGER mine BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION job_defaults()",
+    "CREATE TRIGGER mine BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION pgqueue_fill_defaults()",
     "CREATE RULE mine AS ON INSERT TO {0} DO INSTEAD NOTHING",
     "COMMENT ON TABLE {0} IS 'mine'",
     "DROP TABLE {0} CASCADE",
@@ -282,7 +293,7 @@ WAYS_OUT = (
     "CREATE TABLE mine (id integer)",
     "CREATE FUNCTION mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
     "CREATE FUNCTION mine() RETURNS integer LANGUAGE c AS 'libc.so.6', 'getpid'",
-    "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION job_defaults()",
+    "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION pgqueue_fill_defaults()",
     "CREATE PUBLICATION mine FOR ALL TABLES",
     "CREATE FOREIGN DATA WRAPPER mine",
     "ALTER SYSTEM SET log_statement = 'all'",

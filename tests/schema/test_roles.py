@@ -103,7 +103,7 @@ CHANGES = (
     "ALTER TABLE job_logs ADD COLUMN x integer",
     "DROP FUNCTION cancel_job(text)",
     "CREATE TABLE mine (id integer)",
-    "CREATE TRIGGER t BEFORE INSERT ON job_logs FOR EACH ROW EXECUTE FUNCTION job_defaults()",
+    "CREATE TRIGGER t BEFORE INSERT ON job_logs FOR EACH ROW EXECUTE FUNCTION pgqueue_fill_defaults()",
 )
 """What none of the working roles may."""
 
@@ -345,7 +345,7 @@ class TestMigrator:
             """SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE') AS open FROM pg_proc p
                 WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef""",
         )
-        assert len(lending) == 13
+        assert len(lending) == 12
         for function in lending:
             assert not function["open"], function
             assert "search_path=public, pg_temp" in function["proconfig"], function
