@@ -1,45 +1,20 @@
 """Django's ORM in handlers: a connection that was lost fails one job at most, as one request of a
 web server."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.attempt import Job
 from pgqueue.client import AsyncClient
 from pgqueue.settings import Settings
 from pgqueue.task import Task, task
+from tests.support.django_database import django as django
 from tests.support.factories import sql
 from tests.support.scene import published, until, working
 
 Connection = AsyncConnection[Any]
-
-
-@pytest.fixture
-def django(database_url: str) -> Iterator[Any]:
-    """Django on the database of this test."""
-    from django.conf import settings as configured
-    from django.db import connections
-
-    where = conninfo_to_dict(database_url)
-    database = {
-        "ENGINE": "django.db.backends.postgresql",
-        "HOST": where["host"],
-        "PORT": where["port"],
-        "USER": where["user"],
-        "PASSWORD": where["password"],
-        "NAME": where["dbname"],
-        "CONN_MAX_AGE": None,
-        "OPTIONS": {"application_name": "django"},
-    }
-    if not configured.configured:
-        configured.configure(DATABASES={"default": database})
-    connections.settings = connections.configure_settings({"default": database})
-    yield connections
-    connections.close_all()
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

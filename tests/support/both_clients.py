@@ -5,12 +5,14 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pgqueue import AsyncClient, Client
+from pgqueue import AsyncClient, Client, Task
+from pgqueue.database.job_types import declarations, publish
+from pgqueue.settings import Settings
 
 KINDS = ["awaiting", "blocking"]
 
@@ -71,3 +73,21 @@ class Kind:
             yield pool
         finally:
             await awaited(pool.close)
+
+
+# For tests without an event loop
+
+
+def publish_now(database_url: str, settings: Settings, *tasks: Task[Any]) -> None:
+    async def run() -> None:
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as mine:
+            await publish(mine, declarations(tasks, settings))
+
+    asyncio.run(run())
+
+
+def value_now(database_url: str, query: LiteralString) -> Any:
+    """The one value of a statement's one row, as another session sees it."""
+    with psycopg.connect(database_url) as mine:
+        row = mine.execute(query).fetchone()
+        return row and row[0]
