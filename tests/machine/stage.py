@@ -61,6 +61,13 @@ EMPTY = "; ".join(
 )
 
 
+LOOK = """
+SELECT * FROM job_logs;
+SELECT * FROM job_tombstones;
+SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) AS paused;
+SELECT * FROM job_dependencies WHERE state <> 'closed'"""
+
+
 class Look(NamedTuple):
     """Everything that there is, at one moment."""
 
@@ -84,9 +91,7 @@ class Hands:
         self.lost: list[Held] = []
         """What it was told to have lost."""
         self.slot = slot
-        self.worker = Worker(
-            for_worker(stage.settings), {task.job_type: task for task in tasks}, {}
-        )
+        self.worker = Worker(stage.for_worker, {task.job_type: task for task in tasks}, {})
         self.worker.name = self.worker.inflight.worker = name
         stage.lend(self.worker, slot)
         self.worker._build({})
@@ -173,6 +178,7 @@ class Stage:
             keep_dlq=timedelta(hours=2),
             keep_ids=timedelta(days=3),
         )
+        self.for_worker = for_worker(self.settings)
         self.tasks = tasks
         self.loop = asyncio.new_event_loop()
         self.heard: list[tuple[str, Sequence[Any]]] = []
@@ -230,21 +236,16 @@ class Stage:
         return cursor.fetchall() if cursor.description else []
 
     def look(self) -> Look:
-        rows = {row["job_id"]: row for row in self.eye.execute("SELECT * FROM job_logs").fetchall()}
-        graves = {
-            row["id_hash"]: row
-            for row in self.eye.execute("SELECT * FROM job_tombstones").fetchall()
-        }
-        last = self.eye.execute(
-            "SELECT clock_timestamp() AS now, ARRAY(SELECT queue FROM job_queues WHERE paused) "
-            "AS paused"
-        )
-        now, paused = last.fetchall()[0].values()
-        broken = self.eye.execute(
-            "SELECT * FROM job_dependencies WHERE state <> 'closed'"
-        ).fetchall()
+        cursor = self.eye.execute(LOOK, prepare=False)  # four statements, and one round trip
+        rows = {row["job_id"]: row for row in cursor.fetchall()}
+        cursor.nextset()
+        graves = {row["id_hash"]: row for row in cursor.fetchall()}
+        cursor.nextset()
+        ((now, paused),) = (row.values() for row in cursor.fetchall())
+        cursor.nextset()
+        broken = {row["dependency"]: row for row in cursor.fetchall()}
         self.heard.clear()
-        return Look(now, rows, graves, set(paused), {row["dependency"]: row for row in broken})
+        return Look(now, rows, graves, set(paused), broken)
 
     def empty(self) -> None:
         self.play(self.slow.rollback())
