@@ -21,6 +21,7 @@ from pgqueue.settings import Settings
 from pgqueue.worker import refusals
 from pgqueue.worker.lanes import START
 from pgqueue.worker.refusals import Aside
+from pgqueue.worker.refused_rows import ALL_OF_THEM
 from tests.support.damage import incompressible, zero_what_is_stored_out_of_line
 from tests.support.factories import a_job, sql, the_job, value
 from tests.support.scene import claim, link, published, sweep, until, working
@@ -140,10 +141,14 @@ async def ended(connection: Connection, *names: str) -> bool:
     return bool(await value(connection, query, [list(names)]) == len(names))
 
 
-async def test_when_every_row_is_refused_none_is_given_up(
-    connection: Connection, settings: Settings
+async def test_when_every_row_is_refused_none_is_dead_lettered(
+    connection: Connection,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An application has frozen the table for a while: that is no fault of the jobs."""
+    monkeypatch.setattr(refusals, "LEAVE_OUT_SECONDS", 1.0)
     await published(connection, settings, quick)
     await refusing(connection, "true")
     await sql(
@@ -152,7 +157,9 @@ async def test_when_every_row_is_refused_none_is_given_up(
     )
     async with AsyncClient.open(settings) as client, working(settings, quick):
         await crowd(client, bad=3)
-        await asyncio.sleep(2)
+        await until(
+            lambda: caplog.text.count("is left out for") > ALL_OF_THEM, what="a second search"
+        )
         assert await value(connection, "SELECT count(*) FROM job_logs WHERE status = 'dlq'") == 0
         await sql(connection, "DROP TRIGGER refuse ON job_logs")
         await until(lambda: ended(connection, "good-0", f"good-{OTHERS - 1}", "bad-0"), 45)

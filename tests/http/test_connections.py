@@ -205,34 +205,39 @@ class TestFloods:
 class TestSlowness:
     QUICK = {"PGQUEUE_HEADER_TIMEOUT": "1s", "PGQUEUE_BODY_TIMEOUT": "1s"}
 
-    @pytest.mark.parametrize(
-        ("sent", "status"),
-        [
-            (b"", None),
-            (b"\r\n", None),
-            (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", 408),
-            (POST + b"Content-Length: 100\r\n\r\n", 408),
-            (POST + b"Content-Length: 100\r\n\r\n{", 408),
-            (POST + b"Content-Length: 1000000000000\r\n\r\n", 413),
-            (CHUNKED, 408),
-            (CHUNKED + b"5\r\nhe", 408),
-            (CHUNKED + b"5\r\nhello\r\n0\r\n", 408),
-            # Answered before the body came.
-            (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{", 200),
-        ],
+    NEVER_ENDED: tuple[tuple[bytes, int | None], ...] = (
+        (b"", None),
+        (b"\r\n", None),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", 408),
+        (POST + b"Content-Length: 100\r\n\r\n", 408),
+        (POST + b"Content-Length: 100\r\n\r\n{", 408),
+        (POST + b"Content-Length: 1000000000000\r\n\r\n", 413),
+        (CHUNKED, 408),
+        (CHUNKED + b"5\r\nhe", 408),
+        (CHUNKED + b"5\r\nhello\r\n0\r\n", 408),
+        # Answered before the body came.
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{", 200),
     )
+    """What a caller sends before it falls silent -> the status of the answer; None: there is
+    none."""
+
     async def test_what_never_comes_is_not_waited_for(
-        self, database_url: str, parser: dict[str, str], sent: bytes, status: int | None
+        self, database_url: str, parser: dict[str, str]
     ) -> None:
+        """Each by a connection of its own, all at the same time."""
         async with (
             an_api(database_url, parser, self.QUICK) as api,
-            calling(api) as [(reader, writer)],
+            calling(api, len(self.NEVER_ENDED)) as callers,
         ):
-            writer.write(sent)
-            answer = await asyncio.wait_for(said(reader), 20)
-            assert (int(answer.split()[1]) if answer else None) == status
-            if status == 408:
-                problem_in(answer)
+            for (_, writer), (sent, _) in zip(callers, self.NEVER_ENDED, strict=True):
+                writer.write(sent)
+            answers = await asyncio.wait_for(
+                asyncio.gather(*(said(reader) for reader, _ in callers)), 20
+            )
+            for answer, (sent, status) in zip(answers, self.NEVER_ENDED, strict=True):
+                assert (int(answer.split()[1]) if answer else None) == status, sent
+                if status == 408:
+                    problem_in(answer)
 
     async def test_drops_do_not_prolong_it(self, database_url: str, parser: dict[str, str]) -> None:
         async with an_api(database_url, parser, self.QUICK) as api, calling(api, 3) as callers:

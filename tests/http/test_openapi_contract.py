@@ -53,12 +53,12 @@ async def test_the_service_does_what_its_description_says(
             "--seed",
             "1",
             "--max-examples",
-            "30",
+            "15",
             "--no-color",
             "--warnings",
             "off",
             "--request-timeout",
-            "30",
+            "15",
         ]
         process = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
