@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from importlib import import_module
@@ -238,6 +239,18 @@ async def test_a_sign_in_is_posted_with_the_standard_library(
         out = await printed(sys.executable, "http_sign_in.py", API=api.url)
     assert out.startswith("202 {'message': 'Sign-in notification job enqueued'")
     assert await value(connection, "SELECT user_id FROM job_logs") == "u1"
+
+
+def test_a_strict_type_checker_accepts_the_examples() -> None:
+    modules = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    command = [sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases"]
+    command += ["--disable-error-code", "import-untyped"]  # Django has no types of its own
+    command += [word for module in modules for word in ("-p", module)]
+    paths = {"MYPYPATH": f"{EXAMPLES}{os.pathsep}{ROOT / 'service'}"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_example_is_run() -> None:
