@@ -255,9 +255,7 @@ def test_a_strict_type_checker_accepts_the_examples() -> None:
 
 def test_every_example_is_run() -> None:
     here = (files("tests.project") / "test_examples.py").read_text()
-    names = sorted(
-        path.name for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".pyc"
-    )
+    names = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
     assert len(names) > 10
     left_out = [
         name
