@@ -9,6 +9,7 @@
   python3 dev.py docs             builds docs/ into pages: build/docs/index.html
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --parts, --out)
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
+  python3 dev.py schema [--check] remake sql/schema.sql from the migrations and functions
   python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
   python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say
   python3 dev.py constraints      remake constraints.txt (needs uv)
@@ -330,6 +331,7 @@ def main(arguments: list[str]) -> int:
         "docs",
         "chaos",
         "mutants",
+        "schema",
         "bench",
         "audit",
     ):
@@ -352,6 +354,8 @@ def main(arguments: list[str]) -> int:
     if verb == "docs":
         ensure_extra("docs", "zensical")
         become(str(PYTHON), "docs/build.py")
+    if verb == "schema":
+        become(str(PYTHON), "-m", "tests.schema.dump", *rest)
     if verb == "bench":
         install_bench()
         become(str(PYTHON), "-m", "benchmarks", *rest)
