@@ -6,12 +6,12 @@ from uuid import uuid4
 
 from litestar import Litestar
 from pgqueue_service.app import create_app as create_real_app
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.job import AnyJob, Status, Ticket
-from pgqueue.settings import Settings
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: ServiceSettings) -> Litestar:
     """For PGQUEUE_APP."""
     app = create_real_app(settings)
     app.state.gateway.client.try_enqueue = taken

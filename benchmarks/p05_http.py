@@ -33,7 +33,7 @@ async def an_api(url: str, app: str) -> AsyncIterator[tuple[asyncio.subprocess.P
     """A process of `pgqueue api`, and its port, read from its first line."""
     settings = {"PGQUEUE_APP": app, "PGQUEUE_LOG_FORMAT": "json", "PGQUEUE_DRAIN": "0s"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from pgqueue.cli.api import api; api()", "--host", "127.0.0.1", "--port", "0",
+        sys.executable, "-c", "from pgqueue_service.cli.api import api; api()", "--host", "127.0.0.1", "--port", "0",
         cwd=ROOT, env=environment(url, settings), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, Literal
@@ -111,17 +112,21 @@ class HumanFormatter(logging.Formatter):
 
 
 def configure_logging(
-    level: str = "info", style: Literal["auto", "human", "json"] = "auto"
+    level: str = "info",
+    style: Literal["auto", "human", "json"] = "auto",
+    quiet: Iterable[str] = ("psycopg", "asyncio"),
 ) -> None:
-    """Sends every log line of the process to standard error, masked. auto: for people when that is
-    a terminal."""
+    """Send every log line of the process to standard error, masked.
+
+    auto: for people when standard error is a terminal. quiet: loggers that log no more than
+    warnings.
+    """
     human = style == "human" or (style == "auto" and sys.stderr.isatty())
     handler = handler_for(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These write the addresses of requests, or what is said on the wire.
-    for chatty in ("httpx", "httpcore", "aiosmtplib", "psycopg", "mail.log", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    for name in quiet:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

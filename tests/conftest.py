@@ -24,6 +24,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql.factories import postgresql_noproc
@@ -33,7 +34,6 @@ from pgqueue import known_secrets as secrecy
 from pgqueue.database.migrations import migrate
 from pgqueue.embedded.binaries import bindir, bindirs, version_of
 from pgqueue.embedded.server import EmbeddedServer
-from pgqueue.settings import Settings
 from tests.support.logged import complain, leaks
 from tests.support.logged import ears as ears
 from tests.support.logged import what_is_logged_is_read as what_is_logged_is_read
@@ -236,9 +236,9 @@ async def connection(database_url: str) -> AsyncIterator[AsyncConnection[Any]]:
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def settings(database_url: str) -> ServiceSettings:
     """For that database, and impatient. Not as its owner: what takes settings is a program."""
-    return Settings(
+    return ServiceSettings(
         database_url=url_of("queue_program", database_url),
         poll_interval=timedelta(milliseconds=20),
         idle_interval=timedelta(milliseconds=100),

@@ -1,12 +1,15 @@
-"""The command line. Each command's module is imported when it is called, so that `pgqueue --help`
-is quick."""
+"""The command line. The module of a command is imported when the command runs, so that
+`pgqueue --help` is quick."""
 
 from importlib import import_module
+from importlib.metadata import EntryPoint
 
 import click
 
 from pgqueue import __version__
 from pgqueue.cli.streams import open_closed_streams
+from pgqueue.errors import SettingsError
+from pgqueue.plugins import commands, load
 from pgqueue.suggestions import did_you_mean
 
 # Whichever command is called, and by whichever way: before it opens anything.
@@ -14,8 +17,7 @@ open_closed_streams()
 
 COMMANDS = {
     "migrate": ("migrate", "Brings the schema up to date, and publishes the job types."),
-    "status": ("status", "Schema, server, settings, connections, mail."),
-    "api": ("api", "Serves the HTTP API until SIGTERM."),
+    "status": ("status", "Schema, server, settings, connections."),
     "worker": ("worker", "Performs jobs until SIGTERM."),
     "enqueue": ("jobs", "Enqueues one job."),
     "job": ("jobs", "Everything about one job."),
@@ -29,35 +31,66 @@ COMMANDS = {
     "stats": ("stats", "How many jobs are in each state, and how it goes."),
     "prune": ("prune", "Removes what is past its time."),
     "check": ("check", "Alert thresholds; exits 1 when one is crossed."),
-    "dev": ("dev", "The whole system on this machine, until Ctrl-C."),
+    "dev": ("dev", "Postgres and a worker on this machine, until Ctrl-C."),
 }
 """Command -> its module in this package, and what the list of commands says about it."""
 
 
+SERVICE_COMMANDS = ("api",)
+"""Commands of the distribution pgqueue-service, which may not be installed."""
+
+
 class LazyGroup(click.Group):
-    """Knows the names of its commands, and imports one only to run it."""
+    """Knows the names of its commands, and imports one only to run it. Another distribution may add
+    commands, or replace one of ours, by the entry point group `pgqueue.commands`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list({**COMMANDS, **commands()})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        if point := commands().get(name):
+            try:
+                found = load(point)
+            except SettingsError as error:
+                context.fail(str(error))
+        elif name in COMMANDS:
+            found = getattr(import_module(f"pgqueue.cli.{COMMANDS[name][0]}"), name)
+        else:
             return None
-        found = getattr(import_module(f"pgqueue.cli.{COMMANDS[name][0]}"), name)
-        assert isinstance(found, click.Command)  # noqa: S101 - for the type checker: COMMANDS names nothing else
+        if not isinstance(found, click.Command):
+            context.fail(f"{name} is not a click command")
         return found
 
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            context.fail(f"there is no command {name[:100]!r}{did_you_mean(name, COMMANDS)}")
+        name, known = args[0], self.list_commands(context)
+        if name not in known and not name.startswith("-"):
+            if name in SERVICE_COMMANDS:
+                context.fail(
+                    f"pgqueue {name} is part of pgqueue-service, which is not installed: "
+                    "pip install pgqueue-service"
+                )
+            context.fail(f"there is no command {name[:100]!r}{did_you_mean(name, known)}")
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(context):
+            point = commands().get(name)
+            says = help_of(point) if point else COMMANDS[name][1]
+            rows.append((name, says))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, says) for name, (_, says) in COMMANDS.items()])
+            formatter.write_dl(rows)
+
+
+def help_of(point: EntryPoint) -> str:
+    """The first line of the command's help, or why there is none: `--help` always works."""
+    try:
+        command: click.Command = load(point)
+        return command.get_short_help_str(limit=100)
+    except SettingsError as error:
+        return str(error)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,6 +98,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """pgqueue: a job queue on Postgres alone.
 
-    Says where the database is by DATABASE_URL. Exits 0 when done, 1 when what was asked about is
-    not so, 2 for wrong usage or configuration, 3 when the database cannot be reached.
+    DATABASE_URL names the database. Exit codes: 0 done, 1 not so (no such job, a threshold is
+    crossed), 2 wrong usage or configuration, 3 the database cannot be reached.
     """

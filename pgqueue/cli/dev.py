@@ -1,16 +1,15 @@
-"""`pgqueue dev`: Postgres, API and worker on this machine, until Ctrl-C."""
+"""`pgqueue dev`: Postgres and a worker on this machine, until Ctrl-C. Another distribution may build
+a larger system from `run_system`."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -19,45 +18,87 @@ from pgqueue.database.migrations import migrate
 from pgqueue.embedded.server import EmbeddedServer, ServerUnavailable
 from pgqueue.settings import Settings
 
-PATIENCE = 30.0
-"""Seconds in which the API has to answer."""
+LEEWAY = 10.0
+"""Seconds that a process has to end, beyond PGQUEUE_SHUTDOWN_TIMEOUT, before it is killed."""
 
 
 Child = subprocess.Popen[bytes]
+Children = dict[str, Child]
 
 
 class Stopped(Exception):
     """A signal asked for the end."""
 
 
-@click.command()
-@click.option(
+data_option = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Keep the embedded Postgres's data here.",
+    help="Keep the data of the embedded Postgres in this directory.",
 )
-def dev(data: Path | None) -> None:
-    """Runs the whole system on this machine: Postgres, migrations, the API and a worker. Ctrl-C
-    stops all of it.
 
-    Uses the database of DATABASE_URL, or an embedded server that is gone afterwards. Every route is
-    open and mail goes to the log, unless PGQUEUE_OPEN and MAIL_TRANSPORT say otherwise.
+
+@click.command()
+@data_option
+def dev(data: Path | None) -> None:
+    """Run Postgres, migrations and a worker on this machine. Ctrl-C stops all of it.
+
+    Uses the database of DATABASE_URL, or an embedded server whose data is removed at the end.
     """
-    settings = read_settings(database=False)
-    children: dict[str, Child] = {}
+    run_system(read_settings(database=False), data, ["worker"], {}, _welcome)
+
+
+def run_system(
+    settings: Settings,
+    data: Path | None,
+    processes: list[str],
+    environment: Mapping[str, str],
+    welcome: Callable[[Children, str], None],
+    *,
+    more_grace: float = 0.0,
+) -> NoReturn:
+    """Run these commands of pgqueue, each in a process, until one ends or a signal arrives; exits.
+
+    environment: defaults for the processes; what is set already wins. `welcome` is called when they
+    run, with the processes by name and the database's URL for display. more_grace: seconds that a
+    process may take to end, beyond what a worker may.
+    """
+    children: Children = {}
     try:
         with _signals(children), ExitStack() as stack:
-            sys.exit(_up(settings, data, children, stack))
+            url, given = _database(settings, data, stack)
+            run_async(lambda: migrate(url, told=lambda step: click.echo(step)))
+            grace = settings.shutdown_timeout.total_seconds() + LEEWAY + more_grace
+            defaults = {name: one for name, one in environment.items() if not os.environ.get(name)}
+            for kind in processes:
+                child = _child(kind, {**os.environ, **defaults, **given}, grace)
+                children[kind] = stack.enter_context(child)
+            welcome(children, given.get("DATABASE_URL", "the one of DATABASE_URL"))
+            sys.exit(_watch(children))
     except Stopped:
         click.echo("stopped")
+        sys.exit(0)
     except ServerUnavailable as error:
-        fail(f"{error}. Or say in DATABASE_URL where a Postgres is", CANNOT_CONNECT)
+        fail(f"{error}. Or set DATABASE_URL to a Postgres that is running", CANNOT_CONNECT)
+
+
+def _database(
+    settings: Settings, data: Path | None, stack: ExitStack
+) -> tuple[str, dict[str, str]]:
+    """Where to migrate, and what the processes need in their environment for that database."""
+    if settings.database_url:
+        if data is not None:
+            fail("--data is for the embedded Postgres, and DATABASE_URL is set", WRONG_USAGE)
+        return settings.direct_conninfo, {}
+    server = stack.enter_context(EmbeddedServer(home=data))
+    url = server.url()
+    given = {"DATABASE_URL": url, "PGQUEUE_DIRECT_URL": "", "PGQUEUE_PGBOUNCER": "off"}
+    return settings.with_(database_url=url, direct_url=None, pgbouncer=False).direct_conninfo, given
 
 
 @contextmanager
-def _signals(children: dict[str, Child]) -> Iterator[None]:
-    """The first signal ends the work in order, a second one at once."""
+def _signals(children: Children) -> Iterator[None]:
+    """The first signal ends the processes in order, a second one kills them."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:
@@ -77,35 +118,10 @@ def _signals(children: dict[str, Child]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _up(settings: Settings, data: Path | None, children: dict[str, Child], stack: ExitStack) -> int:
-    environment = {"PGQUEUE_OPEN": "on", **os.environ}
-    if not any(os.environ.get(name) for name in ("MAIL_TRANSPORT", "SMTP_ENABLED")):
-        environment["MAIL_TRANSPORT"] = "log"
-    _refuse_a_taken_port(settings)
-    embedded = not settings.database_url
-    if embedded:
-        server = stack.enter_context(EmbeddedServer(home=data))
-        environment |= {
-            "DATABASE_URL": server.url(),
-            "PGQUEUE_DIRECT_URL": "",
-            "PGQUEUE_PGBOUNCER": "off",
-        }
-        settings = settings.with_(database_url=server.url(), direct_url=None, pgbouncer=False)
-    elif data is not None:
-        fail("--data is for the embedded Postgres, and DATABASE_URL is set", WRONG_USAGE)
-    run_async(lambda: migrate(settings.direct_conninfo, told=lambda step: click.echo(step)))
-    deadlines = settings.shutdown_timeout.total_seconds() + settings.drain.total_seconds() + 10
-    for kind in ("api", "worker"):
-        children[kind] = stack.enter_context(_child(kind, environment, deadlines))
-    if _await_api(settings, children):
-        _welcome(settings, settings.database_url if embedded else "that of DATABASE_URL")
-    return _watch(children)
-
-
 @contextmanager
-def _child(kind: str, environment: dict[str, str], deadlines: float) -> Iterator[Child]:
-    # A process group of its own: Ctrl-C reaches us alone, and a child hears of it once. Two signals
-    # would be "at once".
+def _child(kind: str, environment: dict[str, str], grace: float) -> Iterator[Child]:
+    # A process group of its own: Ctrl-C reaches this process alone, which passes it on once. Two
+    # signals would end a child at once.
     command = [sys.executable, "-m", "pgqueue.cli", kind]
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
     try:
@@ -114,14 +130,14 @@ def _child(kind: str, environment: dict[str, str], deadlines: float) -> Iterator
         if child.poll() is None:
             child.terminate()
             try:
-                child.wait(deadlines)
+                child.wait(grace)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
 
 
-def _watch(children: dict[str, Child]) -> int:
-    """Until a child ends; its exit code is ours."""
+def _watch(children: Children) -> int:
+    """Wait until a child ends; its exit code is ours."""
     while True:
         for kind, child in children.items():
             code = child.poll()
@@ -131,43 +147,10 @@ def _watch(children: dict[str, Child]) -> int:
         time.sleep(0.1)
 
 
-def _base(settings: Settings) -> str:
-    host = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-def _await_api(settings: Settings, children: dict[str, Child]) -> bool:
-    """Whether our API answers; the port was free, so that nobody else's can."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and all(child.poll() is None for child in children.values()):
-        try:
-            with urllib.request.urlopen(f"{_base(settings)}/healthz", timeout=1):
-                return True
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    return False
-
-
-def _refuse_a_taken_port(settings: Settings) -> None:
-    try:
-        with socket.create_server((settings.host, settings.port)):
-            return
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        fail(f"HOST {settings.host}, PORT {settings.port}: {reason}; set another PORT", WRONG_USAGE)
-
-
-def _welcome(settings: Settings, url: str | None) -> None:
-    base = _base(settings)
+def _welcome(children: Children, url: str) -> None:
     click.echo(f"""
-API        {base}
-Reference  {base}/schema
 Postgres   {url}
 
-Try: curl -X POST {base}/api/jobs/signin-notification -H 'Content-Type: application/json' \\
-       -d '{{"userId": "u1", "email": "somebody@example.com", "name": "Somebody"}}'
-     curl {base}/api/admin/jobs/stats
-
-From another terminal: DATABASE_URL='...' python3 dev.py run stats (or job ID, dlq list, workers)
+From another terminal: DATABASE_URL='...' pgqueue enqueue TYPE --payload JSON (or stats, workers)
 Ctrl-C stops all of it.
 """)

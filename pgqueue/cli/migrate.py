@@ -6,9 +6,20 @@ import click
 import psycopg
 
 from pgqueue.cli.output import print_json, safe
-from pgqueue.cli.runner import NOT_SO, cannot_load, json_option, read_settings, run_async, say
+from pgqueue.cli.runner import (
+    INSTALL_SERVICE,
+    NOT_SO,
+    WRONG_USAGE,
+    cannot_load,
+    fail,
+    json_option,
+    read_settings,
+    run_async,
+    say,
+)
 from pgqueue.database.job_types import declarations, publish
 from pgqueue.database.migrations import (
+    OldTable,
     Step,
     applied,
     functions,
@@ -19,8 +30,9 @@ from pgqueue.database.migrations import (
 from pgqueue.database.migrations import migrate as bring_up
 from pgqueue.database.session import connected
 from pgqueue.discovery import load_tasks
-from pgqueue.errors import SchemaError, TaskError
+from pgqueue.errors import SchemaError, SettingsError, TaskError
 from pgqueue.import_path import working_directory_last
+from pgqueue.plugins import described, load, old_tables
 from pgqueue.settings import Settings
 
 
@@ -30,20 +42,19 @@ from pgqueue.settings import Settings
 @click.option(
     "--adopt",
     is_flag=True,
-    help=(
-        "Take over the old service's job_logs: it becomes job_logs_bull, what had ended is copied."
-    ),
+    help="Take over a table job_logs of an older service: rename it, and copy the jobs that ended.",
 )
 @json_option
 def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
-    """Brings the schema up to date, forward only; then publishes the job types of PGQUEUE_MODULES.
+    """Migrate the schema to this release, then publish the job types of PGQUEUE_MODULES.
 
-    Safe to run twice, and from two machines at once. On a table job_logs that is not pgqueue's
-    nothing is changed, unless --adopt.
+    Migrations go forward only. It is safe to run this twice, and from two machines at once. When
+    there is a table job_logs that is not pgqueue's, nothing is changed, unless --adopt is given.
     """
     settings = read_settings()
+    old_table = _old_table() if adopt else None
     if plan:
-        steps, version = run_async(lambda: _plan(settings, to, adopt))
+        steps, version = run_async(lambda: _plan(settings, to, old_table))
         _tell_plan(steps, version, as_json)
         return
 
@@ -51,7 +62,7 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
         click.echo(step, err=as_json)
 
     async def run() -> tuple[list[Step], list[str], TaskError | None, str | None, str | None]:
-        steps = await bring_up(settings.direct_conninfo, to=to, adopt=adopt, told=told)
+        steps = await bring_up(settings.direct_conninfo, to=to, adopt=old_table, told=told)
         return steps, *await _publish(settings), await _warning(settings)
 
     steps, changed, unloaded, note, warning = run_async(run)
@@ -77,25 +88,44 @@ def migrate(to: int | None, plan: bool, adopt: bool, as_json: bool) -> None:
     _leave(unloaded)
 
 
+def _old_table() -> OldTable:
+    points = old_tables()
+    if not points:
+        fail(
+            "--adopt: no installed distribution can take over a table. "
+            f"pgqueue-service can: {INSTALL_SERVICE}",
+            WRONG_USAGE,
+        )
+    if len(points) > 1:
+        names = " and ".join(described(point) for point in points)
+        fail(f"--adopt: {names} could each take over the table; uninstall one", WRONG_USAGE)
+    try:
+        found: OldTable = load(points[0])()
+    except SettingsError as error:
+        fail(str(error), WRONG_USAGE)
+    return found
+
+
 def _leave(unloaded: TaskError | None) -> None:
     if unloaded is not None:
         sys.exit(NOT_SO)
 
 
-async def _plan(settings: Settings, to: int | None, adopt: bool) -> tuple[list[str], int]:
+async def _plan(
+    settings: Settings, to: int | None, adopt: OldTable | None
+) -> tuple[list[str], int]:
     async with await connected(settings.direct_conninfo, settings.direct_is_pooled) as connection:
         done = await applied(connection)
         try:
             steps = [one.label for one in await pending(connection, to)]
         except SchemaError:
             # The only thing in the way of a database that was never migrated is a stranger's table.
-            if done or not adopt:
+            if done or adopt is None:
                 raise
-            steps = ["rename job_logs to job_logs_bull"]
-            steps += [one.label for one in migrations() if to is None or one.version <= to]
+            newer = [one.label for one in migrations() if to is None or one.version <= to]
             if to is None or to >= migrations()[-1].version:
-                steps += [one.label for one in functions()]
-            steps += ["copy what had ended from job_logs_bull"]
+                newer += [one.label for one in functions()]
+            steps = [adopt.plan[0], *newer, adopt.plan[1]]
     return steps, done[-1].version if done else 0
 
 
@@ -124,6 +154,8 @@ async def _publish(settings: Settings) -> tuple[list[str], TaskError | None, str
     them."""
     working_directory_last()
     later = "API and workers publish them when they start; or set PGQUEUE_MODULES and migrate again"
+    if not settings.modules:
+        return [], None, f"job types are not published: PGQUEUE_MODULES is not set. {later}"
     try:
         tasks, _ = load_tasks(settings.modules)
         declared = declarations(tasks.values(), settings)

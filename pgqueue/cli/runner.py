@@ -27,6 +27,7 @@ from pgqueue.errors import (
     Unavailable,
 )
 from pgqueue.masking import mask
+from pgqueue.plugins import settings_class
 from pgqueue.settings import Settings, settings_from
 
 NOT_SO = 1
@@ -35,6 +36,8 @@ CANNOT_CONNECT = 3
 INTERRUPTED = 130
 
 ADVICE = "Is DATABASE_URL right, and is Postgres running?"
+
+INSTALL_SERVICE = "pip install pgqueue-service"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -50,10 +53,10 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def read_settings(*, database: bool = True) -> Settings:
-    """The settings; exits 2 with every problem when they are wrong, or when there is no database
-    and one is needed."""
+    """Read the settings that the installed distributions need. Exits 2 with every problem when they
+    are wrong, or when there is no database and one is needed."""
     try:
-        settings = settings_from()
+        settings = settings_from(None, settings_class())
         if database:
             _ = settings.conninfo
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`pgqueue status`: what this machine would work with, and what the database says to it."""
+"""`pgqueue status`: the settings in effect on this machine, and whether the database fits them."""
 
 import sys
 from typing import Any
@@ -23,12 +23,12 @@ from pgqueue.database.migrations import applied, check_schema, migrations, other
 from pgqueue.database.session import connected
 from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
-from pgqueue.settings import Settings, shown, transport_problems
+from pgqueue.settings import Settings, shown
 
 
 class Server(msgspec.Struct, frozen=True):
-    """What the database said. `problem` is None when this release can work with it, else what to
-    do."""
+    """The state of the database. `problem` is None when this release can work with it; otherwise it
+    says what to do."""
 
     version: str | None = None
     schema: int | None = None
@@ -41,10 +41,10 @@ class Server(msgspec.Struct, frozen=True):
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Shows schema, server, mail, pooler, connections and every setting, secrets masked.
+    """Show schema, server, pooler, connections and every setting, secrets masked.
 
-    Exits 1 when the schema is not this release's, and 3 when the database cannot be reached, having
-    shown the rest.
+    Exits 1 when the schema is not this release's, and 3 when the database cannot be reached; the
+    rest is shown in both cases.
     """
     settings = read_settings()
     server: Server = run_async(lambda: _ask(settings))
@@ -144,7 +144,7 @@ def _overview(settings: Settings, server: Server) -> dict[str, Any]:
         "newest_schema_version": newest,
         "postgres": server.version,
         "connections": server.connections,
-        "mail_transport": settings.mail_transport or "log",
+        **settings.overview(),
         "pooler": _pooler(settings),
         "doorbell": _doorbell(settings),
     }
@@ -155,7 +155,7 @@ def _document(settings: Settings, server: Server) -> dict[str, Any]:
         **public(_overview(settings, server)),
         "problem": server.problem,
         "warning": server.warning,
-        "mailProblems": transport_problems(settings),
+        **public(settings.obstacles()),
         "processes": connections(settings),
         "settings": [
             {"name": name, "value": value, "about": about} for name, value, about in shown(settings)
@@ -165,8 +165,9 @@ def _document(settings: Settings, server: Server) -> dict[str, Any]:
 
 def _print(settings: Settings, server: Server) -> None:
     facts((name.replace("_", " "), value) for name, value in _overview(settings, server).items())
-    for problem in transport_problems(settings):
-        say(problem)
+    for problems in settings.obstacles().values():
+        for problem in problems:
+            say(problem)
     click.echo("\nConnections that a process takes, through DATABASE_URL and past the pooler")
     table(
         connections(settings),

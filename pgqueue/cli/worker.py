@@ -76,7 +76,7 @@ def worker(
     stop = Stop()
     stop.install()
     settings = read_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.quiet_loggers)
     changes: dict[str, Any] = {}
     try:
         if queues:
@@ -100,6 +100,13 @@ def work(settings: Settings, stop: Stop) -> int:
     working_directory_last()
     try:
         _ = settings.conninfo
+        if not settings.modules:
+            raise SettingsError(
+                [
+                    "PGQUEUE_MODULES is not set: name the modules that hold your tasks, as in "
+                    "PGQUEUE_MODULES=myapp.tasks"
+                ]
+            )
         tasks, homes = load_tasks(settings.modules)
     except SettingsError as error:
         return _complain(error)

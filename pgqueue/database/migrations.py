@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psycopg
@@ -15,7 +15,6 @@ from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, tuple_row
 
 from pgqueue import __version__
-from pgqueue.database.adoption import adopt_old_table, copy_old_rows, exists
 from pgqueue.database.session import demand_utf8, set_where, settle_transaction
 from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
@@ -39,6 +38,20 @@ CREATE TABLE job_migrations (
     applied_at  timestamptz NOT NULL DEFAULT now()
 );
 REVOKE ALL ON job_migrations FROM PUBLIC"""
+
+
+class OldTable(Protocol):
+    """A table called job_logs that another program made, and how its rows become jobs."""
+
+    plan: tuple[str, str]
+    """What `rename` and `copy` do, in the imperative."""
+
+    async def rename(self, connection: AsyncConnection[Any]) -> str | None:
+        """Moves the table out of the way and says so; returns None when there is none. Raises
+        SchemaError."""
+
+    async def copy(self, connection: AsyncConnection[Any]) -> str:
+        """Copies rows into the job_logs that was just made, and says what it did."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -180,14 +193,14 @@ async def migrate(
     conninfo: str,
     *,
     to: int | None = None,
-    adopt: bool = False,
+    adopt: OldTable | None = None,
     lock_timeout: str = "10s",
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Step]:
     """Bring the schema up to version `to` (the newest when None) and return what was applied.
 
-    Safe to run twice, and from two machines at once. With `adopt`, an old service's table is taken
-    over first. `told` is called with each step before it is taken. Raises SchemaError when that is
+    Safe to run twice, and from two machines at once. With `adopt`, the table of another program is
+    taken over first. `told` is called with each step before it is taken. Raises SchemaError when that is
     not possible; nothing was changed then."""
     async with await AsyncConnection.connect(
         conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
@@ -213,15 +226,18 @@ async def migrate(
 
 
 async def _apply(
-    connection: AsyncConnection[Any], to: int | None, adopt: bool, told: Callable[[str], None]
+    connection: AsyncConnection[Any],
+    to: int | None,
+    adopt: OldTable | None,
+    told: Callable[[str], None],
 ) -> list[Step]:
     if ahead := [one for one in await applied(connection) if to is not None and one.version > to]:
         raise SchemaError(
             f"the database is at version {ahead[-1].version} already; migrations only go forward"
         )
-    adopted = adopt and await adopt_old_table(connection)
-    if adopted:
-        told("renamed job_logs to job_logs_bull")
+    renamed = await adopt.rename(connection) if adopt else None
+    if renamed:
+        told(renamed)
     steps = await pending(connection, to)
     if not await applied(connection):
         await connection.execute(LEDGER)
@@ -230,12 +246,8 @@ async def _apply(
             told(f"applying {one.label}")
             await _apply_migration(connection, one)
     await _apply_functions(connection, [one for one in steps if isinstance(one, Function)], told)
-    if adopted:
-        copied, left = await copy_old_rows(connection)
-        told(
-            f"copied {copied} jobs that had ended; {left} that were waiting or running stay in "
-            "job_logs_bull only"
-        )
+    if adopt and renamed:
+        told(await adopt.copy(connection))
     return steps
 
 
@@ -386,8 +398,15 @@ async def _refuse_strangers(connection: AsyncConnection[Any]) -> None:
         )
     if await exists(connection, "job_logs"):
         raise SchemaError(
-            "there is a table job_logs that pgqueue did not make; nothing was changed. If it is "
-            "the old service's: stop that "
-            "service, then run pgqueue migrate --adopt, which renames it to job_logs_bull and "
-            "copies what is finished or dead"
+            "there is a table job_logs that pgqueue did not make; nothing was changed. If an "
+            "older service made it: stop that service, then run pgqueue migrate --adopt, which "
+            "renames the table and copies the jobs that had ended. Otherwise rename it, or give "
+            "pgqueue a schema of its own (?schema= in the database URL)"
         )
+
+
+async def exists(connection: AsyncConnection[Any], table: str) -> bool:
+    """Whether the search path has a table of this name."""
+    cursor = await connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
+    row = await cursor.fetchone()
+    return bool(row and row[0])

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,6 @@ def flag(value: str) -> bool:
         case "0" | "false" | "no" | "off":
             return False
     raise ValueError(f'not a yes or no: {value!r} (write "on" or "off")')
-
-
-def encryption(value: str) -> bool | str:
-    """True: TLS from the first byte; False: not said; or one of the words that say it."""
-    word = value.strip().lower()
-    if word in ("starttls", "opportunistic", "none"):
-        return word
-    if word in ("tls", "ssl"):
-        return True
-    try:
-        return flag(word)
-    except ValueError:
-        raise ValueError(
-            f"one of starttls, true, false, opportunistic, none, not {value!r}"
-        ) from None
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
@@ -71,21 +55,8 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.replace("\n", ",").split(",") if part.strip())
 
 
-def networks(value: str) -> tuple[str, ...]:
-    """From "10.0.0.0/8, ::1": addresses and networks."""
-    found = words(value)
-    for one in found:
-        try:
-            ip_network(one)
-        except ValueError:
-            raise ValueError(
-                f'not an address or a network: {one!r} (write "127.0.0.1,10.0.0.0/8")'
-            ) from None
-    return found
-
-
 def parse_queues(value: str) -> dict[str, int]:
-    """From "default:50,mail:4": how many jobs of each queue a worker runs at once."""
+    """From "default:50,images:4": how many jobs of each queue a worker runs at once."""
     queues: dict[str, int] = {}
     for part in words(value):
         name, colon, count = part.rpartition(":")
@@ -94,7 +65,7 @@ def parse_queues(value: str) -> dict[str, int]:
         if not name or not count.isdigit() or not 1 <= int(count) <= 10_000:
             raise ValueError(
                 f"a queue is NAME:CONCURRENCY with 1 to 10000, not {part!r} (write "
-                '"default:50,mail:4")'
+                '"default:50,images:4")'
             )
         if name in queues:
             raise ValueError(f"queue {name} is named twice")
@@ -149,13 +120,12 @@ def setting(
         "secret": secret,
         "also": also,
     }
-    # Somebody will log their settings one day.
+    # No secret in the repr: settings are logged sooner or later.
     return dataclasses.field(default_factory=lambda: value, metadata=metadata, repr=not secret)
 
 
 LINK = re.compile(r"(?:tcp|udp|sctp)://[^\s/]+:\d+")
-"""What Kubernetes puts into the environment for a service of that name (SMTP_PORT,
-PGQUEUE_PORT)."""
+"""What Kubernetes puts into the environment for a Service called pgqueue (PGQUEUE_PORT)."""
 
 
 def read_secret(path: str) -> str:

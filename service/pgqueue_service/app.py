@@ -13,7 +13,6 @@ from pgqueue.client import AsyncClient
 from pgqueue.database.job_types import declarations
 from pgqueue.database.pool import open_pool
 from pgqueue.discovery import load_tasks
-from pgqueue.settings import Settings
 from pgqueue_service.api.address_limit import Addresses
 from pgqueue_service.api.auth import Access, admin_token
 from pgqueue_service.api.catalog import Catalog
@@ -27,12 +26,13 @@ from pgqueue_service.api.middleware import Middleware
 from pgqueue_service.api.openapi import BEARER, configuration
 from pgqueue_service.api.problems import answer
 from pgqueue_service.api.readiness import Readiness
+from pgqueue_service.settings import ServiceSettings
 
 BODY_SIZE = 64 * 1024
 """The largest body, but for bulk."""
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: ServiceSettings) -> Litestar:
     """The HTTP service. Its `state` holds `stopping`, which the server sets before it stops, and
     `notes` for the operator.
 
@@ -105,7 +105,7 @@ def create_app(settings: Settings) -> Litestar:
     return app
 
 
-def _cors(settings: Settings) -> CORSConfig | None:
+def _cors(settings: ServiceSettings) -> CORSConfig | None:
     if not settings.cors_origins:
         return None
     return CORSConfig(

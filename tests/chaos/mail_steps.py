@@ -17,10 +17,10 @@ from typing import Any
 
 import psycopg
 from pgqueue_service.notifications import notify_of_sign_in, send_custom_email
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.database.migrations import migrate
 from pgqueue.embedded.server import EmbeddedServer
-from pgqueue.settings import Settings
 from tests.chaos.mail_kills import STEPS, Kill, Lane
 from tests.support.factories import value
 from tests.support.scene import published
@@ -151,7 +151,7 @@ class Run:
             url = server.url()
             await migrate(url)
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-                await published(connection, Settings(), notify_of_sign_in, send_custom_email)
+                await published(connection, ServiceSettings(), notify_of_sign_in, send_custom_email)
                 self.postgres = await value(
                     connection, "SELECT 'Postgres ' || split_part(version(), ' ', 2)"
                 )

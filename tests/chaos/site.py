@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.database.job_types import declarations, publish
 from pgqueue.database.migrations import migrate
 from pgqueue.discovery import load_tasks
 from pgqueue.embedded.server import EmbeddedServer
-from pgqueue.settings import Settings
 from tests.chaos.ledger import Ledger, install, read
 
 DURABLE = {
@@ -67,7 +67,7 @@ class Site:
         tasks, _ = load_tasks(MODULES)
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
             await connection.execute(ROLES.encode())
-            await publish(connection, declarations(tasks.values(), Settings()))
+            await publish(connection, declarations(tasks.values(), ServiceSettings()))
         install(self.url)
         self.settings_shown = {name: self.value(f"SHOW {name}") for name in SHOWN}
 

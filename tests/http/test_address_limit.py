@@ -9,9 +9,10 @@ import httpx
 import pytest
 from pgqueue_service.api import address_limit as addresses
 from pgqueue_service.api.address_limit import Addresses
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import RateLimited, SettingsError
-from pgqueue.settings import Settings, settings_from
+from pgqueue.settings import settings_from
 from tests.support.api import API, API_TOKEN, SIGN_IN, SIGNIN, open_api, problem
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]
@@ -34,7 +35,7 @@ class World:
         return [(await self.post(address, headers, **event)).status_code for _ in range(count)]
 
 
-def world(settings: Settings, **changes: Any) -> AbstractAsyncContextManager[World]:
+def world(settings: ServiceSettings, **changes: Any) -> AbstractAsyncContextManager[World]:
     @asynccontextmanager
     async def opened() -> Any:
         async with open_api(settings, **(ANONYMOUS | changes)) as api:
@@ -43,7 +44,7 @@ def world(settings: Settings, **changes: Any) -> AbstractAsyncContextManager[Wor
     return opened()
 
 
-async def test_a_stranger_leaves_a_user_some_of_the_limit(settings: Settings) -> None:
+async def test_a_stranger_leaves_a_user_some_of_the_limit(settings: ServiceSettings) -> None:
     async with world(settings) as callers:
         assert await callers.codes("198.51.100.7", 12) == [202] * 8 + [429] * 4
         refused = await callers.post("198.51.100.7")
@@ -57,7 +58,7 @@ async def test_a_stranger_leaves_a_user_some_of_the_limit(settings: Settings) ->
         assert (await callers.post("198.51.100.7", userId="u2")).status_code == 202
 
 
-async def test_an_address_gets_so_many_in_all(settings: Settings) -> None:
+async def test_an_address_gets_so_many_in_all(settings: ServiceSettings) -> None:
     async with world(settings, address_limit=(3, timedelta(hours=1))) as callers:
         codes = [
             (await callers.post("198.51.100.7", userId=f"u{number}")).status_code
@@ -67,7 +68,7 @@ async def test_an_address_gets_so_many_in_all(settings: Settings) -> None:
         assert (await callers.post("198.51.100.8")).status_code == 202
 
 
-async def test_our_own_host_is_not_counted_and_a_token_neither(settings: Settings) -> None:
+async def test_our_own_host_is_not_counted_and_a_token_neither(settings: ServiceSettings) -> None:
     few = {"address_limit": (2, timedelta(hours=1))}
     async with world(settings, **few) as callers:
         for address in ("127.0.0.1", "::1", "127.9.9.9", "::ffff:127.0.0.1"):
@@ -76,7 +77,7 @@ async def test_our_own_host_is_not_counted_and_a_token_neither(settings: Setting
         assert await callers.codes("198.51.100.7", 10, API, userId="u5") == [202] * 10
 
 
-async def test_what_is_malformed_does_not_count(settings: Settings) -> None:
+async def test_what_is_malformed_does_not_count(settings: ServiceSettings) -> None:
     async with world(settings, address_limit=(1, timedelta(hours=1))) as callers:
         assert await callers.codes("198.51.100.7", 3, email="none") == [400] * 3
         assert await callers.codes("198.51.100.7", 2) == [202, 429]
@@ -107,14 +108,14 @@ def test_whose_address_counts(
     trusted: tuple[str, ...], peer: str, forwarded: Sequence[str], counted: str | None
 ) -> None:
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-    found = Addresses(Settings(trusted_proxies=trusted)).of(
+    found = Addresses(ServiceSettings(trusted_proxies=trusted)).of(
         {"client": (peer, 1), "headers": headers}
     )
     assert found == counted
 
 
 def test_processes_share_the_limit() -> None:
-    limits = Addresses(Settings(address_limit=(10, timedelta(hours=1))))
+    limits = Addresses(ServiceSettings(address_limit=(10, timedelta(hours=1))))
     for number in range(3):
         limits.count("198.51.100.7", f"u{number}", processes=4)
     with pytest.raises(RateLimited):
@@ -122,7 +123,7 @@ def test_processes_share_the_limit() -> None:
     limits.count("198.51.100.7", "u3", processes=1)
 
 
-async def test_they_know_how_many_they_are(settings: Settings) -> None:
+async def test_they_know_how_many_they_are(settings: ServiceSettings) -> None:
     async with open_api(settings) as first, open_api(settings) as second:
         for api in (first, second):
             readiness = api._transport.app.state.gateway._presence
@@ -133,7 +134,7 @@ async def test_they_know_how_many_they_are(settings: Settings) -> None:
 def test_a_place_comes_free_when_the_window_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(addresses.time, "monotonic", lambda: now)
-    limits = Addresses(Settings(address_limit=(2, timedelta(seconds=10))))
+    limits = Addresses(ServiceSettings(address_limit=(2, timedelta(seconds=10))))
     limits.count("a", "u1", 1)
     now += 6
     limits.count("a", "u2", 1)
@@ -148,7 +149,7 @@ def test_a_place_comes_free_when_the_window_has_passed(monkeypatch: pytest.Monke
 
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "REMEMBERED", 10)
-    limits = Addresses(Settings())
+    limits = Addresses(ServiceSettings())
     for number in range(100):
         limits.count(f"198.51.100.{number}", "u1", 1)
     assert len(limits._posts) == 10
@@ -157,8 +158,10 @@ def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("networks", ["10.0.0.0/33", "example.com", "10.0.0.1/8", "*"])
 def test_a_proxy_is_an_address_or_a_network(networks: str) -> None:
     with pytest.raises(SettingsError, match="PGQUEUE_TRUSTED_PROXIES"):
-        settings_from({"PGQUEUE_TRUSTED_PROXIES": networks})
-    assert settings_from({"PGQUEUE_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8"}).trusted_proxies == (
+        settings_from({"PGQUEUE_TRUSTED_PROXIES": networks}, ServiceSettings)
+    assert settings_from(
+        {"PGQUEUE_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8"}, ServiceSettings
+    ).trusted_proxies == (
         "127.0.0.1",
         "10.0.0.0/8",
     )

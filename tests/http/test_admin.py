@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, open_api, problem
 from tests.support.factories import a_job, sql, the_job, value
 
@@ -19,7 +19,7 @@ EMAIL = {"to": "someone@example.com", "subject": "Hello", "body": "World <b>"}
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         client.headers.update(ADMIN)
         yield client
@@ -174,7 +174,7 @@ class TestHealth:
         assert (await api.get("/readyz")).json() == {"status": "ready"}
 
     async def test_a_database_that_was_never_migrated(
-        self, settings: Settings, empty_database_url: str
+        self, settings: ServiceSettings, empty_database_url: str
     ) -> None:
         async with open_api(settings, database_url=empty_database_url) as api:
             assert (await api.get("/healthz")).status_code == 200
@@ -182,7 +182,7 @@ class TestHealth:
             problem(await api.get("/api/jobs/x"), 503)
 
     async def test_a_schema_for_a_later_release(
-        self, settings: Settings, connection: Connection
+        self, settings: ServiceSettings, connection: Connection
     ) -> None:
         await sql(connection, "UPDATE job_migrations SET min_release = 99 WHERE version = 1")
         async with open_api(settings) as api:
@@ -192,7 +192,7 @@ class TestHealth:
             assert problem(response, 503)["error"] == "Failed to enqueue job"
             assert await value(connection, "SELECT count(*) FROM job_logs") == 0
 
-    async def test_a_service_that_stops(self, settings: Settings) -> None:
+    async def test_a_service_that_stops(self, settings: ServiceSettings) -> None:
         async with open_api(settings) as api:
             api._transport.app.state.stopping = True
             assert problem(await api.get("/readyz"), 503)["error"] == "The service is stopping"
@@ -201,7 +201,7 @@ class TestHealth:
 
 class TestItsPlaceInTheDatabase:
     async def test_it_registers_and_retires_itself(
-        self, settings: Settings, connection: Connection
+        self, settings: ServiceSettings, connection: Connection
     ) -> None:
         async with open_api(settings):
             (row,) = await sql(connection, "SELECT kind, types FROM job_workers")
@@ -209,7 +209,9 @@ class TestItsPlaceInTheDatabase:
             assert set(row["types"]) == {"user.signin.notification", "email.custom"}
         assert await value(connection, "SELECT count(*) FROM job_workers") == 0
 
-    async def test_it_publishes_the_types(self, settings: Settings, connection: Connection) -> None:
+    async def test_it_publishes_the_types(
+        self, settings: ServiceSettings, connection: Connection
+    ) -> None:
         async with open_api(settings, signin_limit=(3, timedelta(hours=2))):
             rows = await sql(
                 connection, "SELECT job_type, limit_count, admin FROM job_types ORDER BY 1"
@@ -220,7 +222,7 @@ class TestItsPlaceInTheDatabase:
         ]
 
     async def test_types_that_vanish_are_published_again(
-        self, settings: Settings, connection: Connection
+        self, settings: ServiceSettings, connection: Connection
     ) -> None:
         async with open_api(settings) as api:
             await sql(connection, "DELETE FROM job_types")

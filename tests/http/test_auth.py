@@ -10,9 +10,9 @@ import pytest
 from pgqueue_service.api.auth import Access
 from pgqueue_service.api.hosts import is_loopback
 from pgqueue_service.app import create_app
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, ADMIN_TOKEN, API, API_TOKEN, SIGN_IN, SIGNIN, open_api, problem
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]
@@ -55,7 +55,7 @@ REFUSED = (401, 403)
 
 
 @pytest.fixture
-async def both(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def both(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(
         settings, api_tokens=("old-token", API_TOKEN), admin_tokens=(ADMIN_TOKEN, "next-token")
     ) as client:
@@ -118,7 +118,7 @@ class TestWithTokensOfBothKinds:
     async def test_what_is_no_token(self, both: httpx.AsyncClient, authorization: Any) -> None:
         problem(await both.get("/api/admin/queues", headers={"Authorization": authorization}), 401)
 
-    async def test_a_token_may_be_in_any_letters(self, settings: Settings) -> None:
+    async def test_a_token_may_be_in_any_letters(self, settings: ServiceSettings) -> None:
         async with open_api(settings, admin_tokens=("нууц",)) as api:
             assert (
                 await api.get(
@@ -131,14 +131,14 @@ class TestWithTokensOfBothKinds:
 
 
 class TestWithoutApiTokens:
-    async def test_the_other_job_routes_take_admins(self, settings: Settings) -> None:
+    async def test_the_other_job_routes_take_admins(self, settings: ServiceSettings) -> None:
         async with open_api(settings) as api:
             for method, path in JOB_ROUTES:
                 problem(await api.request(method, path), 401)
                 assert (await api.request(method, path, headers=ADMIN)).status_code not in REFUSED
 
     async def test_sign_ins_and_states_are_open_and_look_at_no_token(
-        self, settings: Settings
+        self, settings: ServiceSettings
     ) -> None:
         async with open_api(settings) as api:
             for method, path in OPEN_ROUTES:
@@ -153,7 +153,7 @@ class TestWithoutApiTokens:
 
 
 class TestWithoutAdminTokens:
-    async def test_admin_routes_are_closed(self, settings: Settings) -> None:
+    async def test_admin_routes_are_closed(self, settings: ServiceSettings) -> None:
         async with open_api(settings, admin_tokens=(), api_tokens=(API_TOKEN,)) as api:
             for method, path in ADMIN_ROUTES:
                 for headers in ({}, API, ADMIN):
@@ -163,13 +163,13 @@ class TestWithoutAdminTokens:
                     )
 
     async def test_and_without_any_tokens_the_other_job_routes_too(
-        self, settings: Settings
+        self, settings: ServiceSettings
     ) -> None:
         async with open_api(settings, admin_tokens=()) as api:
             for method, path in JOB_ROUTES:
                 problem(await api.request(method, path, headers=API), 403)
 
-    def test_it_is_said_once(self, settings: Settings) -> None:
+    def test_it_is_said_once(self, settings: ServiceSettings) -> None:
         notes = Access(settings).notes()
         assert sum("admin routes are closed" in note for note in notes) == 1
         assert any("PGQUEUE_API_TOKENS" in note for note in notes)
@@ -178,7 +178,9 @@ class TestWithoutAdminTokens:
 
 class TestTheStart:
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
-    def test_is_refused_when_the_world_could_come_in(self, settings: Settings, host: str) -> None:
+    def test_is_refused_when_the_world_could_come_in(
+        self, settings: ServiceSettings, host: str
+    ) -> None:
         with pytest.raises(SettingsError, match="PGQUEUE_API_TOKENS"):
             create_app(settings.with_(host=host))
         with pytest.raises(SettingsError, match="PGQUEUE_OPEN"):
@@ -190,7 +192,7 @@ class TestTheStart:
 
     @pytest.mark.parametrize("origins", [("*",), ("https://app.example", "*"), ("null",)])
     def test_is_refused_when_any_page_could_do_everything(
-        self, settings: Settings, origins: tuple[str, ...]
+        self, settings: ServiceSettings, origins: tuple[str, ...]
     ) -> None:
         with pytest.raises(SettingsError, match="PGQUEUE_CORS_ORIGINS"):
             create_app(settings.with_(open=True, cors_origins=origins))
@@ -198,18 +200,18 @@ class TestTheStart:
         create_app(settings.with_(api_tokens=("t",), cors_origins=origins))
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-    def test_loopback_is_ourselves(self, settings: Settings, host: str) -> None:
+    def test_loopback_is_ourselves(self, settings: ServiceSettings, host: str) -> None:
         create_app(settings.with_(host=host))
         create_app(settings.with_(host=host, open=True))
         assert is_loopback(host)
 
-    def test_without_a_database_url_it_is_refused(self, settings: Settings) -> None:
+    def test_without_a_database_url_it_is_refused(self, settings: ServiceSettings) -> None:
         with pytest.raises(SettingsError, match="DATABASE_URL"):
             create_app(settings.with_(database_url=None))
 
 
 class TestWhollyOpen:
-    async def test_every_route(self, settings: Settings) -> None:
+    async def test_every_route(self, settings: ServiceSettings) -> None:
         async with open_api(settings, open=True, admin_tokens=()) as api:
             for method, path in ADMIN_ROUTES + JOB_ROUTES + OPEN_ROUTES:
                 assert (await api.request(method, path)).status_code not in REFUSED
@@ -231,7 +233,7 @@ class TestPagesOfOtherSites:
         "localhost evil.example", "localhost:x", "localhost:1:2", "[::1]x", "[::1%25lo]", "[::ffff:192.0.2.1]", "[::2]:3333",
         "localhost.evil.example", "evillocalhost", "0.0.0.0", "127.1", "2130706433", "0x7f.1", "",
     ])  # fmt: skip
-    async def test_a_name_that_they_point_at_us(self, settings: Settings, host: str) -> None:
+    async def test_a_name_that_they_point_at_us(self, settings: ServiceSettings, host: str) -> None:
         for changes in ({}, {"open": True}, {"open": True, "allow_anonymous": True}):
             async with open_api(settings, **changes) as api:
                 assert (
@@ -251,7 +253,7 @@ class TestPagesOfOtherSites:
             "127.1.2.3",
         ],
     )
-    async def test_our_own_names(self, settings: Settings, host: str) -> None:
+    async def test_our_own_names(self, settings: ServiceSettings, host: str) -> None:
         async with open_api(settings) as api:
             assert (await api.post(SIGNIN, json=SIGN_IN, headers={"Host": host})).status_code == 202
 
@@ -261,11 +263,11 @@ class TestPagesOfOtherSites:
         "http://127.0.0.1:3333/x", "ftp://127.0.0.1:3333", "127.0.0.1:3333", "//127.0.0.1:3333", "http://127.0.0.1.:3333",
         "http://localhost:3333", "http://[::1]:3333", "http://127.0.0.1:3333 https://evil.example",
     ])  # fmt: skip
-    async def test_their_origin(self, settings: Settings, origin: str) -> None:
+    async def test_their_origin(self, settings: ServiceSettings, origin: str) -> None:
         async with open_api(settings) as api:
             problem(await api.post(SIGNIN, json=SIGN_IN, headers={"Origin": origin}), 403)
 
-    async def test_our_own_origin_and_those_that_are_named(self, settings: Settings) -> None:
+    async def test_our_own_origin_and_those_that_are_named(self, settings: ServiceSettings) -> None:
         async with open_api(settings, cors_origins=("https://App.example",)) as api:
             for origin in ("http://127.0.0.1:3333", "https://app.example"):
                 assert (
@@ -286,7 +288,7 @@ class TestPagesOfOtherSites:
         ],
     )
     async def test_an_origin_and_a_host_that_are_the_same(
-        self, settings: Settings, origin: str, host: str
+        self, settings: ServiceSettings, origin: str, host: str
     ) -> None:
         for changes in ({}, {"open": True}):
             async with open_api(settings, **changes) as api:
@@ -294,7 +296,7 @@ class TestPagesOfOtherSites:
                 assert (await api.post(SIGNIN, json=SIGN_IN, headers=headers)).status_code == 202
 
     async def test_open_to_the_world_any_host_will_do_but_not_any_origin(
-        self, settings: Settings
+        self, settings: ServiceSettings
     ) -> None:
         async with open_api(settings, host="0.0.0.0", allow_anonymous=True) as api:
             headers = {"Host": "jobs.example"}
@@ -319,7 +321,9 @@ class TestPagesOfOtherSites:
 @pytest.mark.parametrize(
     "name", ["Host", "Authorization", "Content-Type", "Content-Length", "Idempotency-Key", "Origin"]
 )
-async def test_a_header_that_is_there_twice_is_refused(settings: Settings, name: str) -> None:
+async def test_a_header_that_is_there_twice_is_refused(
+    settings: ServiceSettings, name: str
+) -> None:
     fine = {
         "Host": "127.0.0.1:3333",
         "Authorization": f"Bearer {ADMIN_TOKEN}",
@@ -356,7 +360,7 @@ class TestCors:
         response = await both.options(SIGNIN, headers=self.ASKING)
         assert not [name for name in response.headers if name.startswith("access-control")]
 
-    async def test_is_on_for_those_that_are_named(self, settings: Settings) -> None:
+    async def test_is_on_for_those_that_are_named(self, settings: ServiceSettings) -> None:
         async with open_api(
             settings, api_tokens=(API_TOKEN,), cors_origins=("https://app.example",)
         ) as api:
@@ -372,7 +376,9 @@ class TestCors:
             assert "access-control-allow-origin" not in response.headers
 
 
-async def test_no_token_is_in_any_log(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_is_in_any_log(
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_api(settings, api_tokens=(API_TOKEN,)) as api:
         await api.get("/api/admin/queues", headers=ADMIN)
@@ -383,7 +389,7 @@ async def test_no_token_is_in_any_log(settings: Settings, caplog: pytest.LogCapt
 
 
 async def test_refusals_and_actions_of_admins_are_logged_with_who_and_without_the_token(
-    settings: Settings, caplog: pytest.LogCaptureFixture
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     async with open_api(settings, api_tokens=(API_TOKEN,)) as api:
@@ -417,7 +423,7 @@ async def test_refusals_and_actions_of_admins_are_logged_with_who_and_without_th
 
 
 async def test_a_page_of_another_site_is_refused_in_the_log_too(
-    settings: Settings, caplog: pytest.LogCaptureFixture
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_api(settings) as api:
         problem(await api.post(SIGNIN, json=SIGN_IN, headers={"Host": "evil.example"}), 403)

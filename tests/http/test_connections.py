@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
+from pgqueue_service.server.framing import HEAD
 from psycopg import AsyncConnection
 
-from pgqueue.cli.http_framing import HEAD
 from pgqueue.worker.health import MOST, health_server
 from tests.http.test_api_process import Api, environment, ready
 from tests.support.api import SIGN_IN, SIGNIN

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
 from pgqueue.database.migrations import migrate
 from pgqueue.embedded.server import EmbeddedServer
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, SIGN_IN, SIGNIN, open_api, problem
 from tests.support.factories import sql, value
 from tests.support.scene import until
@@ -39,7 +39,7 @@ ROUTES = [
 
 
 @asynccontextmanager
-async def an_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def an_api(settings: ServiceSettings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings, request_timeout=timedelta(seconds=LIMIT), **changes) as api:
         api.headers.update(ADMIN)
         yield api
@@ -63,7 +63,7 @@ def send(number: signal.Signals, pids: list[int]) -> None:
 
 @pytest.mark.parametrize(("path", "body"), ROUTES[:3])
 async def test_a_lock_that_somebody_holds(
-    settings: Settings, database_url: str, connection: Connection, path: str, body: Any
+    settings: ServiceSettings, database_url: str, connection: Connection, path: str, body: Any
 ) -> None:
     async with (
         an_api(settings) as api,
@@ -90,7 +90,7 @@ async def test_a_lock_that_somebody_holds(
 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
 async def test_a_table_that_somebody_locked(
-    settings: Settings, database_url: str, path: str, body: Any
+    settings: ServiceSettings, database_url: str, path: str, body: Any
 ) -> None:
     async with (
         an_api(settings) as api,
@@ -101,7 +101,7 @@ async def test_a_table_that_somebody_locked(
         await holder.rollback()
 
 
-async def test_a_pool_that_is_exhausted(settings: Settings, database_url: str) -> None:
+async def test_a_pool_that_is_exhausted(settings: ServiceSettings, database_url: str) -> None:
     async with (
         an_api(settings, pool_size=1) as api,
         await psycopg.AsyncConnection.connect(database_url) as holder,
@@ -124,7 +124,7 @@ class TestTheClock:
     @pytest.mark.parametrize(("path", "body"), ROUTES)
     async def test_what_was_spent_before_the_database_counts(
         self,
-        settings: Settings,
+        settings: ServiceSettings,
         connection: Connection,
         monkeypatch: pytest.MonkeyPatch,
         path: str,
@@ -142,7 +142,7 @@ class TestTheClock:
 
     @pytest.mark.parametrize(("path", "body"), ROUTES)
     async def test_how_long_the_caller_takes_to_send_does_not(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
+        self, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
     ) -> None:
         async with an_api(settings) as api:
             begun = iter([time.monotonic() - 2 * LIMIT])
@@ -162,7 +162,7 @@ class TestADatabaseOfItsOwn:
             yield server
 
     async def test_that_is_stopped_and_comes_back(
-        self, settings: Settings, server: EmbeddedServer
+        self, settings: ServiceSettings, server: EmbeddedServer
     ) -> None:
         async with an_api(settings, database_url=server.url()) as api:
             assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
@@ -187,7 +187,7 @@ class TestADatabaseOfItsOwn:
 
             await until(recovered)
 
-    async def test_that_is_frozen(self, settings: Settings, server: EmbeddedServer) -> None:
+    async def test_that_is_frozen(self, settings: ServiceSettings, server: EmbeddedServer) -> None:
         async with an_api(settings, database_url=server.url()) as api:
             assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
             async with await psycopg.AsyncConnection.connect(
@@ -212,7 +212,7 @@ class TestADatabaseOfItsOwn:
 
 
 async def test_an_api_that_starts_before_its_database_has_a_schema(
-    settings: Settings, empty_database_url: str
+    settings: ServiceSettings, empty_database_url: str
 ) -> None:
     async with an_api(settings, database_url=empty_database_url) as api:
         await unavailable(api, SIGNIN, SIGN_IN)

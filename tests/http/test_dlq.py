@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, SIGN_IN, open_api, problem
 from tests.support.factories import a_job, sql, the_job, value
 
@@ -33,7 +33,7 @@ async def a_dead_job(
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         client.headers.update(ADMIN)
         yield client

@@ -4,8 +4,7 @@ trailers."""
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pgqueue.cli.http_framing import HEAD, LINES, Framing, Malformed
+from pgqueue_service.server.framing import HEAD, LINES, Framing, Malformed
 
 CHUNKED = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 MANY = (

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from pgqueue_service.notifications import signin
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support import hostile
 from tests.support.api import SIGN_IN, SIGNIN
 from tests.support.factories import the_job, value
@@ -41,7 +41,7 @@ JOB_ID = hostile.identifying(255, optional=True)
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with target(settings) as client:
         yield client
 

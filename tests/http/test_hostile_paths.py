@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support import hostile
 from tests.support.api import SIGN_IN, SIGNIN
 from tests.support.factories import value
@@ -28,7 +28,7 @@ Connection = AsyncConnection[Any]
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with target(settings) as client:
         yield client
 

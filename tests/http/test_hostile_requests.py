@@ -16,9 +16,9 @@ from hypothesis import settings as chosen
 from hypothesis import strategies as st
 from pgqueue_service.api.problems import Refusal
 from pgqueue_service.api.strict_json import DEEPEST, decode
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, SIGN_IN, SIGNIN, open_api, problem
 from tests.support.factories import the_job, value
 
@@ -66,7 +66,7 @@ NOT_JSON = {
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         client.headers.update(ADMIN)
         yield client
@@ -236,7 +236,7 @@ async def test_numbers_where_none_belong(
 
 
 async def test_numbers_that_postgres_could_store_and_we_could_not_give_back(
-    settings: Settings, connection: Connection
+    settings: ServiceSettings, connection: Connection
 ) -> None:
     async with open_api(
         settings, modules=("pgqueue_service.notifications", "tests.support.some_tasks")
@@ -285,7 +285,7 @@ bodies = st.dictionaries(members, plausible | anything, max_size=12) | anything
 
 
 async def test_whatever_comes_is_answered_and_what_is_refused_is_not_stored(
-    settings: Settings, database_url: str
+    settings: ServiceSettings, database_url: str
 ) -> None:
     loop = asyncio.get_running_loop()
     async with open_api(
@@ -368,7 +368,7 @@ async def test_every_answer_has_headers_of_safety(api: httpx.AsyncClient) -> Non
 
 
 async def test_no_address_is_in_any_log(
-    settings: Settings, caplog: pytest.LogCaptureFixture
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_api(settings) as api:
@@ -383,7 +383,7 @@ async def test_no_address_is_in_any_log(
 
 
 async def test_an_error_of_our_own_shows_nothing_and_is_logged_under_its_id(
-    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("SELECT secret FROM someone@example.com")

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from litestar.testing import AsyncTestClient
 from pgqueue_service.app import create_app
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, API, API_TOKEN, SIGN_IN, SIGNIN, open_api, problem
 from tests.support.factories import a_job, a_type, sql, the_job, value
 
@@ -28,7 +28,7 @@ def a_sign_in(**members: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(
         settings.with_(modules=("pgqueue_service.notifications", "tests.support.some_tasks"))
     ) as client:
@@ -266,7 +266,9 @@ class TestManyAtOnce:
     async def test_there_are_1_to_10000(self, api: httpx.AsyncClient, body: Any) -> None:
         problem(await api.post("/api/jobs/bulk", json=body), 400)
 
-    async def test_there_may_be_10000(self, settings: Settings, connection: Connection) -> None:
+    async def test_there_may_be_10000(
+        self, settings: ServiceSettings, connection: Connection
+    ) -> None:
         jobs = [a_sign_in(payload=SIGN_IN | {"userId": f"u{number}"}) for number in range(10_000)]
         async with open_api(settings, request_timeout=timedelta(seconds=30)) as api:
             response = await api.post("/api/jobs/bulk", json={"jobs": jobs}, headers=ADMIN)
@@ -430,7 +432,7 @@ class TestIdsInPaths:
                 == "Job not found"
             )
 
-    async def test_litestars_own_client_finds_them_too(self, settings: Settings) -> None:
+    async def test_litestars_own_client_finds_them_too(self, settings: ServiceSettings) -> None:
         async with AsyncTestClient(create_app(settings), base_url="http://127.0.0.1") as client:
             await client.post(SIGNIN, json=SIGN_IN | {"jobId": "a/b %2F"})
             assert (await client.get("/api/jobs/a%2Fb%20%252F")).json()["jobId"] == "a/b %2F"
@@ -462,7 +464,7 @@ class TestTypesOfAdministrators:
     """email.custom: an admin token on every route."""
 
     @pytest.fixture
-    async def open(self, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async def open(self, settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
         async with open_api(settings, api_tokens=(API_TOKEN,)) as client:
             yield client
 
@@ -492,14 +494,14 @@ class TestTypesOfAdministrators:
         assert (await open.delete("/api/jobs/mail", headers=ADMIN)).status_code == 200
 
     async def test_seeing_where_states_are_open(
-        self, settings: Settings, connection: Connection
+        self, settings: ServiceSettings, connection: Connection
     ) -> None:
         await a_job(connection, job_id="mail", job_type="email.custom")
         async with open_api(settings) as open:
             problem(await open.get("/api/jobs/mail"), 401)
 
     async def test_a_type_that_only_other_processes_know(
-        self, settings: Settings, connection: Connection
+        self, settings: ServiceSettings, connection: Connection
     ) -> None:
         await a_type(connection, job_type="secret", admin=True)
         await a_job(connection, job_id="j", job_type="secret")
@@ -530,7 +532,7 @@ async def test_a_job_may_wait(api: httpx.AsyncClient, connection: Connection) ->
 
 
 async def test_a_service_without_the_modules_of_a_type_does_not_take_it(
-    settings: Settings, connection: Connection
+    settings: ServiceSettings, connection: Connection
 ) -> None:
     async with open_api(settings, modules=("tests.support.some_tasks",)) as api:
         sentence = "Unknown job type: user.signin.notification"

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support.api import ADMIN, open_api
 from tests.support.factories import sql
 
@@ -18,7 +18,7 @@ Connection = AsyncConnection[Any]
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         yield client
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 
-from pgqueue.settings import Settings
 from tests.support.api import SIGN_IN, SIGNIN, open_api
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         yield client
 

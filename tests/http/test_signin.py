@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from tests.support.api import SIGN_IN, SIGNIN, open_api, problem
 from tests.support.factories import sql, the_job, value
 
@@ -20,7 +20,7 @@ Connection = AsyncConnection[Any]
 
 
 @pytest.fixture
-async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def api(settings: ServiceSettings) -> AsyncIterator[httpx.AsyncClient]:
     async with open_api(settings) as client:
         yield client
 
@@ -290,7 +290,7 @@ class TestTheLimit:
         answers = await asyncio.gather(*(api.post(SIGNIN, json=SIGN_IN) for _ in range(30)))
         assert sorted(answer.status_code for answer in answers) == [202] * 10 + [429] * 20
 
-    async def test_it_is_the_setting(self, settings: Settings) -> None:
+    async def test_it_is_the_setting(self, settings: ServiceSettings) -> None:
         async with open_api(settings, signin_limit=(1, timedelta(minutes=1))) as api:
             assert (await api.post(SIGNIN, json=SIGN_IN)).status_code == 202
             response = await api.post(SIGNIN, json=SIGN_IN)

@@ -16,11 +16,12 @@ from pgqueue_service.notifications import lifespan, notify_of_sign_in
 from pgqueue_service.notifications.mail.mailer import UNCERTAIN
 from pgqueue_service.notifications.mail.message import message_id
 from pgqueue_service.notifications.mail.transports import open_transport
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
 from pgqueue.client import AsyncClient
 from pgqueue.errors import DependencyDown, Discard, Ending, LeaseLost, Retry, SettingsError
-from pgqueue.settings import Settings, settings_from
+from pgqueue.settings import settings_from
 from pgqueue.testing import working
 from pgqueue.worker.worker import Worker
 from tests.support.factories import a_job, sql, the_job, value
@@ -56,7 +57,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
 
 
-def by_smtp(settings: Settings, office: PostOffice, **changes: Any) -> Settings:
+def by_smtp(settings: ServiceSettings, office: PostOffice, **changes: Any) -> ServiceSettings:
     mail = smtp_settings(office.port)
     names = ("mail_transport", "smtp_host", "smtp_port", "mail_from", "mail_timeout")
     return settings.with_(**{name: getattr(mail, name) for name in names} | changes)
@@ -64,7 +65,7 @@ def by_smtp(settings: Settings, office: PostOffice, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def at_work(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> AsyncIterator[tuple[AsyncClient, Worker]]:
     await published(connection, settings, notify_of_sign_in)
     async with (
@@ -99,7 +100,7 @@ class Announced:
 
 
 async def test_by_smtp_it_is_written_when_the_server_is_ready_and_before_it_has_a_byte(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     """The intent's statement waits for the row, which is being taken away: the server says 354 and
     gets nothing at all."""
@@ -137,7 +138,7 @@ async def is_waiting(connection: Connection, name: str) -> bool:
 
 
 async def test_by_smtp_it_stands_while_the_server_has_the_mail_and_goes_with_the_receipt(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     seen: dict[str, bool] = {}
     async with post_office() as office:
@@ -156,7 +157,7 @@ async def test_by_smtp_it_stands_while_the_server_has_the_mail_and_goes_with_the
 
 
 async def test_by_sendgrid_it_is_written_before_the_request(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     seen: list[Any] = []
 
@@ -202,10 +203,10 @@ async def test_by_sendgrid_nobody_is_called_before_it_is_written() -> None:
 
 
 async def test_a_mail_that_is_only_logged_is_in_no_doubt(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     announced = Announced()
-    async with open_transport(Settings()) as transport:
+    async with open_transport(ServiceSettings()) as transport:
         await transport.send(a_mail(), announced)
     assert announced.times == 0
 
@@ -341,7 +342,7 @@ async def test_tls_that_breaks_under_the_request_is_a_doubt_and_not_a_broken_tra
 
 
 async def test_hold_sends_it_to_the_dead_letter_queue_and_a_replay_sends_it(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     await a_job(connection, job_id="j", **DIED, intent_at=timedelta(seconds=-2))
     async with post_office() as office:
@@ -359,7 +360,9 @@ async def test_hold_sends_it_to_the_dead_letter_queue_and_a_replay_sends_it(
         assert len(office.delivered) == 1
 
 
-async def test_hold_sends_what_is_in_no_doubt(connection: Connection, settings: Settings) -> None:
+async def test_hold_sends_what_is_in_no_doubt(
+    connection: Connection, settings: ServiceSettings
+) -> None:
     """Its worker died, but before it came to that."""
     await a_job(connection, job_id="j", **DIED)
     async with post_office() as office:
@@ -370,7 +373,7 @@ async def test_hold_sends_what_is_in_no_doubt(connection: Connection, settings: 
 
 @pytest.mark.parametrize("mode", ["resend", "hold"])
 async def test_an_attempt_whose_connection_broke_is_treated_like_one_that_died(
-    connection: Connection, settings: Settings, mode: str, caplog: pytest.LogCaptureFixture
+    connection: Connection, settings: ServiceSettings, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server took the mail and said nothing; the second attempt sends it again under the same
     Message-ID, or does not."""
@@ -403,7 +406,7 @@ async def test_an_attempt_whose_connection_broke_is_treated_like_one_that_died(
 
 
 async def test_a_mail_that_was_refused_for_certain_is_not_held(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     async with scripted({"DOT": ["451 4.3.0 not now", "250 ok"]}) as server:
         changed = by_smtp(settings, PostOffice(server.port), doubtful_mail="hold")
@@ -416,7 +419,7 @@ async def test_a_mail_that_was_refused_for_certain_is_not_held(
 
 @pytest.mark.parametrize("mode", ["resend", "hold"])
 def test_the_environment_says_which(mode: str) -> None:
-    assert settings_from({"PGQUEUE_DOUBTFUL_MAIL": mode}).doubtful_mail == mode
-    assert settings_from({}).doubtful_mail == "resend"
+    assert settings_from({"PGQUEUE_DOUBTFUL_MAIL": mode}, ServiceSettings).doubtful_mail == mode
+    assert settings_from({}, ServiceSettings).doubtful_mail == "resend"
     with pytest.raises(SettingsError, match="PGQUEUE_DOUBTFUL_MAIL"):
-        settings_from({"PGQUEUE_DOUBTFUL_MAIL": "perhaps"})
+        settings_from({"PGQUEUE_DOUBTFUL_MAIL": "perhaps"}, ServiceSettings)

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from pgqueue_service.notifications import lifespan, notify_of_sign_in, send_custom_email
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
-from pgqueue.settings import Settings
 from pgqueue.testing import run
 from tests.support import hostile
 from tests.support.api import SIGN_IN, SIGNIN
@@ -47,7 +47,9 @@ class Tags(HTMLParser):
 
 
 @asynccontextmanager
-async def post_office(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Inbox, Any]]:
+async def post_office(
+    settings: ServiceSettings,
+) -> AsyncIterator[tuple[httpx.AsyncClient, Inbox, Any]]:
     async with target(settings) as api, inbox() as box, lifespan(smtp_settings(box.port)) as mailer:
         yield api, box, mailer
 
@@ -63,7 +65,7 @@ def looks_like(mail: EmailMessage, plain: EmailMessage) -> None:
 
 
 @pytest.mark.parametrize("locale", ["mn", "en"])
-async def test_a_sign_in(settings: Settings, connection: Connection, locale: str) -> None:
+async def test_a_sign_in(settings: ServiceSettings, connection: Connection, locale: str) -> None:
     async with post_office(settings) as (api, box, mailer):
         for text in ["plain", *TEXTS.values()]:
             event = (
@@ -85,7 +87,9 @@ async def test_a_sign_in(settings: Settings, connection: Connection, locale: str
 
 
 @pytest.mark.parametrize("member", ["subject", "body"])
-async def test_a_custom_mail(settings: Settings, connection: Connection, member: str) -> None:
+async def test_a_custom_mail(
+    settings: ServiceSettings, connection: Connection, member: str
+) -> None:
     plain = {"to": "someone@example.com", "subject": "Subject", "body": "Body"}
     sent = []
     async with post_office(settings) as (api, box, mailer):

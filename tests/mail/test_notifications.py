@@ -22,11 +22,11 @@ from pgqueue_service.notifications import (
 from pgqueue_service.notifications.mail.message import InvalidAddress
 from pgqueue_service.notifications.mail.transports.log import HEADING, RULER
 from pgqueue_service.notifications.members import moment, written
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.attempt import Claim, Job
 from pgqueue.discovery import load_tasks
 from pgqueue.errors import Discard, SettingsError
-from pgqueue.settings import Settings
 from pgqueue.task import Limit
 from tests.support.mailservers import NOW, inbox, scripted, smtp_settings
 
@@ -64,7 +64,7 @@ def test_a_worker_finds_both_tasks_in_the_module() -> None:
 
 
 def test_the_sign_in_task_is_limited_per_user_as_the_settings_say() -> None:
-    declared = notify_of_sign_in.declaration(Settings())
+    declared = notify_of_sign_in.declaration(ServiceSettings())
     assert declared.limit == Limit(10, per=timedelta(hours=1))
     assert declared.user_from == "userId"
     assert (declared.max_attempts, declared.timeout, declared.depends_on, declared.admin) == (
@@ -74,12 +74,12 @@ def test_the_sign_in_task_is_limited_per_user_as_the_settings_say() -> None:
         False,
     )
     assert notify_of_sign_in.declaration(
-        Settings(signin_limit=(3, timedelta(minutes=1)))
+        ServiceSettings(signin_limit=(3, timedelta(minutes=1)))
     ).limit == Limit(3, per=timedelta(minutes=1))
 
 
 def test_a_custom_mail_is_for_administrators_and_counted_against_nobody() -> None:
-    declared = send_custom_email.declaration(Settings())
+    declared = send_custom_email.declaration(ServiceSettings())
     assert (declared.admin, declared.limit, declared.user_from, declared.depends_on) == (
         True,
         None,
@@ -368,7 +368,7 @@ async def test_log_only_mode_prints_the_mail_between_rulers_with_the_address_mas
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with lifespan(Settings()) as mailer:
+    async with lifespan(ServiceSettings()) as mailer:
         await notify_of_sign_in(job_of(sign_in(), mailer))
         await notify_of_sign_in(job_of(sign_in(email="ab@example.com"), mailer))
         await notify_of_sign_in(
@@ -394,7 +394,7 @@ async def test_the_receipt_of_log_only_mode_says_that_nothing_was_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with lifespan(Settings()) as mailer:
+    async with lifespan(ServiceSettings()) as mailer:
         await notify_of_sign_in(job_of(sign_in(), mailer))
     receipt = next(
         record for record in caplog.records if getattr(record, "event", None) == "mail.sent"
@@ -414,7 +414,7 @@ async def test_jobs_at_once_share_the_mailer() -> None:
 
 async def test_a_worker_that_sees_a_mail_server_but_no_transport_does_not_start() -> None:
     with pytest.raises(SettingsError, match="MAIL_TRANSPORT"):
-        async with lifespan(Settings(smtp_host="mail.example.org")):
+        async with lifespan(ServiceSettings(smtp_host="mail.example.org")):
             pass
 
 

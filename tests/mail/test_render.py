@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pgqueue_service.notifications.mail.dates import in_words
 from pgqueue_service.notifications.mail.message import Mail
 from pgqueue_service.notifications.mail.render import Renderer
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings
 from tests.support.mailservers import NOW
 
-RENDERER = Renderer(Settings(), "example.org")
+RENDERER = Renderer(ServiceSettings(), "example.org")
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
 
 
@@ -169,12 +169,12 @@ def test_no_name_adds_a_tag(name: str) -> None:
 )
 def test_an_unknown_locale_takes_the_one_of_the_settings(wanted: str | None, got: str) -> None:
     assert RENDERER.locale(wanted) == got
-    assert Renderer(Settings(mail_locale="en"), "example.org").locale("xx") == "en"
+    assert Renderer(ServiceSettings(mail_locale="en"), "example.org").locale("xx") == "en"
 
 
 def test_brand_and_zone_come_from_the_settings() -> None:
     renderer = Renderer(
-        Settings(mail_brand="A <b> & C", mail_timezone="America/New_York"), "example.org"
+        ServiceSettings(mail_brand="A <b> & C", mail_timezone="America/New_York"), "example.org"
     )
     mail = sign_in(renderer, locale="en")
     assert mail.subject.endswith("- A <b> & C")
@@ -185,7 +185,7 @@ def test_brand_and_zone_come_from_the_settings() -> None:
 def test_a_zone_that_does_not_exist_and_a_brand_of_two_lines_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as told:
         Renderer(
-            Settings(mail_timezone="Mars/Olympus", mail_brand="a\r\nBcc: b@example.com"),
+            ServiceSettings(mail_timezone="Mars/Olympus", mail_brand="a\r\nBcc: b@example.com"),
             "example.org",
         )
     assert [problem.partition(":")[0] for problem in told.value.problems] == [
@@ -197,7 +197,7 @@ def test_a_zone_that_does_not_exist_and_a_brand_of_two_lines_are_told_at_once() 
 @pytest.mark.parametrize("zone", ["../etc/passwd", "/etc/passwd", "", "a\x00b"])
 def test_a_path_is_no_time_zone(zone: str) -> None:
     with pytest.raises(SettingsError, match="MAIL_TIMEZONE"):
-        Renderer(Settings(mail_timezone=zone), "example.org")
+        Renderer(ServiceSettings(mail_timezone=zone), "example.org")
 
 
 @pytest.mark.parametrize(

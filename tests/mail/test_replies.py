@@ -21,12 +21,12 @@ from pgqueue_service.notifications.mail.transports.replies import (
     Subject,
     subject,
 )
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
 from pgqueue.client import AsyncClient
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry
 from pgqueue.job import NewJob
-from pgqueue.settings import Settings
 from pgqueue.testing import working
 from tests.support.factories import sql, the_job, value
 from tests.support.mail_replies import OF_THE_SERVER, OF_THIS_MAIL, OF_US
@@ -217,7 +217,7 @@ def custom(to: str) -> dict[str, str]:
 
 
 async def at_work(
-    connection: Connection, settings: Settings, script: Script, mails: list[str], good: str
+    connection: Connection, settings: ServiceSettings, script: Script, mails: list[str], good: str
 ) -> None:
     """Mails to those addresses, and then the good one, which has to come through."""
     await published(connection, settings, send_custom_email)
@@ -233,7 +233,7 @@ async def at_work(
             await until(lambda: completed(connection, "good"))
 
 
-def mailing_to(settings: Settings, port: int) -> Settings:
+def mailing_to(settings: ServiceSettings, port: int) -> ServiceSettings:
     """Over one connection, so that the server's script goes on from mail to mail."""
     mailing = smtp_settings(port, smtp_connections=1)
     names = (
@@ -261,7 +261,7 @@ async def completed(connection: Connection, job_id: str) -> bool:
 
 @pytest.mark.postgres(15, 18)
 async def test_recipients_that_are_refused_for_a_while_hold_up_no_other(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     script: Script = {"RCPT": ["450 4.2.0 greylisted"] * 30 + ["250 ok"]}
     await at_work(
@@ -276,7 +276,7 @@ async def test_recipients_that_are_refused_for_a_while_hold_up_no_other(
 
 @pytest.mark.postgres(15, 18)
 async def test_a_quota_loses_nothing_and_burns_nothing(
-    connection: Connection, settings: Settings
+    connection: Connection, settings: ServiceSettings
 ) -> None:
     """The quota is used up, then comes back; what was refused waits, and is sent."""
     await published(connection, settings, send_custom_email)

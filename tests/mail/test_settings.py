@@ -1,4 +1,4 @@
-"""Settings of the mail that cannot work: refused when the worker starts, all at once, with what to
+"""ServiceSettings of the mail that cannot work: refused when the worker starts, all at once, with what to
 write instead."""
 
 from email import message_from_bytes
@@ -13,9 +13,10 @@ from pgqueue_service.notifications import lifespan
 from pgqueue_service.notifications.mail.message import LONGEST_SENDER_NAME, Sender, build
 from pgqueue_service.notifications.mail.transports import smtp_settings as checked
 from pgqueue_service.notifications.mail.transports.smtp_settings import Encryption, host_name
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings, settings_from
+from pgqueue.settings import settings_from
 from tests.support.mailservers import NOW, a_mail, parsed, smtp_settings
 
 STARTTLS, TLS, OFFERED, NEVER = (
@@ -59,14 +60,14 @@ def anyio_backend() -> str:
 def test_mail_is_encrypted_unless_the_settings_say_otherwise(
     host: str, environment: dict[str, str], encryption: Encryption
 ) -> None:
-    settings = settings_from({"SMTP_HOST": host, **environment})
+    settings = settings_from({"SMTP_HOST": host, **environment}, ServiceSettings)
     assert checked.server(settings).encryption is encryption
 
 
 @pytest.mark.parametrize("word", ["maybe", "ssl3", "required", "2"])
 def test_another_word_for_encryption_is_refused(word: str) -> None:
     with pytest.raises(SettingsError, match="SMTP_SECURE: one of starttls"):
-        settings_from({"SMTP_SECURE": word})
+        settings_from({"SMTP_SECURE": word}, ServiceSettings)
 
 
 @pytest.mark.parametrize("word", ["starttls", "opportunistic", "none"])
@@ -74,7 +75,8 @@ def test_port_465_speaks_tls_from_the_first_byte(word: str) -> None:
     with pytest.raises(SettingsError, match="SMTP_PORT=465"):
         checked.server(
             settings_from(
-                {"SMTP_HOST": "mail.example.org", "SMTP_PORT": "465", "SMTP_SECURE": word}
+                {"SMTP_HOST": "mail.example.org", "SMTP_PORT": "465", "SMTP_SECURE": word},
+                ServiceSettings,
             )
         )
 
@@ -250,7 +252,7 @@ def test_any_name_adds_no_header_field(name: str) -> None:
 
 
 async def test_every_problem_is_told_at_once_and_no_secret() -> None:
-    settings = Settings(
+    settings = ServiceSettings(
         mail_transport="smtp",
         smtp_host="smtp://mailer:hunter2@mail.example.org",
         smtp_port=465,

@@ -21,9 +21,9 @@ from pgqueue_service.notifications.mail.transports import (
     smtp_session,
 )
 from pgqueue_service.notifications.mail.transports.secrecy import may_send_secret
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import DependencyDown, Discard, Ending, Retry, SettingsError
-from pgqueue.settings import Settings
 from tests.support.mailservers import (
     SHORT,
     Drop,
@@ -612,5 +612,5 @@ async def test_a_ca_file_that_holds_no_certificate_is_told_at_the_start(tmp_path
 
 
 async def test_without_any_setting_mail_goes_to_the_log() -> None:
-    async with open_transport(Settings()) as transport:
+    async with open_transport(ServiceSettings()) as transport:
         assert transport.name == "log"

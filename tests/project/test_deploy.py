@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.durations import duration
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings, settings_from
+from pgqueue.settings import settings_from
 from tests.support.places import ROOT
 
 FIELDS = {
     field.metadata["name"]: field.metadata
-    for field in dataclasses.fields(Settings)
+    for field in dataclasses.fields(ServiceSettings)
     if "name" in field.metadata
 }
 NAMES = {name for field in FIELDS.values() for name in (field["name"], *field["also"])}
@@ -48,7 +49,10 @@ def test_the_example_environment_shows_the_defaults() -> None:
 
 def test_the_example_environment_is_valid() -> None:
     # A secret without a value is refused: these lines are there to be filled in.
-    settings_from({name: text.strip('"') for name, text in example().items() if text.strip('"')})
+    settings_from(
+        {name: text.strip('"') for name, text in example().items() if text.strip('"')},
+        ServiceSettings,
+    )
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -75,17 +79,17 @@ def environment() -> dict[str, str]:
 def test_a_manifest_whose_secrets_were_not_filled_in_starts_nothing() -> None:
     secrets = next(one["stringData"] for one in manifests() if one["kind"] == "Secret")
     with pytest.raises(SettingsError, match="PGQUEUE_ADMIN_TOKENS: its token is a placeholder"):
-        settings_from(secrets)
+        settings_from(secrets, ServiceSettings)
 
 
 def test_the_manifests_set_what_is_a_setting_and_together_are_valid() -> None:
     set_for_one = {one["name"] for _, container in pods() for one in container.get("env", [])}
     assert set(environment()) | set_for_one <= NAMES
-    settings_from(environment())
+    settings_from(environment(), ServiceSettings)
 
 
 def test_a_pod_gets_longer_to_stop_than_its_process_takes() -> None:
-    settings = settings_from(environment())
+    settings = settings_from(environment(), ServiceSettings)
     for pod, container in pods():
         if container["name"] == "worker":
             assert timedelta(

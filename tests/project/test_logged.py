@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from pgqueue_service.settings import ServiceSettings
 
-from pgqueue.settings import Settings
 from tests.support.logged import Ears, leaks
 from tests.support.places import ROOT
 
@@ -43,7 +43,7 @@ def test_what_does_not(line: str) -> None:
 
 
 def test_secrets_of_any_settings_are_known(ears: Ears) -> None:
-    Settings(
+    ServiceSettings(
         database_url="postgresql://u:only-here-1@h/x",
         api_tokens=("short", "only-here-2"),
         sendgrid_api_key="only-here-3",

@@ -197,7 +197,10 @@ async def trap(squatter: Connection, owner: Connection) -> None:
     )
     mine += "\n".join(
         path.read_text()
-        for path in [ROOT / "pgqueue/database/migrations.py", ROOT / "pgqueue/database/adoption.py"]
+        for path in [
+            ROOT / "pgqueue/database/migrations.py",
+            ROOT / "service/pgqueue_service/notifications/legacy_import.py",
+        ]
     )
     server = await sheltered(
         owner,

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from pgqueue_service.notifications import legacy_import
+from pgqueue_service.notifications.legacy_import import BullTable
 from psycopg import AsyncConnection
 
-from pgqueue.database import adoption
 from pgqueue.database import migrations as module
 from pgqueue.database.migrations import (
     LOCK,
@@ -473,7 +474,7 @@ class TestTheOldServicesTable:
         self, old: AsyncConnection[Any], empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In batches, whatever the order of the ids."""
-        monkeypatch.setattr(adoption, "BATCH", 2)
+        monkeypatch.setattr(legacy_import, "BATCH", 2)
         await sql(old, "UPDATE job_logs SET stack_trace = 'at line 1' WHERE job_id = 'done'")
         await sql(
             old,
@@ -482,7 +483,7 @@ class TestTheOldServicesTable:
                       CASE WHEN n < 6 THEN repeat('x', 9000) || ' someone@example.com password=abc' END
                  FROM generate_series(1, 7) n""",
         )
-        await migrate(empty_database_url, adopt=True)
+        await migrate(empty_database_url, adopt=BullTable())
         rows = await sql(
             old,
             "SELECT error, stack_trace FROM job_logs WHERE job_id LIKE 'more-%' ORDER BY job_id",
@@ -497,7 +498,7 @@ class TestTheOldServicesTable:
     async def test_its_ids_stay_known(
         self, old: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        await migrate(empty_database_url, adopt=True)
+        await migrate(empty_database_url, adopt=BullTable())
         await sql(old, "INSERT INTO job_types (job_type) VALUES ('user.signin.notification')")
         row = await sql(
             old,
@@ -514,9 +515,9 @@ class TestTheOldServicesTable:
     async def test_a_second_adoption_brings_nothing_back(
         self, old: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        await migrate(empty_database_url, adopt=True)
+        await migrate(empty_database_url, adopt=BullTable())
         await sql(old, "DELETE FROM job_logs WHERE job_id = 'done'")  # retention
-        assert await migrate(empty_database_url, adopt=True) == []
+        assert await migrate(empty_database_url, adopt=BullTable()) == []
         assert await value(old, "SELECT count(*) FROM job_logs") == 1
 
     async def test_in_use_is_left_alone(
@@ -525,7 +526,7 @@ class TestTheOldServicesTable:
         async with await AsyncConnection.connect(empty_database_url) as service:
             await sql(service, "UPDATE job_logs SET attempt_count = attempt_count")
             with pytest.raises(SchemaError, match="Stop the old service"):
-                await migrate(empty_database_url, adopt=True, lock_timeout="200ms")
+                await migrate(empty_database_url, adopt=BullTable(), lock_timeout="200ms")
         assert await value(old, "SELECT count(*) FROM job_logs") == 3
 
     async def test_a_plan_of_it(self, old: AsyncConnection[Any], empty_database_url: str) -> None:
@@ -544,7 +545,7 @@ class TestStrangers:
             empty, "UPDATE job_logs SET payload = '{\"x\": \"\\u0000\"}' WHERE job_id = 'done'"
         )
         steps: list[str] = []
-        await migrate(empty_database_url, adopt=True, told=steps.append)
+        await migrate(empty_database_url, adopt=BullTable(), told=steps.append)
         assert "copied 1 jobs that had ended; 2 that" in steps[-1]
 
     async def test_a_table_of_another_kind_is_not_adopted(
@@ -571,7 +572,7 @@ class TestStrangers:
     async def test_adopt_without_anything_to_adopt_just_migrates(
         self, empty: AsyncConnection[Any], empty_database_url: str
     ) -> None:
-        assert [one.label for one in await migrate(empty_database_url, adopt=True)] == ALL
+        assert [one.label for one in await migrate(empty_database_url, adopt=BullTable())] == ALL
 
     async def test_a_failing_step_leaves_nothing_behind(
         self, empty: AsyncConnection[Any], empty_database_url: str

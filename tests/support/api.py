@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 from pgqueue_service.app import create_app
+from pgqueue_service.settings import ServiceSettings
 
-from pgqueue.settings import Settings
 from tests.support.logins import url_of
 
 ADMIN_TOKEN = "an-admin-token"
@@ -20,7 +20,7 @@ SIGNIN = "/api/jobs/signin-notification"
 
 
 @asynccontextmanager
-async def open_api(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def open_api(settings: ServiceSettings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service. Unless told otherwise admin routes take ADMIN, and sign-ins are
     open."""
     mine = settings.with_(database_url=url_of("queue_api", settings.database_url))

@@ -17,8 +17,7 @@ from typing import Any, cast
 from aiosmtpd.smtp import SMTP as Protocol
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 from pgqueue_service.notifications.mail.message import Mail, message_id
-
-from pgqueue.settings import Settings
+from pgqueue_service.settings import ServiceSettings
 
 PATIENT = timedelta(seconds=10)
 SHORT = timedelta(milliseconds=200)
@@ -39,7 +38,7 @@ def a_mail(**changes: Any) -> Mail:
     return Mail(**(values | changes))
 
 
-def smtp_settings(port: int, **changes: Any) -> Settings:
+def smtp_settings(port: int, **changes: Any) -> ServiceSettings:
     values: dict[str, Any] = {
         "mail_transport": "smtp",
         "smtp_host": "127.0.0.1",
@@ -48,7 +47,7 @@ def smtp_settings(port: int, **changes: Any) -> Settings:
         "mail_timeout": PATIENT,
         "lease": timedelta(seconds=60),
     }
-    return Settings(**(values | changes))
+    return ServiceSettings(**(values | changes))
 
 
 @dataclass
@@ -327,7 +326,7 @@ async def sendgrid(
         yield state
 
 
-def sendgrid_settings(port: int, **changes: Any) -> Settings:
+def sendgrid_settings(port: int, **changes: Any) -> ServiceSettings:
     values: dict[str, Any] = {
         "mail_transport": "sendgrid",
         "sendgrid_api_key": "SG.a-secret-key",
@@ -336,7 +335,7 @@ def sendgrid_settings(port: int, **changes: Any) -> Settings:
         "mail_timeout": PATIENT,
         "lease": timedelta(seconds=60),
     }
-    return Settings(**(values | changes))
+    return ServiceSettings(**(values | changes))
 
 
 NOW = datetime(2026, 11, 23, 10, 5, 9, tzinfo=UTC)

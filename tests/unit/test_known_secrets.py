@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from litestar.exceptions import HTTPException
 from pgqueue_service.api.problems import Refusal, refusal
 from pgqueue_service.notifications.mail.transports import open_transport
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
 from pgqueue import known_secrets as secrecy
@@ -39,7 +40,6 @@ from pgqueue.errors import (
 from pgqueue.logs import HumanFormatter, JsonFormatter
 from pgqueue.masking import clean, mask
 from pgqueue.policy import Undecodable, verdict
-from pgqueue.settings import Settings
 from pgqueue.task import task
 from tests.support.factories import sql
 from tests.support.logged import leaks
@@ -204,7 +204,7 @@ SOME = [
 
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_no_row_does(
-    connection: AsyncConnection[Any], settings: Settings, attempts: int
+    connection: AsyncConnection[Any], settings: ServiceSettings, attempts: int
 ) -> None:
     """Whatever a handler raises, over all its attempts: columns and history."""
 
@@ -268,7 +268,9 @@ HARD = st.text(
 def test_a_secret_of_ours_is_in_no_text_however_it_is_spelled(secret: str, user: str) -> None:
     secrecy._known = {}
     url = f"postgresql://u:{quote(secret, safe='')}@h/x"
-    Settings(smtp_password=secret, smtp_user=user, admin_tokens=(f"{secret}1",), database_url=url)
+    ServiceSettings(
+        smtp_password=secret, smtp_user=user, admin_tokens=(f"{secret}1",), database_url=url
+    )
     octets = secret.encode()
     spelled = [
         secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1], repr(octets)[2:-1],
@@ -285,7 +287,7 @@ def test_a_secret_of_ours_is_in_no_text_however_it_is_spelled(secret: str, user:
 
 
 def test_a_word_that_is_a_secret_is_left_where_it_is_part_of_another() -> None:
-    Settings(smtp_password="correcthorse")
+    ServiceSettings(smtp_password="correcthorse")
     assert mask("not correcthorses, but correcthorse.") == "not correcthorses, but ***."
 
 
@@ -305,7 +307,7 @@ REPEATING = "q7Hk+29s/Zx1 =LmPq&"
 )
 async def test_a_mail_server_that_repeats_the_password_tells_it_to_nobody(
     connection: AsyncConnection[Any],
-    settings: Settings,
+    settings: ServiceSettings,
     said: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.log_stream import handler_for
 from pgqueue.logs import LONGEST, HumanFormatter, JsonFormatter
 from pgqueue.masking import clean, mask, mask_address
-from pgqueue.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,10 @@ def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: 
         ('{"api_key": "SG.abc"}', '{"api_key": "***"}'),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("SMTP_PASSWORD=hunter2", "SMTP_PASSWORD=***"),
-        ("Settings(smtp_password='hunter2', host='x')", "Settings(smtp_password='***', host='x')"),
+        (
+            "ServiceSettings(smtp_password='hunter2', host='x')",
+            "ServiceSettings(smtp_password='***', host='x')",
+        ),
         ("host=x password='a b c' port=1", "host=x password='***' port=1"),
         (
             r"KeyError: '\"host=x password=\'a b\'\" port=1'",
@@ -106,7 +109,7 @@ def test_masking_takes_as_long_as_the_text_and_not_as_its_square(text: str) -> N
 
 
 def test_settings_show_no_secret_to_whoever_prints_them() -> None:
-    settings = Settings(
+    settings = ServiceSettings(
         database_url="postgresql://u:hunter2@h/x",
         admin_tokens=("hunter2",),
         smtp_password="hunter2",

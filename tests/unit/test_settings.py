@@ -7,22 +7,23 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pgqueue_service.settings import ServiceSettings, transport_problems
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings, settings_from, shown, transport_problems
+from pgqueue.settings import settings_from, shown
 
 URL = "postgresql://bob:hunter2@db.internal:5433/app"
 
 
 def problems(**environment: str) -> list[str]:
     with pytest.raises(SettingsError) as refused:
-        settings_from(environment)
+        settings_from(environment, ServiceSettings)
     return refused.value.problems
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    settings = settings_from({})
+    settings = settings_from({}, ServiceSettings)
     assert (settings.host, settings.port, settings.queues, settings.modules) == (
         "127.0.0.1",
         3333,
@@ -45,7 +46,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "mn",
         "Asia/Ulaanbaatar",
     )
-    assert settings == Settings()
+    assert settings == ServiceSettings()
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -86,19 +87,19 @@ def test_every_mistake_is_told_at_once() -> None:
     ],
 )
 def test_how_values_are_written(name: str, text: str, field: str, value: object) -> None:
-    assert getattr(settings_from({name: text}), field) == value
+    assert getattr(settings_from({name: text}, ServiceSettings), field) == value
 
 
 def test_both_names_of_the_admin_tokens_count() -> None:
     both = {"PGQUEUE_ADMIN_TOKENS": "new-4c1f0e6d", "PGQUEUE_ADMIN_TOKEN": "old-2a8375ff"}
-    assert settings_from(both).admin_tokens == ("new-4c1f0e6d", "old-2a8375ff")
+    assert settings_from(both, ServiceSettings).admin_tokens == ("new-4c1f0e6d", "old-2a8375ff")
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret-4c1f\n")
-    assert settings_from({"PGQUEUE_API_TOKENS_FILE": str(tmp_path / "token")}).api_tokens == (
-        "s3cret-4c1f",
-    )
+    assert settings_from(
+        {"PGQUEUE_API_TOKENS_FILE": str(tmp_path / "token")}, ServiceSettings
+    ).api_tokens == ("s3cret-4c1f",)
     (said,) = problems(SMTP_PASSWORD_FILE=str(tmp_path / "none"))
     assert said == "SMTP_PASSWORD_FILE: cannot be read: FileNotFoundError"
 
@@ -106,8 +107,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 def test_no_secret_is_ever_shown() -> None:
     settings = settings_from(
         {"DATABASE_URL": URL, "PGQUEUE_DIRECT_URL": URL, "SMTP_PASSWORD": "hunter2", "SENDGRID_API_KEY": "SG.hunter2",
-         "PGQUEUE_ADMIN_TOKENS": "hunter2-one,hunter2-two"}
-    )  # fmt: skip
+         "PGQUEUE_ADMIN_TOKENS": "hunter2-one,hunter2-two"}, ServiceSettings)  # fmt: skip
     rows = {name: value for name, value, _ in shown(settings)}
     assert "hunter2" not in str(rows)
     assert rows["DATABASE_URL"] == rows["SMTP_PASSWORD"] == "(set)"
@@ -118,7 +118,8 @@ def test_no_secret_is_ever_shown() -> None:
 
 def test_prisma_s_parameters_are_ignored_with_a_warning_and_its_schema_is_the_search_path() -> None:
     settings = settings_from(
-        {"DATABASE_URL": f"{URL}?schema=old+app&connection_limit=5&pgbouncer=true&sslmode=prefer"}
+        {"DATABASE_URL": f"{URL}?schema=old+app&connection_limit=5&pgbouncer=true&sslmode=prefer"},
+        ServiceSettings,
     )
     given = conninfo_to_dict(settings.conninfo)
     assert given["options"] == '-c search_path="old\\ app"'
@@ -127,20 +128,20 @@ def test_prisma_s_parameters_are_ignored_with_a_warning_and_its_schema_is_the_se
 
 
 def test_dead_peers_are_noticed() -> None:
-    given = conninfo_to_dict(settings_from({"DATABASE_URL": URL}).conninfo)
+    given = conninfo_to_dict(settings_from({"DATABASE_URL": URL}, ServiceSettings).conninfo)
     assert given["tcp_user_timeout"] == "20000"
     assert given["keepalives_idle"] == "10"
     assert (
-        conninfo_to_dict(settings_from({"DATABASE_URL": f"{URL}?connect_timeout=2"}).conninfo)[
-            "connect_timeout"
-        ]
+        conninfo_to_dict(
+            settings_from({"DATABASE_URL": f"{URL}?connect_timeout=2"}, ServiceSettings).conninfo
+        )["connect_timeout"]
         == "2"
     )
 
 
 def test_without_a_database_the_error_says_what_to_set() -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL is not set: say where Postgres is"):
-        _ = settings_from({}).conninfo
+        _ = settings_from({}, ServiceSettings).conninfo
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,9 @@ def test_tokens_that_are_made_by_chance_are_taken() -> None:
         "q7Hk-29s_Zx1LmPq",
         "b6b5d9e2-4c1f-4a0e",
     ):
-        assert settings_from({"PGQUEUE_ADMIN_TOKENS": token}).admin_tokens == (token,)
+        assert settings_from({"PGQUEUE_ADMIN_TOKENS": token}, ServiceSettings).admin_tokens == (
+            token,
+        )
 
 
 def test_one_token_has_one_level_and_is_one() -> None:
@@ -225,10 +228,15 @@ def test_a_secret_loses_line_ends_and_a_byte_order_mark_and_keeps_its_blanks(
 ) -> None:
     (tmp_path / "secret").write_bytes(("\ufeff pass word " + ends).encode())
     assert (
-        settings_from({"SMTP_PASSWORD_FILE": str(tmp_path / "secret")}).smtp_password
+        settings_from(
+            {"SMTP_PASSWORD_FILE": str(tmp_path / "secret")}, ServiceSettings
+        ).smtp_password
         == " pass word "
     )
-    assert settings_from({"SMTP_PASSWORD": f" pass word {ends}"}).smtp_password == " pass word "
+    assert (
+        settings_from({"SMTP_PASSWORD": f" pass word {ends}"}, ServiceSettings).smtp_password
+        == " pass word "
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,7 +246,7 @@ def test_a_secret_loses_line_ends_and_a_byte_order_mark_and_keeps_its_blanks(
      ("PGQUEUE_FROBNICATE", None), ("PGQUEUE_QUEUE", "PGQUEUE_QUEUES")],
 )  # fmt: skip
 def test_a_misspelt_name_is_told_at_the_start(name: str, meant: str | None) -> None:
-    (said,) = settings_from({name: "1"}).warnings
+    (said,) = settings_from({name: "1"}, ServiceSettings).warnings
     assert said == f"{name} is no setting and is ignored" + (
         f": did you mean {meant}?" if meant else ""
     )
@@ -246,7 +254,7 @@ def test_a_misspelt_name_is_told_at_the_start(name: str, meant: str | None) -> N
 
 def test_names_of_others_are_left_alone() -> None:
     others = {"SMTP_ENABLED": "false", "MAIL_HOST": "x", "PGQUEUE_PG_BINDIR": "/x", "HOME": "/"}
-    assert settings_from(others).warnings == ()
+    assert settings_from(others, ServiceSettings).warnings == ()
 
 
 def test_service_links_of_kubernetes_stop_nothing_and_are_told() -> None:
@@ -255,7 +263,7 @@ def test_service_links_of_kubernetes_stop_nothing_and_are_told() -> None:
         "SMTP_PORT_25_TCP_ADDR": "10.0.0.1", "SMTP_SERVICE_HOST": "10.0.0.1", "PGQUEUE_PORT": "tcp://10.0.0.1:3333",
         "PGQUEUE_SERVICE_PORT": "3333", "PGQUEUE_HEALTH_PORT": "tcp://10.0.0.1:8080", "PGQUEUE_PORT_3333_TCP_PROTO": "tcp",
     }  # fmt: skip
-    settings = settings_from(links)
+    settings = settings_from(links, ServiceSettings)
     assert (settings.port, settings.smtp_port, settings.health_port) == (3333, 587, None)
     assert [said.split()[0] for said in settings.warnings] == [
         "PGQUEUE_HEALTH_PORT",
@@ -274,7 +282,7 @@ PASSWORDS = st.text(
 @given(PASSWORDS.filter(lambda password: not set(password) & set("@/%")))
 def test_a_password_is_what_libpq_reads(password: str) -> None:
     url = f"postgresql://bob:{password}@db.internal:5433/app?schema=x&connection_limit=5"
-    mine = conninfo_to_dict(settings_from({"DATABASE_URL": url}).conninfo)
+    mine = conninfo_to_dict(settings_from({"DATABASE_URL": url}, ServiceSettings).conninfo)
     assert mine["password"] == conninfo_to_dict(url.partition("?schema=")[0]).get("password")
     assert (mine["host"], mine["dbname"]) == ("db.internal", "app")
 
@@ -288,7 +296,7 @@ def test_a_password_that_breaks_the_url_is_refused_and_never_shown(
     )
     url = f"postgresql://bob:{first}{breaking}{last}@db.internal:5433/app"
     with pytest.raises(SettingsError) as refused:
-        settings_from({"DATABASE_URL": url})
+        settings_from({"DATABASE_URL": url}, ServiceSettings)
     assert first not in str(refused.value)
     assert last not in str(refused.value)
 
@@ -296,8 +304,13 @@ def test_a_password_that_breaks_the_url_is_refused_and_never_shown(
 @given(PASSWORDS)
 def test_a_password_that_is_percent_encoded_is_any_text(password: str) -> None:
     url = f"postgresql://bob:{quote(password, safe='')}@db.internal/app"
-    assert conninfo_to_dict(settings_from({"DATABASE_URL": url}).conninfo)["password"] == password
-    assert settings_from({"DATABASE_URL": f"{url}?password={quote(password, safe='')}"}).conninfo
+    assert (
+        conninfo_to_dict(settings_from({"DATABASE_URL": url}, ServiceSettings).conninfo)["password"]
+        == password
+    )
+    assert settings_from(
+        {"DATABASE_URL": f"{url}?password={quote(password, safe='')}"}, ServiceSettings
+    ).conninfo
 
 
 @pytest.mark.parametrize(
@@ -308,7 +321,7 @@ def test_a_password_that_is_percent_encoded_is_any_text(password: str) -> None:
      "postgresql://[::1]:5433/app", "postgresql://h/app?application_name=a%2Bb+c", "postgresql://bob:a?b#c@h/app"],
 )  # fmt: skip
 def test_what_libpq_takes_is_taken_as_it_stands(url: str) -> None:
-    mine = conninfo_to_dict(settings_from({"DATABASE_URL": url}).conninfo)
+    mine = conninfo_to_dict(settings_from({"DATABASE_URL": url}, ServiceSettings).conninfo)
     given = conninfo_to_dict(url)
     assert {key: mine[key] for key in given} == given
 
@@ -325,7 +338,7 @@ def test_a_url_that_cannot_be_right_is_refused_without_its_words(url: str) -> No
         assert said.startswith(f"{name}: ")
         assert "hunter2" not in said
     with pytest.raises(SettingsError) as refused:
-        _ = Settings(database_url=url).conninfo
+        _ = ServiceSettings(database_url=url).conninfo
     assert "hunter2" not in str(refused.value)
 
 
@@ -361,5 +374,5 @@ def test_a_url_that_cannot_be_right_is_refused_without_its_words(url: str) -> No
 def test_what_a_worker_that_sends_mail_lacks(
     environment: dict[str, str], sentence: str | None
 ) -> None:
-    told = transport_problems(settings_from(environment))
+    told = transport_problems(settings_from(environment, ServiceSettings))
     assert (told == []) if sentence is None else any(sentence in said for said in told)

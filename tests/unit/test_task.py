@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue import Backoff, Job, Limit, Task, task
 from pgqueue.attempt import Claim
 from pgqueue.discovery import load_tasks
 from pgqueue.durations import duration, spoken
 from pgqueue.errors import TaskError
-from pgqueue.settings import Settings, settings_from
+from pgqueue.settings import settings_from
 
 
 class Resize(msgspec.Struct):
@@ -48,7 +49,7 @@ def test_a_task_is_callable_and_knows_its_payload() -> None:
         "images",
     )
     assert resize(Job(Resize("a.png"), claim)) == "a.png"
-    declared = resize.declaration(Settings())
+    declared = resize.declaration(ServiceSettings())
     assert (declared.queue, declared.max_attempts, declared.timeout, declared.depends_on) == (
         "images",
         3,
@@ -72,9 +73,9 @@ def test_a_limit_may_come_from_the_settings() -> None:
     )
     async def handler(job: Job[Any]) -> None: ...
 
-    assert handler.declaration(settings_from({"PGQUEUE_SIGNIN_LIMIT": "3/1m"})).limit == Limit(
-        3, per=timedelta(minutes=1)
-    )
+    assert handler.declaration(
+        settings_from({"PGQUEUE_SIGNIN_LIMIT": "3/1m"}, ServiceSettings)
+    ).limit == Limit(3, per=timedelta(minutes=1))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from pgqueue.errors import RateLimited
-from pgqueue.settings import Settings
 from pgqueue_service.notifications import signin
+from pgqueue_service.settings import ServiceSettings
 
 REMEMBERED = 10_000
 """Addresses, and addresses with a user, that a process remembers; of those that are forgotten the
@@ -32,7 +32,7 @@ Address = IPv4Address | IPv6Address
 class Addresses:
     """What each address has posted of late."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._all, self._window = settings.address_limit
         count, self._user_window = settings.signin_limit
         # A fifth stays for posts from elsewhere, such as the user's own.

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 from litestar import Request
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings
 from pgqueue_service.api.hosts import is_loopback
 from pgqueue_service.api.problems import Refusal
 from pgqueue_service.api.requests import header
+from pgqueue_service.settings import ServiceSettings
 
 log = logging.getLogger("pgqueue_service.api.auth")
 
@@ -39,7 +39,7 @@ class Access:
     """The rules for one set of settings. Raises SettingsError when they would leave open what must
     not be."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self.local = is_loopback(settings.host)
         self.wholly_open = settings.open
         self.anonymous = settings.open or not settings.api_tokens
@@ -50,7 +50,7 @@ class Access:
         self._highest = max((level for _, level in self._tokens), default=Level.NONE)
         self._refuse_to_start(settings)
 
-    def _refuse_to_start(self, settings: Settings) -> None:
+    def _refuse_to_start(self, settings: ServiceSettings) -> None:
         if settings.open and not self.local:
             raise SettingsError(
                 [f"PGQUEUE_OPEN is for development on loopback only, not on HOST={settings.host}"]

@@ -10,13 +10,13 @@ import msgspec
 from pgqueue.durations import duration
 from pgqueue.enqueue.encoding import EARLIEST, LATEST
 from pgqueue.job import AnyJob, NewJob
-from pgqueue.settings import Settings
 from pgqueue.task import Declaration, Task
 from pgqueue_service.api.problems import Refusal
 from pgqueue_service.api.requests import sentence
 from pgqueue_service.api.schemas import EmailRequest, EnqueueRequest, SignInRequest
 from pgqueue_service.notifications import custom_email, signin
 from pgqueue_service.notifications.members import identifying, moment
+from pgqueue_service.settings import ServiceSettings
 
 JSON = dict[str, Any]
 LONGEST_NAME = 255
@@ -26,7 +26,7 @@ class Catalog:
     """Job types by name, with the defaults that the settings give their payloads."""
 
     def __init__(
-        self, tasks: Mapping[str, Task[Any]], declared: list[Declaration], settings: Settings
+        self, tasks: Mapping[str, Task[Any]], declared: list[Declaration], settings: ServiceSettings
     ) -> None:
         self._tasks = tasks
         self._declared = {one.job_type: one for one in declared}

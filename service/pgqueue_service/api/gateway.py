@@ -10,7 +10,6 @@ from pgqueue.client import AsyncClient
 from pgqueue.database.reasons import reason
 from pgqueue.errors import SchemaError, Unavailable, UnknownType
 from pgqueue.job import AnyJob, JobView, Status, Ticket
-from pgqueue.settings import Settings
 from pgqueue_service.api.address_limit import Addresses
 from pgqueue_service.api.auth import Access, Level
 from pgqueue_service.api.catalog import Catalog
@@ -19,12 +18,13 @@ from pgqueue_service.api.middleware import ARRIVED
 from pgqueue_service.api.problems import FAILED, Refusal, ended
 from pgqueue_service.api.readiness import Readiness
 from pgqueue_service.api.responses import Accepted
+from pgqueue_service.settings import ServiceSettings
 
 J = TypeVar("J")
 T = TypeVar("T")
 
 
-def longest(settings: Settings) -> float:
+def longest(settings: ServiceSettings) -> float:
     """Seconds that an operator's request may take: lists and replays of thousands of jobs take
     longer than one job."""
     return max(10.0, 5 * settings.request_timeout.total_seconds())
@@ -41,7 +41,7 @@ class JobGateway:
         addresses: Addresses,
         readiness: Readiness,
         deadlines: Deadlines,
-        settings: Settings,
+        settings: ServiceSettings,
     ) -> None:
         self.client = client
         self.catalog = catalog

@@ -13,8 +13,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from pgqueue.database.adoption import exists
-from pgqueue.database.migrations import migrate
+from pgqueue.database.migrations import exists, migrate
 from pgqueue.embedded.server import EmbeddedServer
 from pgqueue_service.demo.inbox import Inbox, open_inbox
 

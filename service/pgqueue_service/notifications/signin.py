@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from pgqueue import Job, Limit, task
+from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.mailer import Mailer
 from pgqueue_service.notifications.mail.message import valid_address
 from pgqueue_service.notifications.mail.text import shown
@@ -17,6 +18,7 @@ from pgqueue_service.notifications.members import (
     require_text,
     written,
 )
+from pgqueue_service.settings import service_settings
 
 JOB_TYPE = "user.signin.notification"
 REQUIRED = ("userId", "email", "name")
@@ -95,9 +97,15 @@ def fill(sent: dict[str, Any], *, now: datetime, locale: str = "mn") -> dict[str
     }
 
 
+def signin_limit(settings: Settings) -> Limit:
+    """PGQUEUE_SIGNIN_LIMIT."""
+    count, window = service_settings(settings).signin_limit
+    return Limit(count, per=window)
+
+
 @task(
     JOB_TYPE,
-    rate_limit=lambda settings: Limit(settings.signin_limit[0], per=settings.signin_limit[1]),
+    rate_limit=signin_limit,
     user_from="userId",
     depends_on="mail",
     timeout=60,

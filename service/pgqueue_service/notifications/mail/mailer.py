@@ -7,10 +7,10 @@ from typing import Any
 
 from pgqueue.attempt import Job
 from pgqueue.errors import Discard, SettingsError
-from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.message import Mail
 from pgqueue_service.notifications.mail.render import Renderer, template_problems
 from pgqueue_service.notifications.mail.transports import Transport, open_transport, wrong_settings
+from pgqueue_service.settings import ServiceSettings
 
 logger = logging.getLogger("pgqueue_service.notifications.mail")
 
@@ -22,7 +22,7 @@ UNCERTAIN = (
 class Mailer:
     """Renders and sends. `transport` is open as long as the Mailer is in use."""
 
-    def __init__(self, transport: Transport, renderer: Renderer, settings: Settings) -> None:
+    def __init__(self, transport: Transport, renderer: Renderer, settings: ServiceSettings) -> None:
         self.transport = transport
         self.renderer = renderer
         self.settings = settings
@@ -63,7 +63,7 @@ class Mailer:
 
 
 @asynccontextmanager
-async def open_mailer(settings: Settings) -> AsyncIterator[Mailer]:
+async def open_mailer(settings: ServiceSettings) -> AsyncIterator[Mailer]:
     """Raises SettingsError with what is wrong with the settings of the mail."""
     if problems := [*wrong_settings(settings), *template_problems(settings)]:
         raise SettingsError(problems)

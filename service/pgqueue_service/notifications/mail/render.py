@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.dates import in_words
 from pgqueue_service.notifications.mail.message import Mail, message_id
 from pgqueue_service.notifications.mail.text import has_control, paragraphs
 from pgqueue_service.notifications.mail.unlinked import unlinked, unlinked_name
+from pgqueue_service.settings import ServiceSettings
 
 LOCALES = ("mn", "en")
 LONGEST_BRAND = 200
@@ -21,7 +21,7 @@ LONGEST_USER_AGENT = 200
 """Characters that a mail shows of what a caller wrote."""
 
 
-def template_problems(settings: Settings) -> list[str]:
+def template_problems(settings: ServiceSettings) -> list[str]:
     """What is wrong with the settings of the templates."""
     problems = []
     try:
@@ -39,7 +39,7 @@ class Renderer:
     Raises SettingsError when the time zone does not exist or the brand cannot stand in a subject.
     """
 
-    def __init__(self, settings: Settings, domain: str) -> None:
+    def __init__(self, settings: ServiceSettings, domain: str) -> None:
         if problems := template_problems(settings):
             raise SettingsError(problems)
         self._zone = ZoneInfo(settings.mail_timezone)

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings, transport_problems
 from pgqueue_service.notifications.mail.message import Mail, Sender
 from pgqueue_service.notifications.mail.transports.endings import Intend, unannounced
 from pgqueue_service.notifications.mail.transports.log import LogTransport
 from pgqueue_service.notifications.mail.transports.smtp import SmtpTransport
 from pgqueue_service.notifications.mail.transports.smtp_settings import server
+from pgqueue_service.settings import ServiceSettings, transport_problems
 
 LOG_SENDER = "no-reply@localhost.invalid"
 """Stands in the mails of log-only mode where the settings name no sender."""
@@ -41,7 +41,7 @@ class Transport(Protocol):
 
 
 @asynccontextmanager
-async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
+async def open_transport(settings: ServiceSettings) -> AsyncIterator[Transport]:
     """The transport that the settings name; log when they name none. Raises SettingsError with all
     that is wrong with them."""
     if problems := wrong_settings(settings):
@@ -53,11 +53,11 @@ async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
         await transport.close()
 
 
-def wrong_settings(settings: Settings) -> list[str]:
+def wrong_settings(settings: ServiceSettings) -> list[str]:
     """All that keeps these settings from sending a mail, a sentence each; found without asking the
     server."""
     problems = transport_problems(settings)
-    checks: list[Callable[[Settings], Any]] = [sender]
+    checks: list[Callable[[ServiceSettings], Any]] = [sender]
     if settings.mail_transport == "smtp" and settings.smtp_host:
         checks.append(server)
     if settings.mail_transport == "sendgrid":
@@ -72,7 +72,7 @@ def wrong_settings(settings: Settings) -> list[str]:
     return problems
 
 
-def sender(settings: Settings) -> Sender:
+def sender(settings: ServiceSettings) -> Sender:
     """Who the mails come from. Raises SettingsError."""
     mine = settings.sendgrid_from_email if settings.mail_transport == "sendgrid" else None
     try:
@@ -83,7 +83,7 @@ def sender(settings: Settings) -> Sender:
         ) from None
 
 
-def _transport(settings: Settings, sender: Sender) -> Transport:
+def _transport(settings: ServiceSettings, sender: Sender) -> Transport:
     match settings.mail_transport:
         case "smtp":
             return SmtpTransport(settings, sender)

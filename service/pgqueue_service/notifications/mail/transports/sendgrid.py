@@ -9,7 +9,6 @@ import httpx
 import msgspec
 
 from pgqueue.errors import Discard, Ending, Retry, SettingsError
-from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.message import Mail, Sender
 from pgqueue_service.notifications.mail.transports.endings import (
     DOUBT,
@@ -23,6 +22,7 @@ from pgqueue_service.notifications.mail.transports.endings import (
 )
 from pgqueue_service.notifications.mail.transports.secrecy import may_send_secret
 from pgqueue_service.notifications.mail.transports.words import about_us, bare
+from pgqueue_service.settings import ServiceSettings
 
 ACCEPTED = 202
 TOO_MANY = 429
@@ -57,7 +57,7 @@ class SendGridTransport:
 
     name = "sendgrid"
 
-    def __init__(self, settings: Settings, sender: Sender) -> None:
+    def __init__(self, settings: ServiceSettings, sender: Sender) -> None:
         self.sender = sender
         url = usable_url(settings)
         self._where = f"sendgrid {url.host}"
@@ -173,7 +173,7 @@ def _point_in_time(text: str) -> float | None:
     ).timestamp()  # without a zone it is GMT: RFC 9110, 5.6.7
 
 
-def usable_key(settings: Settings) -> str:
+def usable_key(settings: ServiceSettings) -> str:
     """Raises SettingsError."""
     key = settings.sendgrid_api_key or ""
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -181,7 +181,7 @@ def usable_key(settings: Settings) -> str:
     return key
 
 
-def usable_url(settings: Settings) -> httpx.URL:
+def usable_url(settings: ServiceSettings) -> httpx.URL:
     """Raises SettingsError."""
     try:
         url = httpx.URL(settings.sendgrid_url)

@@ -13,7 +13,6 @@ from aiosmtplib import (
     SMTPServerDisconnected,
 )
 
-from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.message import Mail, Sender, build
 from pgqueue_service.notifications.mail.transports.endings import (
     Intend,
@@ -23,6 +22,7 @@ from pgqueue_service.notifications.mail.transports.endings import (
 )
 from pgqueue_service.notifications.mail.transports.replies import CLOSING
 from pgqueue_service.notifications.mail.transports.smtp_session import Dialler, refusal
+from pgqueue_service.settings import ServiceSettings
 
 STALE_AFTER = 30.0
 """Seconds after which an idle connection is opened anew: a firewall in between may have forgotten
@@ -44,7 +44,7 @@ class SmtpTransport:
 
     name = "smtp"
 
-    def __init__(self, settings: Settings, sender: Sender) -> None:
+    def __init__(self, settings: ServiceSettings, sender: Sender) -> None:
         self.sender = sender
         self._dialler = Dialler(settings)
         self._slots = asyncio.Semaphore(settings.smtp_connections)

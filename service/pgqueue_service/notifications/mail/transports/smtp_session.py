@@ -14,7 +14,6 @@ from aiosmtplib import (
 )
 
 from pgqueue.errors import Discard, Ending, Retry
-from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.transports.endings import (
     broken,
     forbidden,
@@ -29,6 +28,7 @@ from pgqueue_service.notifications.mail.transports.replies import (
 )
 from pgqueue_service.notifications.mail.transports.secrecy import may_send_secret
 from pgqueue_service.notifications.mail.transports.smtp_settings import Encryption, server
+from pgqueue_service.settings import ServiceSettings
 
 _UNKNOWN_METHOD = frozenset((500, 501, 502, 503, 504))
 """Answers to a command that the server does not know, or not with this argument."""
@@ -46,7 +46,7 @@ class Dialler:
     """Opens connections to the server of the settings. Raises SettingsError when its name or the CA
     file is not usable."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._host, self._port, self._encryption, self._tls = server(settings)
         self._user = settings.smtp_user
         self._password = settings.smtp_password or ""

@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from pgqueue.errors import SettingsError
-from pgqueue.settings import Settings
 from pgqueue_service.api.hosts import is_loopback
 from pgqueue_service.notifications.mail.transports.secrecy import may_send_secret
+from pgqueue_service.settings import ServiceSettings
 
 TLS_PORT = 465
 """Where servers speak TLS from the first byte (RFC 8314)."""
@@ -38,7 +38,7 @@ class Server(NamedTuple):
     tls: ssl.SSLContext
 
 
-def server(settings: Settings) -> Server:
+def server(settings: ServiceSettings) -> Server:
     """Raises SettingsError with all that is wrong."""
     problems, host = [], ""
     try:
@@ -70,7 +70,7 @@ def server(settings: Settings) -> Server:
     return Server(host, settings.smtp_port, encryption, tls)
 
 
-def _encryption(settings: Settings, host: str) -> Encryption:
+def _encryption(settings: ServiceSettings, host: str) -> Encryption:
     if isinstance(settings.smtp_secure, str):
         return Encryption(settings.smtp_secure)
     if settings.smtp_secure or settings.smtp_port == TLS_PORT:

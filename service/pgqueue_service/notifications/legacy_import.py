@@ -1,5 +1,5 @@
-"""Taking over the table of the old service: it becomes job_logs_bull, and what had ended there is
-copied."""
+"""Takes over the table of the old service, which ran on Bull: the table becomes job_logs_bull, and
+the jobs that had ended are copied."""
 
 from typing import Any
 from uuid import UUID
@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from pgqueue.database.migrations import exists
 from pgqueue.errors import SchemaError
 from pgqueue.masking import ERROR_LENGTH, STACK_LENGTH, clean
 
@@ -16,9 +17,26 @@ BATCH = 500
 NEEDED = {"id", "job_id", "job_type", "user_id", "status", "payload", "attempt_count", "created_at"}
 
 
-async def adopt_old_table(connection: AsyncConnection[Any]) -> bool:
-    """Renames job_logs and everything that hangs on its name. False, and nothing happens, when it
-    is ours or there is none."""
+class BullTable:
+    """The old service's job_logs, for `pgqueue migrate --adopt`."""
+
+    plan = ("rename job_logs to job_logs_bull", "copy what had ended from job_logs_bull")
+
+    async def rename(self, connection: AsyncConnection[Any]) -> str | None:
+        """Renames job_logs with its indexes. Returns None, and does nothing, when the table is
+        pgqueue's or there is none. Raises SchemaError."""
+        return "renamed job_logs to job_logs_bull" if await _take_over(connection) else None
+
+    async def copy(self, connection: AsyncConnection[Any]) -> str:
+        """Copies the jobs that had ended; the others live in the old queue and end there."""
+        copied, left = await _copy_rows(connection)
+        return (
+            f"copied {copied} jobs that had ended; {left} that were waiting or running stay in "
+            "job_logs_bull only"
+        )
+
+
+async def _take_over(connection: AsyncConnection[Any]) -> bool:
     if await exists(connection, "job_migrations") or not await exists(connection, "job_logs"):
         return False
     if await exists(connection, "job_logs_bull"):
@@ -54,10 +72,9 @@ async def _rename(connection: AsyncConnection[Any]) -> None:
     await connection.execute("ALTER TABLE job_logs RENAME TO job_logs_bull")
 
 
-async def copy_old_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
+async def _copy_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
     """Copies the completed and dead rows of job_logs_bull; times without a zone are UTC. Returns
-    how many, and how many it left. What was waiting or running lives in the old queue and is
-    drained there."""
+    how many were copied and how many were not."""
     columns = await _columns(connection, "job_logs_bull")
     created = await _utc(connection, "created_at")
     ended = (
@@ -120,13 +137,6 @@ def _error(text: str | None) -> str | None:
 
 def _stack(text: str | None) -> str | None:
     return None if text is None else clean(text, STACK_LENGTH, keep="end")
-
-
-async def exists(connection: AsyncConnection[Any], table: str) -> bool:
-    """Whether the search path has a table of this name."""
-    cursor = await connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
-    row = await cursor.fetchone()
-    return bool(row and row[0])
 
 
 async def _columns(connection: AsyncConnection[Any], table: str) -> set[str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import uvicorn
 
-from pgqueue.cli.http_connections import Guard, Limits, protocol
-from pgqueue.cli.http_framing import HEAD
 from pgqueue.cli.runner import spare_collections
-from pgqueue.settings import Settings
+from pgqueue_service.server.connections import Guard, Limits, protocol
+from pgqueue_service.server.framing import HEAD
+from pgqueue_service.settings import ServiceSettings
 
 log = logging.getLogger("pgqueue.api")
 
@@ -28,7 +28,9 @@ LOOK = 5
 """Ticks of the server, of a tenth of a second each, between two looks at its connections."""
 
 
-def serve(app: Any, settings: Settings, listener: socket.socket, parent: int | None = None) -> int:
+def serve(
+    app: Any, settings: ServiceSettings, listener: socket.socket, parent: int | None = None
+) -> int:
     """Serves until a signal, or until the parent is gone; returns the exit code."""
     # uvicorn says when it starts and stops, and so do we.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -10,16 +10,16 @@ from typing import Any
 import click
 
 from pgqueue import __version__
-from pgqueue.cli.http_connections import BACKLOG
-from pgqueue.cli.http_server import serve
-from pgqueue.cli.prefork import Prefork
 from pgqueue.cli.runner import WRONG_USAGE, cannot_load, fail, read_settings, say
 from pgqueue.cli.signals import Stop
 from pgqueue.errors import ModuleError, SettingsError, TaskError
 from pgqueue.import_path import working_directory_last
 from pgqueue.imports import imported
 from pgqueue.logs import configure_logging
-from pgqueue.settings import Settings
+from pgqueue_service.server.connections import BACKLOG
+from pgqueue_service.server.prefork import Prefork
+from pgqueue_service.server.server import serve
+from pgqueue_service.settings import ServiceSettings, service_settings
 
 log = logging.getLogger("pgqueue.api")
 
@@ -43,14 +43,14 @@ log = logging.getLogger("pgqueue.api")
 def api(
     processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None
 ) -> None:
-    """Serves the HTTP API until SIGTERM or SIGINT; a second signal ends it at once."""
+    """Serve the HTTP API until SIGTERM or SIGINT. A second signal ends it at once."""
     Stop().install()
     working_directory_last()
-    settings = read_settings()
+    settings = service_settings(read_settings())
     settings = settings.with_(
         host=host or settings.host, port=settings.port if port is None else port
     )
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.quiet_loggers)
     app = _application(settings)
     if fd is not None:
         sys.exit(serve(app, settings, socket.socket(fileno=fd), parent))
@@ -61,7 +61,7 @@ def api(
     sys.exit(_raise_family(settings, listener, processes))
 
 
-def _application(settings: Settings) -> Any:
+def _application(settings: ServiceSettings) -> Any:
     module, _, function = settings.app.partition(":")
     try:
         create = getattr(imported(module, "module"), function)
@@ -80,7 +80,7 @@ def _application(settings: Settings) -> Any:
         sys.exit(cannot_load(error))
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: ServiceSettings) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM
@@ -92,7 +92,7 @@ def _listen(settings: Settings) -> socket.socket:
         )
 
 
-def _announce(app: Any, settings: Settings, listener: socket.socket, processes: int) -> None:
+def _announce(app: Any, settings: ServiceSettings, listener: socket.socket, processes: int) -> None:
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     log.info(
@@ -107,9 +107,9 @@ def _announce(app: Any, settings: Settings, listener: socket.socket, processes: 
         log.warning("%s", note, extra={"event": "api.note"})
 
 
-def _raise_family(settings: Settings, listener: socket.socket, processes: int) -> int:
+def _raise_family(settings: ServiceSettings, listener: socket.socket, processes: int) -> int:
     # By -c and not -m: the command's module is then imported once, under its own name.
-    command = [sys.executable, "-P", "-c", "from pgqueue.cli.api import api; api()"]
+    command = [sys.executable, "-P", "-c", "from pgqueue_service.cli.api import api; api()"]
     command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid())]
     command += ["--host", settings.host, "--port", str(settings.port)]
     return asyncio.run(Prefork(command, processes, listener, settings.drain.total_seconds()).run())

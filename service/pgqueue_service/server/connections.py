@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pgqueue.cli.file_limits import room_for_connections
-from pgqueue.cli.http_framing import Framing, Malformed
-from pgqueue.settings import Settings
+from pgqueue_service.server.framing import Framing, Malformed
+from pgqueue_service.settings import ServiceSettings
 
 LINGER = 2.0
 """Seconds in which a caller that was refused may still read why: closed at once, its system would
@@ -42,7 +42,7 @@ class Limits:
     backlog: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Limits":
+    def of(cls, settings: ServiceSettings) -> "Limits":
         """For this process, whose file limit is what it is now."""
         room = room_for_connections(settings.pool_size)
         most = min(settings.http_connections, room * 3 // 4)
