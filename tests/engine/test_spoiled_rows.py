@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from pgqueue_service.api.responses import DeadJob, JobState
+from pgqueue_service.api.schemas.responses import DeadJob, JobState
 from psycopg import AsyncConnection
 
 from pgqueue import AsyncClient, Job, task

@@ -51,7 +51,7 @@ async def test_others_get_their_turn_while_many_jobs_are_read(
     async with open_api(
         settings, modules=("pgqueue_service.notifications", "tests.support.some_tasks")
     ) as api:
-        catalog = api._transport.app.state.gateway.catalog
+        catalog = api._transport.app.state.gateway.job_types
         made, seen = catalog.job, []
         with turnings() as loop:
 
@@ -86,13 +86,13 @@ async def test_of_the_jobs_of_a_long_body_only_the_text_is_kept(settings: Settin
         settings, modules=("pgqueue_service.notifications", "tests.support.some_tasks")
     ) as api:
         gateway, read = api._transport.app.state.gateway, []
-        offered = gateway.offer_all
+        offered = gateway.enqueue_many
 
         async def watched(jobs: list[NewJob], request: Any) -> Any:
             read.extend(jobs)
             return await offered(jobs, request)
 
-        gateway.offer_all = watched
+        gateway.enqueue_many = watched
         assert (
             await api.post("/api/jobs/bulk", json={"jobs": jobs}, headers=ADMIN)
         ).status_code == 202

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pgqueue_service.api import address_limit as addresses
-from pgqueue_service.api.address_limit import Addresses
+from pgqueue_service.api.address_limit import AddressLimit
 from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import RateLimited, SettingsError
@@ -108,25 +108,36 @@ def test_whose_address_counts(
     trusted: tuple[str, ...], peer: str, forwarded: Sequence[str], counted: str | None
 ) -> None:
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-    found = Addresses(ServiceSettings(trusted_proxies=trusted)).of(
+    found = AddressLimit(ServiceSettings(trusted_proxies=trusted)).address_of(
         {"client": (peer, 1), "headers": headers}
     )
     assert found == counted
 
 
+def count(limits: AddressLimit, address: str, user_id: str, processes: int) -> None:
+    """One more post of a job type that allows one user ten jobs an hour."""
+    limits.count(
+        address,
+        user_id,
+        job_type="t",
+        of_user=(10, timedelta(hours=1)),
+        processes=processes,
+    )
+
+
 def test_processes_share_the_limit() -> None:
-    limits = Addresses(ServiceSettings(address_limit=(10, timedelta(hours=1))))
+    limits = AddressLimit(ServiceSettings(address_limit=(10, timedelta(hours=1))))
     for number in range(3):
-        limits.count("198.51.100.7", f"u{number}", processes=4)
+        count(limits, "198.51.100.7", f"u{number}", 4)
     with pytest.raises(RateLimited):
-        limits.count("198.51.100.7", "u3", processes=4)
-    limits.count("198.51.100.7", "u3", processes=1)
+        count(limits, "198.51.100.7", "u3", 4)
+    count(limits, "198.51.100.7", "u3", 1)
 
 
 async def test_they_know_how_many_they_are(settings: ServiceSettings) -> None:
     async with open_api(settings) as first, open_api(settings) as second:
         for api in (first, second):
-            readiness = api._transport.app.state.gateway._presence
+            readiness = api._transport.app.state.gateway._readiness
             await readiness.beat()
             assert readiness.processes == 2
 
@@ -134,24 +145,24 @@ async def test_they_know_how_many_they_are(settings: ServiceSettings) -> None:
 def test_a_place_comes_free_when_the_window_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(addresses.time, "monotonic", lambda: now)
-    limits = Addresses(ServiceSettings(address_limit=(2, timedelta(seconds=10))))
-    limits.count("a", "u1", 1)
+    limits = AddressLimit(ServiceSettings(address_limit=(2, timedelta(seconds=10))))
+    count(limits, "a", "u1", 1)
     now += 6
-    limits.count("a", "u2", 1)
+    count(limits, "a", "u2", 1)
     with pytest.raises(RateLimited) as refused:
-        limits.count("a", "u3", 1)
+        count(limits, "a", "u3", 1)
     assert refused.value.retry_after == timedelta(seconds=4)
     now += 4
-    limits.count("a", "u3", 1)
+    count(limits, "a", "u3", 1)
     with pytest.raises(RateLimited):
-        limits.count("a", "u4", 1)
+        count(limits, "a", "u4", 1)
 
 
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "REMEMBERED", 10)
-    limits = Addresses(ServiceSettings())
+    limits = AddressLimit(ServiceSettings())
     for number in range(100):
-        limits.count(f"198.51.100.{number}", "u1", 1)
+        count(limits, f"198.51.100.{number}", "u1", 1)
     assert len(limits._posts) == 10
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 from pgqueue_service.api.auth import Access
-from pgqueue_service.api.hosts import is_loopback
 from pgqueue_service.app import create_app
+from pgqueue_service.loopback import is_loopback
 from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.errors import SettingsError

@@ -302,16 +302,17 @@ class TestTenMegabytes:
 
 def test_the_matrix_knows_every_member() -> None:
     """A member that is added to a request is added to the matrix."""
-    from pgqueue_service.api import schemas
+    from pgqueue_service.api.schemas import requests
+    from pgqueue_service.notifications import http
 
     def members_of(*paths: str) -> set[str]:
         return {place.member.rpartition(".")[2] for place in PLACES if place.path in paths}
 
-    assert members_of(SIGNIN) >= set(schemas.SignInRequest.__struct_encode_fields__)
-    assert members_of("/api/admin/send-email") >= set(schemas.EmailRequest.__struct_encode_fields__)
-    assert members_of("/api/jobs") >= set(schemas.EnqueueRequest.__struct_encode_fields__)
-    assert members_of("/api/jobs/bulk") >= set(schemas.EnqueueRequest.__struct_encode_fields__) | {
+    assert members_of(SIGNIN) >= set(http.SignInRequest.__struct_encode_fields__)
+    assert members_of("/api/admin/send-email") >= set(http.EmailRequest.__struct_encode_fields__)
+    assert members_of("/api/jobs") >= set(requests.EnqueueRequest.__struct_encode_fields__)
+    assert members_of("/api/jobs/bulk") >= set(requests.EnqueueRequest.__struct_encode_fields__) | {
         "jobs"
     }
-    assert {*BATCH, "all"} >= set(schemas.RetryBatchRequest.__struct_encode_fields__)
+    assert {*BATCH, "all"} >= set(requests.RetryBatchRequest.__struct_encode_fields__)
     assert OTHERS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as chosen
 from hypothesis import strategies as st
-from pgqueue_service.api.long_body import LONGEST, LongBody
+from pgqueue_service.api.array_body import LONGEST, ArrayBody
 from pgqueue_service.api.problems import Refusal
 from pgqueue_service.api.schemas import Strict
 from pgqueue_service.api.strict_json import DEEPEST, decode, decoder
@@ -32,9 +32,14 @@ class Body(Strict):
     more: Any = None
 
 
+class JobsBody(ArrayBody):
+    shape = Body
+    array = "jobs"
+
+
 def items_of(body: bytes) -> list[Any] | None:
     """None when there is no array. What is around the items is checked too."""
-    long = LongBody(body, Body, "jobs")
+    long = JobsBody(body)
     items = list(long.items())
     jobs = long.whole(items).jobs
     return jobs if isinstance(jobs, list) else None
@@ -142,7 +147,7 @@ def test_what_is_no_body_with_items(body: bytes, sentence: str) -> None:
     ],
 )
 def test_an_item_that_is_refused_comes_after_those_before_it(item: bytes, sentence: str) -> None:
-    items = LongBody(b'{"jobs": [1, {"b": []}, ' + item + b", 4]}", Body, "jobs").items()
+    items = JobsBody(b'{"jobs": [1, {"b": []}, ' + item + b", 4]}").items()
     assert (next(items), next(items)) == (1, {"b": []})
     with pytest.raises(Refusal, match=rf"jobs\[2\]: .*{sentence}") as refused:
         next(items)
@@ -214,8 +219,8 @@ def test_the_decoder_never_gets_much_at_once(
             given.append(len(s) - idx)
             return decoder.raw_decode(s, idx)
 
-    monkeypatch.setattr("pgqueue_service.api.long_body.decoder", Watched())
-    items = LongBody(around.replace(b"%b", long), Body, "jobs").items()
+    monkeypatch.setattr("pgqueue_service.api.array_body.decoder", Watched())
+    items = JobsBody(around.replace(b"%b", long)).items()
     with contextlib.suppress(Refusal):
         for _ in range(20_000):
             next(items, None)

@@ -21,8 +21,8 @@ from pgqueue_service.notifications import (
 )
 from pgqueue_service.notifications.mail.message import InvalidAddress
 from pgqueue_service.notifications.mail.transports.log import HEADING, RULER
-from pgqueue_service.notifications.members import moment, written
 from pgqueue_service.settings import ServiceSettings
+from pgqueue_service.times import moment, written
 
 from pgqueue.attempt import Claim, Job
 from pgqueue.discovery import load_tasks

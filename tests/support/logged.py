@@ -15,9 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pgqueue_service.settings import ServiceSettings
 
 from pgqueue.logs import HumanFormatter, JsonFormatter, configure_logging
 from pgqueue.settings import Settings
@@ -90,7 +90,7 @@ class Ears:
         there."""
         root = logging.getLogger()
         others = [handler for handler in root.handlers if handler is not self.reader]
-        configure_logging("debug")
+        configure_logging("debug", quiet=ServiceSettings.quiet_loggers)
         root.handlers[:] = [*others, self.reader]
 
     def learn(self, settings: Settings) -> None:
@@ -133,13 +133,13 @@ def ears() -> Iterator[Ears]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TESTS_OVERHEARD", str(made.overheard.folder))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent / "overheard"), prepend=os.pathsep)
-        original = Settings.__init__
+        original = Settings.__post_init__
 
-        def remembering(settings: Settings, *arguments: Any, **values: Any) -> None:
-            original(settings, *arguments, **values)
+        def remembering(settings: Settings) -> None:
+            original(settings)
             made.learn(settings)
 
-        patch.setattr(Settings, "__init__", remembering)
+        patch.setattr(Settings, "__post_init__", remembering)
         yield made
     said = made.leaks()
     shutil.rmtree(made.overheard.folder, ignore_errors=True)

@@ -167,15 +167,14 @@ def calls_of(name: str) -> list[Callable[[str], Any]]:
 def parsers() -> dict[str, Callable[[str], Any]]:
     """What reads foreign text with more than one pattern, or with none."""
     from pgqueue_service.api.auth import _hostname, _same
-    from pgqueue_service.api.long_body import LongBody
+    from pgqueue_service.api.bulk import BulkBody
     from pgqueue_service.api.requests import path_id
-    from pgqueue_service.api.schemas import BulkRequest
     from pgqueue_service.api.strict_json import decode
     from pgqueue_service.notifications.mail.message import Sender, valid_address
-    from pgqueue_service.notifications.mail.text import paragraphs, shown
     from pgqueue_service.notifications.mail.transports.endings import quoted
     from pgqueue_service.notifications.mail.transports.sendgrid import _point_in_time
-    from pgqueue_service.notifications.members import moment
+    from pgqueue_service.text import paragraphs, shown
+    from pgqueue_service.times import moment
 
     from pgqueue.durations import duration
     from pgqueue.masking import clean, mask
@@ -207,9 +206,7 @@ def parsers() -> dict[str, Callable[[str], Any]]:
         "path_id": path_id,
         "JSON": lambda text: decode(text.encode()),
         "a JSON text": lambda text: decode(b'"' + text.encode() + b'"'),
-        "bulk items": lambda text: list(
-            LongBody(f'{{"jobs":[{text}]}}'.encode(), BulkRequest, "jobs").items()
-        ),
+        "bulk items": lambda text: list(BulkBody(f'{{"jobs":[{text}]}}'.encode()).items()),
     }
 
 

@@ -1,9 +1,9 @@
-"""How many sign-ins one network address may post where no token is asked for.
+"""How many jobs one network address may post to a route that needs no token.
 
-The limit per user stands in the database and is exact. Alone it lets a stranger use it up with ten
-posts in a user's name, and then that user's own alert is refused. So one address gets only a part
-of what a user may have, and so much in all. This is counted in each API process, and each lets
-through its share: together never more than the limit, rounded up for each process.
+The limit per user is in the database and is exact. With that limit alone, a stranger could use it
+up with ten posts in a user's name, and the user's own post would be refused. So one address gets
+only a part of what one user may have, and a limit in all. Each API process counts for itself and
+lets its share through: together never more than the limit, rounded up for each process.
 """
 
 import math
@@ -15,35 +15,31 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from pgqueue.errors import RateLimited
-from pgqueue_service.notifications import signin
 from pgqueue_service.settings import ServiceSettings
 
 REMEMBERED = 10_000
-"""Addresses, and addresses with a user, that a process remembers; of those that are forgotten the
-oldest first."""
+"""Addresses, and addresses with a user, that a process remembers; the oldest are forgotten
+first."""
 
 HOPS = 20
-"""Addresses that are read of X-Forwarded-For, from its end."""
+"""The most addresses that are read of X-Forwarded-For, from its end."""
 
 Key = tuple[str, str]
 Address = IPv4Address | IPv6Address
 
 
-class Addresses:
-    """What each address has posted of late."""
+class AddressLimit:
+    """Counts the recent posts of each network address."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._all, self._window = settings.address_limit
-        count, self._user_window = settings.signin_limit
-        # A fifth stays for posts from elsewhere, such as the user's own.
-        self._of_user = max(1, count - max(1, count // 5))
         self._trusted = [ip_network(one) for one in settings.trusted_proxies]
         self._posts: OrderedDict[Key, deque[float]] = OrderedDict()
 
-    def of(self, scope: Mapping[str, Any]) -> str | None:
-        """Where a request comes from; None for this machine, whose programs are not strangers. An
-        IPv6 address stands for its /64, which one customer has to himself. Behind a proxy it is the
-        proxy's, unless that is trusted and says another."""
+    def address_of(self, scope: Mapping[str, Any]) -> str | None:
+        """The address that a request comes from; None for this machine, whose programs are trusted.
+        An IPv6 address stands for its /64, which one customer has. Behind a proxy it is the proxy's
+        address, unless the proxy is trusted and names another."""
         client = scope.get("client")
         found = _address(client[0]) if client else None
         if found is None:
@@ -66,13 +62,28 @@ class Addresses:
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
-    def count(self, address: str, user_id: str, processes: int) -> None:
-        """One more post. RateLimited when it is too many; then it does not count."""
+    def count(
+        self,
+        address: str,
+        user_id: str,
+        *,
+        job_type: str,
+        of_user: tuple[int, timedelta] | None,
+        processes: int,
+    ) -> None:
+        """Count one more post. Raises RateLimited when it is one too many; it is then not counted.
+
+        of_user: the limit of the job type for one user, and its window. processes: API processes
+        that are alive.
+        """
         now = time.monotonic()
-        asked = [
-            ((address, ""), self._all, self._window),
-            ((address, user_id), self._of_user, self._user_window),
-        ]
+        asked = [((address, ""), self._all, self._window)]
+        if of_user:
+            count, window = of_user
+            # A fifth stays for posts from other addresses, such as the user's own.
+            asked.append(
+                ((address, f"{job_type}:{user_id}"), max(1, count - max(1, count // 5)), window)
+            )
         for key, limit, window in asked:
             share = math.ceil(limit / max(1, processes))
             posts = self._posts.get(key)
@@ -80,7 +91,7 @@ class Addresses:
                 posts.popleft()
             if posts and len(posts) >= share:
                 raise RateLimited(
-                    signin.JOB_TYPE, timedelta(seconds=posts[0] + window.total_seconds() - now)
+                    job_type, timedelta(seconds=posts[0] + window.total_seconds() - now)
                 )
         for key, _, _ in asked:
             self._posts.setdefault(key, deque()).append(now)

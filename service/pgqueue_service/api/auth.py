@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, and what is open without one."""
+"""Authorization: bearer tokens, and what is open without one."""
 
 import hmac
 import logging
@@ -9,26 +9,28 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
-from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
 from pgqueue.errors import SettingsError
-from pgqueue_service.api.hosts import is_loopback
 from pgqueue_service.api.problems import Refusal
-from pgqueue_service.api.requests import header
+from pgqueue_service.loopback import is_loopback
 from pgqueue_service.settings import ServiceSettings
 
 log = logging.getLogger("pgqueue_service.api.auth")
 
+Connection = ASGIConnection[Any, Any, Any, Any]
+
 LONGEST_PATH = 300
 """Characters of a path that are logged."""
 
-_TOLD = "admin action told"
+_LOGGED = "admin action logged"
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]*)?")
 
 
 class Level(IntEnum):
-    """What a token opens. Each level opens what is below it."""
+    """What a token opens. Each level includes the ones below it."""
 
     NONE = 0
     JOBS = 1
@@ -73,7 +75,7 @@ class Access:
             )
 
     def notes(self) -> tuple[str, ...]:
-        """What an operator should know when the service starts."""
+        """What an operator should know when the service starts, a sentence each."""
         if self.wholly_open:
             return ("every route is open without a token, to this machine only (PGQUEUE_OPEN)",)
         notes = []
@@ -91,14 +93,14 @@ class Access:
             notes.append("the admin routes are closed: PGQUEUE_ADMIN_TOKENS is not set")
         return tuple(notes)
 
-    def demand(self, request: Request[Any, Any, Any], level: Level) -> None:
+    def demand(self, connection: Connection, level: Level) -> None:
         """Refusal 401 or 403 unless the request's token is of that level."""
-        found, who = (Level.ADMIN, "open") if self.wholly_open else self._bearer(request.scope)
+        found, who = (Level.ADMIN, "open") if self.wholly_open else self._bearer(connection.scope)
         if problem := self._problem(found, level):
-            tell_refusal(request.scope, problem, who)
+            log_refusal(connection.scope, problem, who)
             raise problem
         if level is Level.ADMIN:
-            _tell_action(request.scope, who)
+            _log_action(connection.scope, who)
 
     def _problem(self, found: Level, level: Level) -> Refusal | None:
         if found >= level:
@@ -126,9 +128,9 @@ class Access:
         return found, "unknown" if found is Level.NONE else given.hex()[:8]
 
     def objection(self, scope: Mapping[str, Any]) -> str | None:
-        """Why a request may not come in at all. Where something is open without a token, a page of
-        another site must not reach it through somebody's browser: not by its own Origin, and not by
-        a name that it lets point to this machine."""
+        """Why a request is refused, whatever it asks for; None when it is not. Where a route is open
+        without a token, a page of another site must not reach it through a user's browser: not by
+        the page's own Origin, and not by a host name that resolves to this machine."""
         if not self.anonymous:
             return None
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
@@ -147,7 +149,7 @@ class Access:
         return None
 
 
-def tell_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
+def log_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
     """A line in the log for every 401 and 403."""
     request = _described(scope)
     log.warning(
@@ -162,12 +164,12 @@ def tell_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
     )
 
 
-def _tell_action(scope: Mapping[str, Any], who: str) -> None:
-    """A line in the log for every request of an admin that may change something: one, whatever it
-    holds."""
-    if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["state"].get(_TOLD):
+def _log_action(scope: Mapping[str, Any], who: str) -> None:
+    """A line in the log for every request of an administrator that may change something: one for each
+    request."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["state"].get(_LOGGED):
         return
-    scope["state"][_TOLD] = True
+    scope["state"][_LOGGED] = True
     request = _described(scope)
     log.info(
         "admin action %s %s from %s (token: %s)",
@@ -180,7 +182,7 @@ def _tell_action(scope: Mapping[str, Any], who: str) -> None:
 
 
 def _described(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """Who asks for what. The path is as it was sent: in it stand the job or the queue."""
+    """The request in a log line. The path is as it was sent, with the job or the queue in it."""
     client = scope.get("client")
     parts = {name: unquote(str(value)) for name, value in (scope.get("path_params") or {}).items()}
     job_id = parts.get("jobId") or parts.get("job_id")
@@ -190,6 +192,11 @@ def _described(scope: Mapping[str, Any]) -> dict[str, Any]:
         "remote": client[0] if client else "unknown",
         **({"jobId": job_id[:LONGEST_PATH]} if job_id else {}),
     }
+
+
+def header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """The first header of that name (lower case)."""
+    return next((value for key, value in scope["headers"] if key == name), None)
 
 
 def _digest(token: bytes) -> bytes:
@@ -204,8 +211,8 @@ def _hostname(host: str) -> str:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page of that Origin is one of the Host's own: the same name and port, where the
-    scheme's own may be left out."""
+    """Whether a page of that Origin belongs to the Host: the same name and the same port, which may
+    be left out when it is the scheme's own."""
     scheme, _, netloc = origin.partition("://")
     usual = {"http": ":80", "https": ":443"}.get(scheme)
     if usual is None or not _HOST.fullmatch(netloc):
@@ -213,19 +220,22 @@ def _same(origin: str, host: str) -> bool:
     return netloc.removesuffix(usual) == host.removesuffix(usual)
 
 
-async def anonymous_or_token(request: Request[Any, Any, Any]) -> None:
-    """Before the two routes that are open while no API tokens are set; then a token is not even
-    looked at."""
-    access: Access = request.app.state.access
+def open_to_all(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard that lets every request pass."""
+
+
+def anonymous_or_token(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard that demands an API token only when API tokens are set."""
+    access: Access = connection.app.state.access
     if not access.anonymous:
-        access.demand(request, Level.JOBS)
+        access.demand(connection, Level.JOBS)
 
 
-async def token(request: Request[Any, Any, Any]) -> None:
-    """Before the other job routes."""
-    request.app.state.access.demand(request, Level.JOBS)
+def api_token(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard that demands an API token, or an admin token."""
+    connection.app.state.access.demand(connection, Level.JOBS)
 
 
-async def admin_token(request: Request[Any, Any, Any]) -> None:
-    """Before the admin routes."""
-    request.app.state.access.demand(request, Level.ADMIN)
+def admin_token(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard that demands an admin token."""
+    connection.app.state.access.demand(connection, Level.ADMIN)

@@ -1,23 +1,26 @@
-"""Where jobs are handed in: the client, and the time that a request may take with it."""
+"""How handlers reach the queue: the client, and the time that a request may take with it."""
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 from litestar import Request
 
 from pgqueue.client import AsyncClient
 from pgqueue.database.reasons import reason
-from pgqueue.errors import SchemaError, Unavailable, UnknownType
+from pgqueue.errors import RateLimited, SchemaError, Unavailable, UnknownType
 from pgqueue.job import AnyJob, JobView, Status, Ticket
-from pgqueue_service.api.address_limit import Addresses
+from pgqueue_service.api.address_limit import AddressLimit
 from pgqueue_service.api.auth import Access, Level
-from pgqueue_service.api.catalog import Catalog
 from pgqueue_service.api.deadlines import Deadlines
+from pgqueue_service.api.job_types import JobTypes
 from pgqueue_service.api.middleware import ARRIVED
-from pgqueue_service.api.problems import FAILED, Refusal, ended
+from pgqueue_service.api.problems import FAILED, Refusal, ended, seconds_to_wait
 from pgqueue_service.api.readiness import Readiness
-from pgqueue_service.api.responses import Accepted
+from pgqueue_service.api.requests import ApiRequest
+from pgqueue_service.api.schemas.requests import EnqueueRequest
+from pgqueue_service.api.schemas.responses import Accepted
 from pgqueue_service.settings import ServiceSettings
 
 J = TypeVar("J")
@@ -31,22 +34,23 @@ def longest(settings: ServiceSettings) -> float:
 
 
 class JobGateway:
-    """What the handlers work with. Built once per application."""
+    """The dependency `gateway` of handlers. Built once per application."""
 
     def __init__(
         self,
+        *,
         client: AsyncClient,
-        catalog: Catalog,
+        job_types: JobTypes,
         access: Access,
-        addresses: Addresses,
+        address_limit: AddressLimit,
         readiness: Readiness,
         deadlines: Deadlines,
         settings: ServiceSettings,
     ) -> None:
         self.client = client
-        self.catalog = catalog
+        self.job_types = job_types
         self.access = access
-        self._addresses = addresses
+        self._address_limit = address_limit
         self._readiness = readiness
         self._deadlines = deadlines
         # The answer has to be out when the time is over.
@@ -57,28 +61,66 @@ class JobGateway:
         """When the request's PGQUEUE_REQUEST_TIMEOUT is over, by the monotonic clock."""
         return float(request.scope["state"][ARRIVED]) + self._soon
 
-    def admit(self, request: Request[Any, Any, Any], user_id: str) -> None:
-        """Counts a sign-in that comes without a token against its network address. Raises
-        RateLimited."""
+    async def accept(self, request: ApiRequest, posted: EnqueueRequest, message: str) -> Accepted:
+        """Enqueue what a caller posted, and answer with that message.
+
+        An administrators' type needs an admin token. Raises Refusal, RateLimited, DuplicatePayload.
+        """
+        if self.job_types.is_admins(posted.type):
+            self.access.demand(request, Level.ADMIN)
+        job = self.job_types.job(posted, request.chosen_id(posted.job_id))
+        return accepted(await self.enqueue(job, request), message)
+
+    async def accept_from_anyone(
+        self, request: ApiRequest, posted: EnqueueRequest, message: str
+    ) -> Accepted:
+        """The same, for a route that is open without a token: each network address may post only a
+        part of what the limit of the type allows to one user. Raises RateLimited too."""
+        job = self.job_types.job(posted, request.chosen_id(posted.job_id))
+        self._admit(request, posted.type, self.job_types.user_of(job))
+        return accepted(await self.enqueue(job, request), message)
+
+    def _admit(self, request: ApiRequest, job_type: str, user_id: str) -> None:
         if (
             self.access.anonymous
             and not self.access.wholly_open
-            and (address := self._addresses.of(request.scope))
+            and (address := self._address_limit.address_of(request.scope))
         ):
-            self._addresses.count(address, user_id, self._readiness.processes)
+            try:
+                self._address_limit.count(
+                    address,
+                    user_id,
+                    job_type=job_type,
+                    of_user=self.job_types.limit(job_type),
+                    processes=self._readiness.processes,
+                )
+            except RateLimited as error:
+                raise self._in_words_of_the_type(error) from None
 
-    async def offer(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
-        """Stores a job before the request's time is over. TimeoutError: it may be stored or not;
-        the same id tells."""
-        return await self._before(
-            self.deadline(request), self._published(self.client.try_enqueue, job)
+    async def enqueue(self, job: AnyJob, request: Request[Any, Any, Any]) -> Ticket:
+        """Store a job before the request's time is over. After a TimeoutError it may be stored or
+        not: posting it again with the same id is safe."""
+        return self._worded(
+            await self._before(self.deadline(request), self._published(self.client.try_enqueue, job))
         )
 
-    async def offer_all(self, jobs: list[AnyJob], request: Request[Any, Any, Any]) -> list[Ticket]:
-        """The same for many, in one commit."""
-        return await self._before(
+    async def enqueue_many(
+        self, jobs: list[AnyJob], request: Request[Any, Any, Any]
+    ) -> list[Ticket]:
+        """Store many jobs in one commit, as `enqueue` stores one."""
+        tickets = await self._before(
             self.deadline(request), self._published(self.client.enqueue_many, jobs)
         )
+        return [self._worded(one) for one in tickets]
+
+    def _worded(self, ticket: Ticket) -> Ticket:
+        if not isinstance(ticket.error, RateLimited):
+            return ticket
+        return msgspec.structs.replace(ticket, error=self._in_words_of_the_type(ticket.error))
+
+    def _in_words_of_the_type(self, error: RateLimited) -> Exception:
+        sentence = self.job_types.too_many(error.job_type)
+        return Refusal(429, sentence, retry_after=seconds_to_wait(error)) if sentence else error
 
     async def view(self, job_id: str, request: Request[Any, Any, Any]) -> JobView:
         """The job, if the request may see it. Raises JobNotFound, Refusal."""
@@ -88,11 +130,11 @@ class JobGateway:
         return view
 
     async def replay(self, job_id: str, payload: Any) -> None:
-        """Sends a dead job back, with another payload if that is not None. Raises JobNotFound,
+        """Enqueue a dead job again, with another payload if that is not None. Raises JobNotFound,
         WrongState, Refusal."""
         if payload is not None:
             view = await self.soon(self.client.get(job_id))
-            payload = self.catalog.replacement(view.job_type, view.user_id, payload)
+            payload = self.job_types.replacement(view.job_type, view.user_id, payload)
         await self.soon(self.client.replay(job_id, payload))
 
     async def soon(self, work: Coroutine[Any, Any, T]) -> T:
@@ -100,7 +142,7 @@ class JobGateway:
         return await self._within(self._soon, work)
 
     async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same with the patience of an operator."""
+        """The result of `work` within the time that an operator's request may take. TimeoutError."""
         return await self._within(self._later, work)
 
     async def _before(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
@@ -125,14 +167,15 @@ class JobGateway:
         try:
             return await offer(jobs)
         except UnknownType:
-            # The catalog knows the type, so it is the table that is behind: never published, or a
-            # new database.
+            # This process knows the type, so the table job_types is behind: it was never published,
+            # or the database is a new one.
             self._readiness.republish()
             raise Refusal(503, FAILED, retry_after=1) from None
 
 
 def accepted(ticket: Ticket, message: str) -> Accepted:
-    """The answer to a job that was handed in. Raises what refuses it."""
+    """The answer to an enqueued job. Raises the error of the ticket, or Refusal 409 when the job has
+    ended."""
     if ticket.error is not None:
         raise ticket.error
     status = ticket.status or Status.ENQUEUED

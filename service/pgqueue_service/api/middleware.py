@@ -9,7 +9,7 @@ from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
-from pgqueue_service.api.auth import Access, tell_refusal
+from pgqueue_service.api.auth import Access, log_refusal
 from pgqueue_service.api.problems import MEDIA_TYPE, Refusal
 
 ARRIVED = "arrived"
@@ -79,7 +79,7 @@ class Middleware:
             await _refuse(refusal)(scope, receive, send_safely)
         elif sentence := self._access.objection(scope):
             refused = Refusal(403, sentence)
-            tell_refusal(scope, refused, "not looked at")
+            log_refusal(scope, refused, "not looked at")
             await _refuse(refused)(scope, receive, send_safely)
         else:
             await self._inside(scope, receive_whole, send_safely)

@@ -1,5 +1,5 @@
-"""The one table from what goes wrong to HTTP: application/problem+json (RFC 9457), with the members
-that old callers read."""
+"""The one map from errors to HTTP: application/problem+json (RFC 9457), with the members that old
+callers read."""
 
 import logging
 import math
@@ -25,8 +25,7 @@ from pgqueue.errors import (
     WrongState,
 )
 from pgqueue.masking import mask
-from pgqueue_service.notifications import signin
-from pgqueue_service.notifications.mail.text import shown
+from pgqueue_service.text import shown
 
 log = logging.getLogger("pgqueue_service.api.problems")
 
@@ -55,11 +54,10 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 class Refusal(Exception):
-    """An answer that is an error: status, sentence, and what else stands in the problem or in the
-    headers.
+    """An answer that is an error: status, sentence, and other members of the problem.
 
-    retry_after: whole seconds. index: of the item in a bulk request. error_id: what the log knows
-    it by.
+    retry_after: whole seconds. index: of the item in a bulk request. error_id: the log shows it
+    beside the stack trace.
     """
 
     def __init__(
@@ -85,8 +83,8 @@ class Refusal(Exception):
         self.headers = headers or {}
 
     def problem(self) -> Problem:
-        # A sentence may repeat what the caller wrote, and is read in logs of his: one line, and
-        # nobody's address.
+        # A sentence may repeat what the caller wrote, and end in the caller's log: one line,
+        # without e-mail addresses.
         sentence = shown(mask(self.sentence), LONGEST_SENTENCE)
         return Problem(
             type="about:blank",
@@ -111,7 +109,7 @@ class Refusal(Exception):
 
 
 def refusal(error: Exception, failure: str | None = None) -> Refusal:
-    """The table. `failure` is what the route calls it when it cannot do its work: 500 and 503."""
+    """The map. `failure` is the route's sentence for 500 and 503."""
     match error:
         case Refusal():
             return error
@@ -120,8 +118,8 @@ def refusal(error: Exception, failure: str | None = None) -> Refusal:
         case RateLimited():
             return Refusal(
                 429,
-                _too_many(error.job_type),
-                retry_after=max(1, math.ceil(error.retry_after.total_seconds())),
+                f"Too many jobs of type {error.job_type} for this user. Please try again later.",
+                retry_after=seconds_to_wait(error),
             )
         case DuplicatePayload():
             return Refusal(409, "Job ID already used with another payload", job_id=error.job_id)
@@ -140,23 +138,19 @@ def refusal(error: Exception, failure: str | None = None) -> Refusal:
     return Refusal(500, failure or BROKEN, error_id=uuid4().hex)
 
 
+def seconds_to_wait(error: RateLimited) -> int:
+    """For Retry-After: whole seconds, at least one."""
+    return max(1, math.ceil(error.retry_after.total_seconds()))
+
+
 def ended(job_id: str, status: str) -> Refusal:
-    """For a job that is posted again after its end."""
+    """The refusal of a job that is posted again after its end."""
     sentences = {
         "completed": "Job already processed",
         "dlq": "Job is in the dead-letter queue: replay it to run it again",
         "cancelled": "Job was cancelled: replay it to run it again",
     }
     return Refusal(409, sentences[status], job_id=job_id, job_status=status)
-
-
-def _too_many(job_type: str) -> str:
-    jobs = (
-        "sign-in notifications"
-        if job_type == signin.JOB_TYPE
-        else f"jobs of type {job_type} for this user"
-    )
-    return f"Too many {jobs}. Please try again later."
 
 
 def _of_the_framework(error: HTTPException) -> Refusal:
@@ -178,7 +172,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     """The exception handler of the application."""
     handler = request.scope.get("route_handler")
     found = refusal(error, handler.opt.get("failure") if handler else None)
-    _tell(found, error)
+    _log(found, error)
     return Response(
         found.problem(),
         status_code=found.status,
@@ -187,7 +181,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
     )
 
 
-def _tell(found: Refusal, error: Exception) -> None:
+def _log(found: Refusal, error: Exception) -> None:
     if found.status == 503:
         said = reason(error) if isinstance(error, psycopg.Error) else str(error)
         log.warning(

@@ -7,8 +7,8 @@ import msgspec
 from pgqueue import Job, task
 from pgqueue_service.notifications.mail.mailer import Mailer
 from pgqueue_service.notifications.mail.message import LONGEST_SUBJECT, valid_address
-from pgqueue_service.notifications.mail.text import paragraphs
-from pgqueue_service.notifications.members import identifying, require, require_text
+from pgqueue_service.notifications.members import require, require_text
+from pgqueue_service.text import identifying, paragraphs
 
 JOB_TYPE = "email.custom"
 REQUIRED = MEMBERS = ("to", "subject", "body")

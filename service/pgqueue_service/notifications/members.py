@@ -1,20 +1,7 @@
-"""Checks of what a caller sent, in sentences for the caller."""
+"""Checks of the members of a payload, with error messages for the caller."""
 
-import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from pgqueue_service.notifications.mail.text import has_control
-
-_RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt "
-    r"]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-
-# A day of room on either side, so that no time zone it is shown in falls off the calendar.
-_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
-_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 def require(sent: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -34,39 +21,3 @@ def require_text(sent: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if not isinstance(sent.get(name), str | None):
             raise ValueError(f"{name} must be a text")
-
-
-def identifying(name: str, value: str, longest: int) -> str:
-    """A text that says who or what is meant: never cut, never cleaned. Raises ValueError."""
-    if not 1 <= len(value) <= longest:
-        raise ValueError(f"{name} must have 1 to {longest} characters")
-    if has_control(value):
-        raise ValueError(f"{name} must not contain control characters")
-    return value
-
-
-def moment(text: str) -> datetime:
-    """An aware datetime in UTC, from RFC 3339. Raises ValueError."""
-    found = _RFC_3339.fullmatch(text)
-    try:
-        if not found:
-            raise ValueError(text)
-        date, minutes, seconds, fraction, zone = found.groups()
-        # A leap second is a second like others to us; fractions below the microsecond are not kept.
-        leap = seconds == "60"
-        spelt = (
-            f"{date}T{minutes}{'59' if leap else seconds}.{(fraction or '0')[:6]:0<6}{zone.upper()}"
-        )
-        result = datetime.fromisoformat(spelt).astimezone(UTC) + timedelta(seconds=leap)
-        if not _FIRST <= result <= _LAST:
-            raise ValueError(text)
-        return result
-    except (ValueError, OverflowError):
-        raise ValueError(
-            "timestamp must be a date and time as in RFC 3339, such as 2026-11-23T09:30:00Z"
-        ) from None
-
-
-def written(when: datetime) -> str:
-    """YYYY-MM-DDTHH:MM:SS.mmmZ, as every time in the service's JSON."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"

@@ -10,15 +10,10 @@ from pgqueue import Job, Limit, task
 from pgqueue.settings import Settings
 from pgqueue_service.notifications.mail.mailer import Mailer
 from pgqueue_service.notifications.mail.message import valid_address
-from pgqueue_service.notifications.mail.text import shown
-from pgqueue_service.notifications.members import (
-    identifying,
-    moment,
-    require,
-    require_text,
-    written,
-)
+from pgqueue_service.notifications.members import require, require_text
 from pgqueue_service.settings import service_settings
+from pgqueue_service.text import identifying, shown
+from pgqueue_service.times import moment, written
 
 JOB_TYPE = "user.signin.notification"
 REQUIRED = ("userId", "email", "name")

@@ -1,10 +1,14 @@
 """The routes of the dead-letter queue."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
-from pgqueue_service.api.dead_letters import (
+from pgqueue_service.api.controllers.jobs import BULK_SIZE
+from pgqueue_service.api.dlq_filters import (
+    RetryBatchBody,
     batch_filter,
     dead_filter,
     page,
@@ -13,11 +17,18 @@ from pgqueue_service.api.dead_letters import (
     read_cursor,
 )
 from pgqueue_service.api.gateway import JobGateway
-from pgqueue_service.api.openapi import query, refusals, takes
-from pgqueue_service.api.reports import ErrorGroup, ErrorGroups, plain
-from pgqueue_service.api.requests import JobId, last_of_path, path_id, read_body, read_json, shaped
-from pgqueue_service.api.responses import Accepted, DeadPage, ReplayAnswer
-from pgqueue_service.api.schemas import MOMENT, NO_NUL, RetryBatchRequest, RetryRequest
+from pgqueue_service.api.openapi import OptionalBody, query, refusals
+from pgqueue_service.api.requests import OPTIONAL_BODY, ApiRequest, JobId, path_id
+from pgqueue_service.api.schemas import MOMENT, NO_NUL
+from pgqueue_service.api.schemas.requests import RetryRequest
+from pgqueue_service.api.schemas.responses import (
+    Accepted,
+    DeadPage,
+    ErrorGroup,
+    ErrorGroups,
+    ReplayAnswer,
+    plain,
+)
 
 
 class DeadLetters(Controller):
@@ -27,7 +38,7 @@ class DeadLetters(Controller):
     @get(["/", "/list"], responses=refusals(401, 403))
     async def list_(
         self,
-        request: Request[Any, Any, Any],
+        gateway: NamedDependency[JobGateway],
         job_type: Annotated[str | None, query("type", pattern=NO_NUL)] = None,
         user_id: Annotated[str | None, query("userId", pattern=NO_NUL)] = None,
         error: Annotated[str | None, query("error", pattern=NO_NUL)] = None,
@@ -36,9 +47,8 @@ class DeadLetters(Controller):
         cursor: Annotated[str | None, query("cursor")] = None,
         limit: Annotated[str | None, query("limit", pattern="^([1-9][0-9]?|100)?$")] = None,
     ) -> DeadPage:
-        """A page of dead jobs, newest first; `error` is a part of the error, `since` and `until`
-        are times of death."""
-        gateway: JobGateway = request.app.state.gateway
+        """Get a page of dead jobs, newest first. `error` is a part of the error; `since` and `until`
+        limit the time at which a job was moved to the queue."""
         which = dead_filter(
             job_type=job_type, user_id=user_id, error=error, since=since, until=until
         )
@@ -53,59 +63,59 @@ class DeadLetters(Controller):
         )
 
     @get("/errors", responses=refusals(401, 403))
-    async def errors(self, request: Request[Any, Any, Any]) -> ErrorGroups:
-        """Why jobs died: the newest 100,000, grouped by error."""
-        gateway: JobGateway = request.app.state.gateway
+    async def errors(self, gateway: NamedDependency[JobGateway]) -> ErrorGroups:
+        """Group the newest 100,000 dead jobs by error."""
         rows = await gateway.patiently(gateway.client.report("dead_letter_errors"))
         return ErrorGroups(errors=[ErrorGroup(**plain(row)) for row in rows])
 
     @post(
         "/retry/{jobId:str}",
         status_code=202,
-        operation_class=takes(RetryRequest, optional=True),
+        opt=OPTIONAL_BODY,
+        operation_class=OptionalBody,
         responses=refusals(401, 403, 404, 409, 413, 415),
     )
-    async def retry(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
-        """Sends a dead job back with attempts from 0; its history stays."""
-        gateway: JobGateway = request.app.state.gateway
-        body = await read_json(request, may_be_empty=True)
+    async def retry(
+        self, job_id: JobId, data: JSONBody[RetryRequest], gateway: NamedDependency[JobGateway]
+    ) -> Accepted:
+        """Enqueue a dead job again with attempts from 0. Its history stays."""
         wanted = path_id(job_id)
-        await gateway.replay(wanted, shaped(body, RetryRequest).payload)
+        await gateway.replay(wanted, data.payload)
         return Accepted("Job enqueued again", wanted, "enqueued")
 
     @post(
         "/retry-batch",
         status_code=202,
-        request_max_body_size=16 * 1024 * 1024,
-        operation_class=takes(RetryBatchRequest),
+        request_max_body_size=BULK_SIZE,
         responses=refusals(401, 403, 413, 415),
     )
-    async def retry_batch(self, request: Request[Any, Any, Any]) -> ReplayAnswer:
-        """Sends dead jobs back, the longest dead first, `ratePerSecond` of them a second and at
-        most 10,000 a call."""
-        gateway: JobGateway = request.app.state.gateway
-        batch = await read_batch(await read_body(request))
+    async def retry_batch(
+        self, data: JSONBody[RetryBatchBody], gateway: NamedDependency[JobGateway]
+    ) -> ReplayAnswer:
+        """Enqueue dead jobs again, the longest dead first: `ratePerSecond` of them a second, at most
+        10,000 in one request."""
+        batch = await read_batch(data)
         work = gateway.client.replay_many(
             batch_filter(batch), rate=batch.rate_per_second, dry_run=batch.dry_run
         )
         return ReplayAnswer.of(await gateway.patiently(work))
 
     @delete("/{jobId:str}", status_code=200, responses=refusals(401, 403, 404, 409))
-    async def remove(self, request: Request[Any, Any, Any], job_id: JobId) -> Accepted:
-        """Takes a job out of the dead-letter queue: it becomes cancelled, and its id stays
-        known."""
-        return await _remove(request, job_id)
+    async def remove(self, job_id: JobId, gateway: NamedDependency[JobGateway]) -> Accepted:
+        """Remove a job from the dead-letter queue. It becomes cancelled, and its id stays known."""
+        return await _remove(gateway, job_id)
 
     @delete(
         ["/list", "/errors", "/retry", "/retry-batch"], status_code=200, include_in_schema=False
     )
-    async def remove_namesake(self, request: Request[Any, Any, Any]) -> Accepted:
-        """The same for a job that is called as one of the routes above."""
-        return await _remove(request, last_of_path(request))
+    async def remove_namesake(
+        self, request: ApiRequest, gateway: NamedDependency[JobGateway]
+    ) -> Accepted:
+        """Remove a job whose id is the word of another route."""
+        return await _remove(gateway, request.last_segment)
 
 
-async def _remove(request: Request[Any, Any, Any], job_id: str) -> Accepted:
-    gateway: JobGateway = request.app.state.gateway
+async def _remove(gateway: JobGateway, job_id: str) -> Accepted:
     wanted = path_id(job_id)
     await gateway.soon(gateway.client.delete_dead(wanted))
     return Accepted("Job deleted", wanted, "cancelled")

@@ -1,28 +1,31 @@
-"""Whether the process is alive, and whether it should get requests."""
+"""Health checks: whether the process is alive, and whether it should get requests."""
 
-from typing import Any
+from litestar import Controller, get
+from litestar.datastructures import State
+from litestar.di import NamedDependency
 
-from litestar import Controller, Request, get
-
+from pgqueue_service.api.auth import open_to_all
 from pgqueue_service.api.openapi import refusals
 from pgqueue_service.api.problems import Refusal
-from pgqueue_service.api.responses import Health
+from pgqueue_service.api.readiness import Readiness
+from pgqueue_service.api.schemas.responses import Health
 
 
-class Healths(Controller):
+class HealthChecks(Controller):
     path = "/"
     tags = ["health"]
+    guards = [open_to_all]
 
     @get("/healthz")
     async def alive(self) -> Health:
-        """The process answers."""
+        """Answer as long as the process is alive."""
         return Health("ok")
 
     @get("/readyz", responses=refusals())
-    async def ready(self, request: Request[Any, Any, Any]) -> Health:
-        """The database answers, and holds a schema that this release can work with."""
-        if request.app.state.stopping:
+    async def ready(self, state: State, readiness: NamedDependency[Readiness]) -> Health:
+        """Check that the database answers and that its schema fits this release."""
+        if state.stopping:
             raise Refusal(503, "The service is stopping", retry_after=1)
-        if problem := await request.app.state.readiness.question():
+        if problem := await readiness.question():
             raise Refusal(503, problem, retry_after=1)
         return Health("ready")

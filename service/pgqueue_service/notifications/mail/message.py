@@ -10,7 +10,7 @@ from hashlib import sha256
 import idna
 import msgspec
 
-from pgqueue_service.notifications.mail.text import has_control, paragraphs
+from pgqueue_service.text import has_control, paragraphs
 
 INVALID_ADDRESS = "Invalid email address"
 LONGEST_ADDRESS = 254

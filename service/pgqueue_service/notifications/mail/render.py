@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pgqueue.errors import SettingsError
 from pgqueue_service.notifications.mail.dates import in_words
 from pgqueue_service.notifications.mail.message import Mail, message_id
-from pgqueue_service.notifications.mail.text import has_control, paragraphs
 from pgqueue_service.notifications.mail.unlinked import unlinked, unlinked_name
 from pgqueue_service.settings import ServiceSettings
+from pgqueue_service.text import has_control, paragraphs
 
 LOCALES = ("mn", "en")
 LONGEST_BRAND = 200

@@ -1,6 +1,6 @@
 """When a password or a key may leave this process."""
 
-from pgqueue_service.api.hosts import is_loopback
+from pgqueue_service.loopback import is_loopback
 
 
 def may_send_secret(host: str, *, encrypted: bool) -> bool:

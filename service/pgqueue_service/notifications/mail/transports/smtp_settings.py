@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from pgqueue.errors import SettingsError
-from pgqueue_service.api.hosts import is_loopback
+from pgqueue_service.loopback import is_loopback
 from pgqueue_service.notifications.mail.transports.secrecy import may_send_secret
 from pgqueue_service.settings import ServiceSettings
 

@@ -1,5 +1,5 @@
-"""Which part of the dead-letter queue a request means: filters, pages, and the batches that go
-back."""
+"""The part of the dead-letter queue that a request selects: filters, pages, and batches to
+replay."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -8,12 +8,12 @@ from uuid import UUID
 
 from pgqueue.client import MOST_AT_ONCE
 from pgqueue.job import DeadFilter, JobView
+from pgqueue_service.api.array_body import ArrayBody
 from pgqueue_service.api.deadlines import Turns
-from pgqueue_service.api.long_body import LongBody
 from pgqueue_service.api.problems import Refusal
-from pgqueue_service.api.responses import DeadJob, DeadPage
-from pgqueue_service.api.schemas import RetryBatchRequest
-from pgqueue_service.notifications.members import moment
+from pgqueue_service.api.schemas.requests import RetryBatchRequest
+from pgqueue_service.api.schemas.responses import DeadJob, DeadPage
+from pgqueue_service.times import moment
 
 PAGE = 100
 """The most jobs on a page."""
@@ -30,7 +30,7 @@ def dead_filter(
     until: str | None = None,
     job_ids: list[str] | None = None,
 ) -> DeadFilter:
-    """From what a caller wrote; what is empty lets everything pass. Refusal 400."""
+    """The filter that a caller wrote; an empty member selects every job. Refusal 400."""
     return DeadFilter(
         _text("type", job_type),
         _text("userId", user_id),
@@ -41,23 +41,30 @@ def dead_filter(
     )
 
 
-async def read_batch(body: bytes) -> RetryBatchRequest:
-    """Refusal 400 or 413."""
-    long, turns = LongBody(body, RetryBatchRequest, "ids"), Turns()
+class RetryBatchBody(ArrayBody):
+    """The body of POST /api/admin/dlq/retry-batch."""
+
+    shape = RetryBatchRequest
+    array = "ids"
+
+
+async def read_batch(body: RetryBatchBody) -> RetryBatchRequest:
+    """Return the body as a struct. Refusal 400."""
+    turns = Turns()
     ids: list[str] = []
-    for one in long.items():
+    for one in body.items():
         await turns.pause()
         if not isinstance(one, str):
             raise Refusal(400, f"ids[{len(ids)}]: not a job id")
         if len(ids) == MOST_AT_ONCE:
             raise Refusal(400, f"ids must hold 1 to {MOST_AT_ONCE} job ids")
         ids.append(one)
-    batch: RetryBatchRequest = long.whole(ids)
+    batch: RetryBatchRequest = body.whole(ids)
     return batch
 
 
 def batch_filter(batch: RetryBatchRequest) -> DeadFilter:
-    """What a batch means. Refusal 400 when it does not say: only `all` means all."""
+    """The filter of a batch. Refusal 400 when it selects nothing: only `all` selects all jobs."""
     which = dead_filter(
         job_type=batch.type,
         user_id=batch.user_id,
@@ -105,8 +112,8 @@ def read_cursor(text: str | None) -> Cursor | None:
 
 
 def page(views: list[JobView], size: int, total: int) -> DeadPage:
-    """The answer, from one job more than fits on it: that one says whether there is a page
-    after."""
+    """The answer, from up to one job more than fits on a page: that one shows that there is a next
+    page."""
     shown = views[:size]
     cursor = _cursor(shown[-1]) if len(views) > size else None
     return DeadPage(

@@ -1,9 +1,8 @@
 """The job types that this service knows, and the one translation of what callers post into jobs."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -11,59 +10,60 @@ from pgqueue.durations import duration
 from pgqueue.enqueue.encoding import EARLIEST, LATEST
 from pgqueue.job import AnyJob, NewJob
 from pgqueue.task import Declaration, Task
+from pgqueue_service.api.payload_rules import JSON, PayloadRules
 from pgqueue_service.api.problems import Refusal
-from pgqueue_service.api.requests import sentence
-from pgqueue_service.api.schemas import EmailRequest, EnqueueRequest, SignInRequest
-from pgqueue_service.notifications import custom_email, signin
-from pgqueue_service.notifications.members import identifying, moment
+from pgqueue_service.api.schemas.requests import EnqueueRequest
+from pgqueue_service.api.structs import sentence
 from pgqueue_service.settings import ServiceSettings
+from pgqueue_service.text import LONGEST_USER_ID, identifying
+from pgqueue_service.times import moment
 
-JSON = dict[str, Any]
 LONGEST_NAME = 255
 
 
-class Catalog:
-    """Job types by name, with the defaults that the settings give their payloads."""
+class JobTypes:
+    """Job types by name, with the rules that task modules bring for their payloads."""
 
     def __init__(
-        self, tasks: Mapping[str, Task[Any]], declared: list[Declaration], settings: ServiceSettings
+        self,
+        tasks: Mapping[str, Task[Any]],
+        declared: Iterable[Declaration],
+        rules: Iterable[PayloadRules],
+        settings: ServiceSettings,
     ) -> None:
         self._tasks = tasks
         self._declared = {one.job_type: one for one in declared}
-        self._locale = settings.mail_locale
-        self._special: dict[str, tuple[tuple[str, ...], Callable[[JSON], JSON]]] = {
-            signin.JOB_TYPE: (signin.MEMBERS, self._fill_sign_in),
-            custom_email.JOB_TYPE: (custom_email.MEMBERS, custom_email.fill),
-        }
-
-    def _fill_sign_in(self, sent: JSON) -> JSON:
-        return signin.fill(sent, now=datetime.now(UTC), locale=self._locale)
+        self._rules = {one.job_type: one for one in rules}
+        self._settings = settings
 
     def is_admins(self, job_type: str) -> bool:
+        """Whether only administrators may enqueue jobs of this type."""
         return job_type in self._tasks and self._tasks[job_type].admin
 
-    def sign_in(self, posted: SignInRequest, job_id: str | None) -> AnyJob:
-        """A sign-in that was posted. Refusal 400."""
-        sent, filled = self._checked(signin.JOB_TYPE, msgspec.to_builtins(posted))
-        return NewJob(
-            signin.JOB_TYPE,
-            sent,
-            job_id or _sign_in_id(sent["userId"]),
-            filled=filled,
-            fresh_id=not job_id,
+    def limit(self, job_type: str) -> tuple[int, timedelta] | None:
+        """How many jobs of this type one user may have, and in which window."""
+        declared = self._declared.get(job_type)
+        return (
+            (declared.limit.count, declared.limit.window) if declared and declared.limit else None
         )
 
-    def email(self, posted: EmailRequest, job_id: str | None) -> AnyJob:
-        """An administrator's mail. Refusal 400."""
-        sent, filled = self._checked(custom_email.JOB_TYPE, msgspec.to_builtins(posted))
-        return NewJob(custom_email.JOB_TYPE, sent, job_id, filled=filled)
+    def user_of(self, job: AnyJob) -> str:
+        """The user whose limit counts for a job of a declared type."""
+        named = self._declared[job.task].user_from
+        return job.user_id or (named and _member(job.payload, named)) or ""
+
+    def too_many(self, job_type: str) -> str | None:
+        """The sentence of the type's rules for a job that its limit refuses."""
+        rules = self._rules.get(job_type)
+        return rules.too_many if rules else None
 
     def job(self, request: EnqueueRequest, job_id: str | None) -> AnyJob:
         """A job of any type. Refusal 400."""
         payload, filled = self._checked(request.type, request.payload)
-        fresh = request.type == signin.JOB_TYPE and not job_id
-        if fresh:
-            job_id = _sign_in_id(payload["userId"])
+        rules = self._rules.get(request.type)
+        fresh = rules is not None and rules.make_id is not None and not job_id
+        if rules and rules.make_id and not job_id:
+            job_id = rules.make_id(payload)
         try:
             return NewJob(
                 task=request.type,
@@ -82,8 +82,8 @@ class Catalog:
             raise Refusal(400, str(error)) from None
 
     def replacement(self, job_type: str, user_id: str, payload: Any) -> Any:
-        """A payload that takes the place of a dead job's, as it is stored; of a type that is not
-        known here, any. Refusal 400."""
+        """The payload, as it is stored, that replaces the one of a dead job. For a type that is not
+        known here, any payload will do. Refusal 400."""
         if job_type not in self._tasks:
             return payload
         sent, filled = self._checked(job_type, payload)
@@ -93,43 +93,40 @@ class Catalog:
         return sent | filled if filled else sent
 
     def _checked(self, job_type: str, payload: Any) -> tuple[Any, JSON | None]:
-        """What counts as sent, and what the server fills in; what the handler would not get decoded
-        is refused."""
+        """What the caller sent, and what the server fills in. A payload that the handler could not
+        decode is refused."""
         task = self._tasks.get(job_type)
         if task is None:
             raise Refusal(400, f"Unknown job type: {job_type[:LONGEST_NAME]}")
-        if job_type in self._special:
-            return self._translate(job_type, payload)
+        if rules := self._rules.get(job_type):
+            return self._translate(rules, payload)
         try:
             msgspec.convert(payload, task.payload_type)
         except msgspec.ValidationError as error:
             raise Refusal(400, f"The payload does not fit {job_type}: {sentence(error)}") from None
         return payload, None
 
-    def _translate(self, job_type: str, payload: Any) -> tuple[JSON, JSON]:
-        members, fill = self._special[job_type]
+    def _translate(self, rules: PayloadRules, payload: Any) -> tuple[JSON, JSON]:
         if not isinstance(payload, dict):
             raise Refusal(400, "The payload must be a JSON object")
         sent = {
             name: _storable(value)
-            for name in members
+            for name in rules.members
             if (value := payload.get(name)) not in (None, "")
         }
         try:
-            return sent, fill(sent)
+            return sent, rules.fill(sent, self._settings)
         except ValueError as error:
             raise Refusal(400, str(error)) from None
 
     def _user(self, request: EnqueueRequest, payload: Any) -> str | None:
         declared = self._declared[request.type]
         user_id = (
-            identifying("userId", request.user_id, signin.LONGEST_USER_ID)
-            if request.user_id
-            else None
+            identifying("userId", request.user_id, LONGEST_USER_ID) if request.user_id else None
         )
         named = _member(payload, declared.user_from) if declared.user_from else None
         if declared.user_from and isinstance(named, str):
-            identifying(declared.user_from, named, signin.LONGEST_USER_ID)
+            identifying(declared.user_from, named, LONGEST_USER_ID)
         if declared.user_from and user_id and user_id != named:
             raise ValueError(f"userId is not the {declared.user_from} of the payload")
         if declared.limit and not (user_id or named):
@@ -142,14 +139,9 @@ def _member(payload: Any, name: str) -> Any:
 
 
 def _storable(value: Any) -> Any:
-    # NUL is the one character that Postgres cannot store. In what is only shown it is removed with
-    # the other control characters; what identifies somebody is refused for the one that takes its
-    # place.
+    # NUL is the one character that Postgres cannot store. Another control character takes its
+    # place: it is removed from what is only shown, and what names a user is refused for it.
     return value.replace("\0", "\x01") if isinstance(value, str) else value
-
-
-def _sign_in_id(user_id: str) -> str:
-    return f"signin-{user_id}-{int(datetime.now(UTC).timestamp() * 1000)}-{uuid4()}"
 
 
 def _delay(request: EnqueueRequest) -> timedelta | None:

@@ -1,5 +1,5 @@
-"""Characters with no business in a mail or a name: refused in what identifies somebody, removed
-from what is only shown."""
+"""Control characters in what callers write: refused in what identifies a user or a job, removed from
+what is only shown."""
 
 import re
 
@@ -24,3 +24,18 @@ def paragraphs(text: str) -> str:
     """A text of several lines: its line ends made `\\n`, its other control characters removed, tabs
     kept."""
     return _CONTROL_IN_TEXT.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+LONGEST_USER_ID = 190
+"""Characters of the id of a user."""
+
+LONGEST_JOB_ID = 255
+
+
+def identifying(name: str, value: str, longest: int) -> str:
+    """A text that names a user, a job or a queue: never cut, never cleaned. Raises ValueError."""
+    if not 1 <= len(value) <= longest:
+        raise ValueError(f"{name} must have 1 to {longest} characters")
+    if has_control(value):
+        raise ValueError(f"{name} must not contain control characters")
+    return value

@@ -1,5 +1,5 @@
-"""What answers look like: members in camelCase and always there, times as YYYY-MM-DDTHH:MM:SS.mmmZ
-in UTC."""
+"""The bodies of responses: every member is always there, times are YYYY-MM-DDTHH:MM:SS.mmmZ in
+UTC."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,12 +9,12 @@ import msgspec
 from pgqueue.job import JobView, Replayed
 from pgqueue.masking import mask
 from pgqueue_service.api.schemas import Shape
-from pgqueue_service.notifications.members import written
+from pgqueue_service.times import written
 
 
 class Accepted(msgspec.Struct, rename="camel"):
-    """A job that was taken; `status` is its state now. The same job again gets the same answer
-    while it is live."""
+    """An enqueued job and its state now. The same job posted again gets the same answer until it
+    has ended."""
 
     message: str
     job_id: str
@@ -28,7 +28,7 @@ class Health(msgspec.Struct):
 
 
 class BulkResult(Shape, omit_defaults=True):
-    """What came of one item: jobId and status, or error with code (the HTTP status it would have
+    """The result of one item: jobId and status, or error and code (the HTTP status that it would have
     had alone)."""
 
     job_id: str | None = None
@@ -40,20 +40,20 @@ class BulkResult(Shape, omit_defaults=True):
 
 
 class BulkResults(Shape):
-    """A result for each item, in their order."""
+    """A result for each item, in order."""
 
     results: list[BulkResult]
 
 
 class Progress(Shape):
-    """How far a job says it is: a fraction from 0 to 1, and its words for it."""
+    """The progress that a job reports: a fraction from 0 to 1, and a note."""
 
     fraction: float
     note: str | None
 
 
 class Trouble(Shape):
-    """Something that happened to a job: an attempt that failed, or a replay (`event`)."""
+    """An event in the history of a job: a failed attempt, or a replay (`event`)."""
 
     at: str | None
     attempt: int | None
@@ -62,8 +62,8 @@ class Trouble(Shape):
 
 
 class JobState(Shape):
-    """A job as anybody may see it who knows its id: no payload, no stack, no address. `receipt` is
-    what it has to show for its completion, such as the answer of a mail server."""
+    """The state of a job: no payload, no stack trace, no e-mail address. `receipt` is the proof of
+    its completion, such as the reply of a mail server."""
 
     job_id: str
     type: str
@@ -105,8 +105,8 @@ class JobState(Shape):
 
 
 class DeadJob(Shape):
-    """A job in the dead-letter queue. `deadAt` is when it got there, `lastAttemptAt` when its last
-    attempt began."""
+    """A job in the dead-letter queue. `deadAt` is the time at which it was moved there,
+    `lastAttemptAt` the start of its last attempt."""
 
     id: str
     job_id: str
@@ -142,8 +142,8 @@ class DeadJob(Shape):
 
 
 class DeadPage(Shape):
-    """A page of the dead-letter queue, newest first: `count` jobs of `total` that pass the filter
-    (counted up to 100,000)."""
+    """A page of the dead-letter queue, newest first: `count` jobs of the `total` that match the
+    filter (counted up to 100,000)."""
 
     count: int
     jobs: list[DeadJob]
@@ -152,7 +152,7 @@ class DeadPage(Shape):
 
 
 class ReplayAnswer(Shape):
-    """`retried` jobs went back of `matched`; `remaining` are still dead."""
+    """Of `matched` jobs, `retried` were enqueued again and `remaining` are still dead."""
 
     retried: int
     matched: int
@@ -165,7 +165,7 @@ class ReplayAnswer(Shape):
 
 
 class QueueAnswer(Shape):
-    """Whether a queue is paused now."""
+    """Whether a queue is paused."""
 
     queue: str
     paused: bool
@@ -176,7 +176,7 @@ def when(moment: datetime | None) -> str | None:
 
 
 def _masked(text: str | None) -> str | None:
-    # What SQL wrote there, or a release that did not mask it yet.
+    # SQL, or an older release, may have written it without a mask.
     return None if text is None else mask(text)
 
 
@@ -195,3 +195,106 @@ def _moment_in_history(text: Any) -> str | None:
         return written(datetime.fromisoformat(text).astimezone(UTC))
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+class Stats(Shape):
+    """Jobs in each state, jobs that wait, and the last 15 minutes (sql/monitoring/job_stats.sql)."""
+
+    enqueued: int
+    processing: int
+    failed: int
+    dlq: int
+    completed: int
+    cancelled: int
+    estimated: bool
+    ready: int
+    scheduled: int
+    oldest_ready_s: float | None
+    recent_finished: int
+    recent_failed_share: float | None
+    recent_p50_s: float | None
+    recent_p99_s: float | None
+
+
+class Worker(Shape):
+    """A process as it describes itself (sql/monitoring/workers.sql)."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    release: str
+    queues: dict[str, int]
+    started_at: str
+    seen_s: float
+    alive: bool
+    asleep: bool
+    detail: dict[str, Any]
+
+
+class Workers(Shape):
+    workers: list[Worker]
+
+
+class Queue(Shape):
+    """The jobs that wait in a queue, and its workers (sql/monitoring/queues.sql)."""
+
+    queue: str
+    paused: bool
+    ready: int
+    scheduled: int
+    processing: int
+    oldest_ready_s: float | None
+    workers: int
+    slots: int
+
+
+class Queues(Shape):
+    queues: list[Queue]
+
+
+class Dependency(Shape):
+    """A dependency of jobs, and the state of its circuit breaker: closed, open or half_open
+    (sql/monitoring/dependencies.sql)."""
+
+    dependency: str
+    state: str
+    reason: str | None
+    opened_at: str | None
+    open_s: float | None
+    next_probe_s: float | None
+    failures: int
+    job_types: list[str]
+
+
+class Dependencies(Shape):
+    dependencies: list[Dependency]
+
+
+class ErrorGroup(Shape):
+    """Dead jobs whose errors differ only in numbers, ids and addresses
+    (sql/monitoring/dead_letter_errors.sql)."""
+
+    fingerprint: str
+    count: int
+    first: str
+    last: str
+    sample_job_id: str
+    job_types: list[str]
+
+
+class ErrorGroups(Shape):
+    errors: list[ErrorGroup]
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a report with its times as text."""
+    return {
+        name: written(value) if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+
+
+def masked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without e-mail addresses in its reason, which may have been written by SQL."""
+    return row | {"reason": None if row["reason"] is None else mask(row["reason"])}

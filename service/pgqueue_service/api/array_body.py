@@ -1,21 +1,21 @@
-"""A body that may be long because of one array: decoded item by item, so that it never keeps the
+"""A long body, most of which is one array: it is decoded item by item, so that it never blocks the
 event loop for long.
 
-JSON is decoded by one call that nothing interrupts, threads neither. So no call gets more than
-twice what the body of one job may have.
+One call decodes a JSON text, and nothing interrupts it, not even another thread. So no call gets
+more than twice the size that the body of one job may have.
 """
 
 import codecs
 import re
 from collections.abc import Iterator
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from pgqueue_service.api.problems import Refusal
-from pgqueue_service.api.requests import NO_OBJECT, known, shaped
 from pgqueue_service.api.strict_json import DEEPEST, INVALID, check, decode, decoder, invalid
+from pgqueue_service.api.structs import NO_OBJECT, known, shaped
 
 LONGEST = 64 * 1024
 """Bytes of an item, and of whatever else is a member of the body."""
@@ -26,13 +26,17 @@ _CUT = 12
 longest that it reads in one step is an escape."""
 
 
-class LongBody:
-    """`items` are those of the member `array`; `whole` is the body with them."""
+class ArrayBody:
+    """`items` yields the items of the member `array`; `whole` is the body, a `shape`, with them.
 
-    def __init__(self, body: bytes, shape: type[msgspec.Struct], array: str) -> None:
+    A handler takes a subclass as `data`: one for each shape.
+    """
+
+    shape: ClassVar[type[msgspec.Struct]]
+    array: ClassVar[str]
+
+    def __init__(self, body: bytes) -> None:
         self._body = body
-        self._shape = shape
-        self._array = array
         self._array_read = False
         self._index: int | None = None
         self._members: dict[str, Any] = {}
@@ -45,8 +49,8 @@ class LongBody:
         """The body as its shape, when the items were read. Refusal 400 says which member is
         wrong."""
         if self._array_read:
-            self._members[self._array] = items
-        return shaped(self._members, self._shape)
+            self._members[self.array] = items
+        return shaped(self._members, self.shape)
 
     def items(self) -> Iterator[Any]:
         """Refusal 400, when it comes to what is wrong."""
@@ -66,7 +70,7 @@ class LongBody:
         more = True
         while more:
             name = self._name()
-            if name == self._array and self._next() == "[":
+            if name == self.array and self._next() == "[":
                 self._members[name], self._array_read = [], True
                 yield from self._items()
             else:
@@ -79,7 +83,7 @@ class LongBody:
         name: str = self._value(1, "the name of a member")
         if name in self._members:
             raise self._wrong("an object has a member twice")
-        known(name, self._shape)
+        known(name, self.shape)
         if self._next() != ":":
             raise self._wrong("a colon is expected")
         self._at += 1
@@ -153,7 +157,7 @@ class LongBody:
         return self._refusal(f"{what} is longer than {LONGEST // 1024} KiB")
 
     def _refusal(self, sentence: str) -> Refusal:
-        where = "" if self._index is None else f"{self._array}[{self._index}]: "
+        where = "" if self._index is None else f"{self.array}[{self._index}]: "
         return Refusal(400, where + sentence, index=self._index)
 
     def _wrong(self, why: str) -> Refusal:
