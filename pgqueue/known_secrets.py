@@ -1,8 +1,8 @@
 """The secrets of this process by their values: whatever repeats one, in whatever spelling, is not
 logged or stored with it.
 
-Patterns find a secret by what stands around it. A mail server that answers "wrong: hunter2 for ana"
-stands nothing around it.
+Patterns find a secret by the text around it. A server that answers "wrong: hunter2 for ana" puts no
+such text around it.
 """
 
 import json
@@ -34,7 +34,7 @@ never changed: another thread may be reading it."""
 
 def learn(secrets: Iterable[str | None], user: str | None = None) -> None:
     """Remembers the secrets for `hide`. `user` is the name that goes with them when they are sent
-    by SMTP (RFC 4616)."""
+    by SASL PLAIN (RFC 4616)."""
     global _known
     given = {secret for secret in secrets if secret}
     spellings = {one for secret in given for one in _spellings(secret, user)}

@@ -139,7 +139,7 @@ def task(
 
     timeout: seconds, timedelta or "30s"; how long one attempt may take. rate_limit: a Limit, or a
     function that makes it from the Settings. depends_on: the name of what the job cannot do without
-    ("smtp"). user_from: the member of the payload that names the user, where enqueue gets no
+    ("payments"). user_from: the member of the payload that names the user, where enqueue gets no
     user_id. admin: only administrators may enqueue, see or cancel jobs of this type over HTTP.
 
     The payload's type is read from the handler's annotation, `job: Job[Resize]`; without one the

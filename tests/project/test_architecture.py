@@ -34,7 +34,7 @@ def importing(folder: str, *names: str) -> list[str]:
 
 
 def test_the_library_never_imports_the_service() -> None:
-    assert importing("pgqueue/", "pgqueue_service") == []
+    assert importing("pgqueue/", "pgqueue_service", "benchmarks", "tests") == []
 
 
 def test_the_library_knows_no_http_and_no_mail() -> None:
@@ -111,18 +111,106 @@ def test_only_the_command_line_and_the_tests_know_the_embedded_server() -> None:
         ("pgqueue/worker/", ["pgqueue.client", "pgqueue.cli.status"]),
         (
             "service/pgqueue_service/notifications/mail/",
-            ["pgqueue_service.api.controllers", "pgqueue_service.app", "litestar"],
+            ["pgqueue_service.api", "litestar", "psycopg"],
         ),
-        (
-            "service/pgqueue_service/notifications/",
-            ["pgqueue_service.api.controllers", "pgqueue_service.app", "litestar", "psycopg"],
-        ),
+        ("service/pgqueue_service/api/", ["pgqueue_service.notifications", "httpx", "jinja2"]),
     ],
 )
 def test_arrows_point_one_way(room: str, others: list[str]) -> None:
-    found = importing(room, *others)
-    # The table of the old service is read by SQL of its own, and by no task.
-    assert [line for line in found if "/legacy_import.py imports psycopg" not in line] == []
+    assert importing(room, *others) == []
+
+
+FLOORS = [
+    ("app.py", "cli/"),
+    ("api/", "server/", "notifications/", "demo/"),
+    ("settings.py", "tokens.py", "text.py", "times.py", "loopback.py", "__init__.py"),
+]
+"""The service from top to bottom; below it is the library."""
+
+
+def service_imports() -> dict[str, set[str]]:
+    """Module of the service -> modules of the service that it imports, as paths in the package."""
+    home = ROOT / "service/pgqueue_service"
+    paths = {
+        ".".join(["pgqueue_service", *path.relative_to(home).with_suffix("").parts]): path
+        for path in home.glob("**/*.py")
+    }
+    by_name = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found: dict[str, set[str]] = {}
+    for path in by_name.values():
+        names = imports(path)
+        # `from a import b` names a.b too; where that is a module, a itself is not meant.
+        meant = {
+            name
+            for name in names
+            if name in by_name
+            and not any(other.rpartition(".")[0] == name and other in by_name for other in names)
+        }
+        found[path.relative_to(home).as_posix()] = {
+            by_name[name].relative_to(home).as_posix() for name in meant
+        } - {path.relative_to(home).as_posix()}
+    return found
+
+
+def floor(module: str) -> int:
+    (found,) = [number for number, rooms in enumerate(FLOORS) if module.startswith(rooms)]
+    return found
+
+
+def test_no_arrow_of_the_service_points_to_a_floor_above() -> None:
+    upward = [
+        f"{module} imports {other}"
+        for module, others in service_imports().items()
+        for other in others
+        if floor(other) < floor(module)
+    ]
+    assert upward == []
+
+
+def test_no_modules_of_the_service_import_each_other_in_a_circle() -> None:
+    left = service_imports()
+    while leaves := [module for module, others in left.items() if not others & left.keys()]:
+        for module in leaves:
+            del left[module]
+    assert left == {}
+
+
+def test_no_rooms_of_the_service_import_each_other_in_a_circle() -> None:
+    def room(module: str) -> str:
+        return module.partition("/")[0]
+
+    left: dict[str, set[str]] = {}
+    for module, others in service_imports().items():
+        left.setdefault(room(module), set()).update(map(room, others) if others else ())
+    while leaves := [one for one, others in left.items() if not others & (left.keys() - {one})]:
+        for one in leaves:
+            del left[one]
+    assert left == {}
+
+
+def test_no_task_of_the_notifications_knows_the_driver() -> None:
+    users = {
+        line.split(" ", 1)[0].rpartition("/")[2]
+        for line in importing("service/pgqueue_service/notifications", "psycopg")
+    }
+    assert users == {"legacy_import.py"}
+
+
+FOREIGN = re.compile(
+    r"smtp|sendgrid|sign[-_ ]?in\b|signin|\bbull|jinja|litestar|uvicorn|pgqueue_service|(?<!e-)mail",
+    re.IGNORECASE,
+)
+"""What belongs to users of the library, or to the service. E-mail addresses are masked in any text."""
+
+
+def test_the_library_names_nothing_of_its_users() -> None:
+    said = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in ROOT.glob("pgqueue/**/*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if FOREIGN.search(line)
+    ]
+    assert said == []
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)

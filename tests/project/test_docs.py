@@ -16,10 +16,10 @@ from urllib.parse import unquote
 import click
 import pytest
 from pgqueue_service.app import create_app
+from pgqueue_service.settings import ServiceSettings
 
 import pgqueue
 from pgqueue.cli import main
-from pgqueue.settings import Settings
 from tests.support.places import ROOT
 from tests.support.snippets import FENCE, SHOWN, filled, pages
 
@@ -194,7 +194,7 @@ class TestReference:
     def test_every_route_is_listed(self) -> None:
         text = (ROOT / "docs/reference/http.md").read_text()
         listed = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[\w/{}-]*)`", text))
-        app = create_app(Settings(database_url="postgresql://localhost/none"))
+        app = create_app(ServiceSettings(database_url="postgresql://localhost/none"))
         served = {
             (method.upper(), path)
             for path, methods in app.openapi_schema.to_schema()["paths"].items()
@@ -225,7 +225,7 @@ def settings_with_defaults() -> dict[str, str]:
     """Every name that a setting may have -> its default, as it is written in the environment."""
     return {
         name: field.metadata["default"] or ""
-        for field in dataclasses.fields(Settings)
+        for field in dataclasses.fields(ServiceSettings)
         if "name" in field.metadata
         for name in (field.metadata["name"], *field.metadata["also"])
     }

@@ -101,7 +101,9 @@ class JobGateway:
         """Store a job before the request's time is over. After a TimeoutError it may be stored or
         not: posting it again with the same id is safe."""
         return self._worded(
-            await self._before(self.deadline(request), self._published(self.client.try_enqueue, job))
+            await self._before(
+                self.deadline(request), self._published(self.client.try_enqueue, job)
+            )
         )
 
     async def enqueue_many(
