@@ -58,7 +58,7 @@ async def test_the_service_does_what_its_description_says(
             "--warnings",
             "off",
             "--request-timeout",
-            "15",
+            "30",
         ]
         process = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
