@@ -11,7 +11,7 @@
   python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
   python3 dev.py schema [--check] remake sql/schema.sql from the migrations and functions
   python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
-  python3 dev.py audit            known vulnerabilities of what we depend on: 1 when an update mends one, 3 when nobody could say
+  python3 dev.py audit            known vulnerabilities of our dependencies; exits 1 when an update fixes one, 3 without network
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when a pyproject.toml or
@@ -92,8 +92,7 @@ def usable(venv: Path) -> bool:
 
 
 def pytest_arguments(given: list[str], cores: int) -> list[str]:
-    """`given`, on all cores unless something in it speaks against: a debugger, output as it comes,
-    a list, a single test."""
+    """`given`, on all cores, unless it asks for a debugger, live output, a list or a single test."""
     against = re.compile(
         r"-n.*|--numprocesses.*|--dist.*|(-p)?no:xdist|--pdb|--trace|-[vqxl]*s[vqxl]*|--capture=no"
         r"|--co|--collect-only|--fixtures|--markers|-h|--help|-V|--version"
@@ -231,14 +230,14 @@ def install_bench() -> None:
 
 
 def check() -> int:
-    """Both, whatever the first says."""
+    """Style and types; both run, also when the first fails."""
     commands = ([str(PYTHON), "-m", "ruff", "check", "."], [str(PYTHON), "-m", "mypy"])
     return max([subprocess.run(command, cwd=ROOT, check=False).returncode for command in commands])
 
 
 def audit(arguments: "list[str]") -> int:
-    """0: nothing is known that a newer version mends. 1: something is. UNKNOWN: it could not be
-    found out, for want of network."""
+    """0: no newer version fixes a known vulnerability. 1: one does. UNKNOWN: there was no network to
+    find out."""
     # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers
     # that there are none.
     command = [
@@ -265,21 +264,21 @@ def audit(arguments: "list[str]") -> int:
         said = done.stderr.strip().splitlines() or ["no output"]
         say(f"THE AUDIT WAS NOT DONE: {said[-1]}")
         return UNKNOWN
-    mended = 0
+    fixed = 0
     for one in found:
         for weakness in one.get("vulns", ()):
             versions = weakness["fix_versions"]
-            mended += bool(versions)
-            fate = f"mended in {versions[-1]}" if versions else "not mended yet"
+            fixed += bool(versions)
+            fate = f"fixed in {versions[-1]}" if versions else "not fixed yet"
             say(f"{one['name']} {one['version']}: {weakness['id']}, {fate}")
     skipped = [one["name"] for one in found if "skip_reason" in one]
     if skipped:
         say(f"not audited: {', '.join(skipped)}")
     say(
-        f"{len(found) - len(skipped)} packages audited, {mended} known vulnerabilities to be "
-        "mended by an update"
+        f"{len(found) - len(skipped)} packages audited, {fixed} known vulnerabilities that an "
+        "update fixes"
     )
-    return 1 if mended else 0 if len(skipped) < len(found) else UNKNOWN
+    return 1 if fixed else 0 if len(skipped) < len(found) else UNKNOWN
 
 
 def remake_constraints() -> int:

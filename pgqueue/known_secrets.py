@@ -1,5 +1,5 @@
-"""The secrets of this process by their values: whatever repeats one, in whatever spelling, is not
-logged or stored with it.
+"""The secrets of this process by their values: a text that repeats one, in any spelling, is logged
+and stored without it.
 
 Patterns find a secret by the text around it. A server that answers "wrong: hunter2 for ana" puts no
 such text around it.

@@ -12,7 +12,7 @@ from pgqueue.errors import SettingsError
 from pgqueue.plugins import commands, load
 from pgqueue.suggestions import did_you_mean
 
-# Whichever command is called, and by whichever way: before it opens anything.
+# For every command, before it opens a file or a connection.
 open_closed_streams()
 
 COMMANDS = {

@@ -23,7 +23,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 ADVICE = {
-    "dead": "pgqueue dlq list says why; mend the cause, then pgqueue dlq retry",
+    "dead": "pgqueue dlq list shows why; correct the cause, then run pgqueue dlq retry",
     "failures": "pgqueue dlq errors and sql/monitoring/retrying_jobs.sql say what goes wrong",
     "p99": "sql/monitoring/slow_jobs.sql says where the time goes; more workers or slots",
     "depth": "pgqueue queues says where; more workers, or more slots in PGQUEUE_QUEUES",

@@ -31,7 +31,7 @@ from pgqueue.settings import Settings
 
 @click.group()
 def dlq() -> None:
-    """The dead-letter queue: jobs that were given up."""
+    """The dead-letter queue: jobs that failed for good."""
 
 
 dlq.add_command(retry)

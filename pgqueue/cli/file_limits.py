@@ -26,5 +26,5 @@ def raise_file_limit() -> int:
 
 
 def room_for_connections(pool_size: int) -> int:
-    """Connections that callers may have, beside those to the database."""
+    """Connections that callers may have, besides those to the database."""
     return max(4, raise_file_limit() - OTHERS - 2 * pool_size)

@@ -16,8 +16,7 @@ Tell = Callable[[int], None]
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Tell]:
-    """Yields a function that is told how much is done by now. `total` None: nobody knows how much
-    there is."""
+    """Yield a function that takes how much is done by now. `total` is None when it is unknown."""
     if sys.stderr.isatty():
         with _bar(what, total) as tell:
             yield tell

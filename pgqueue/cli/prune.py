@@ -25,10 +25,10 @@ from pgqueue.settings import Settings
 )
 @json_option
 def prune(archive: Path | None, as_json: bool) -> None:
-    """Removes jobs and ids that are past their time, in small batches that hold nothing up.
+    """Remove jobs and ids that are past their time, in small batches that block no other query.
 
-    Times are PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ and PGQUEUE_KEEP_IDS. Can be stopped at any
-    time, and run beside workers.
+    The times are PGQUEUE_KEEP_COMPLETED, PGQUEUE_KEEP_DLQ and PGQUEUE_KEEP_IDS. It can be stopped
+    at any time, and run while workers run.
     """
     settings = read_settings()
     if archive is not None:

@@ -41,7 +41,7 @@ def queues(as_json: bool) -> None:
     )
     for row in rows:
         if row["ready"] and not row["workers"] and not row["paused"]:
-            say(f"nobody serves {row['queue']}: start {serving(row['queue'])}")
+            say(f"no worker serves {row['queue']}: start {serving(row['queue'])}")
 
 
 @click.command()

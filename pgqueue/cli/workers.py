@@ -13,7 +13,7 @@ from pgqueue.cli.runner import json_option
 @click.command()
 @json_option
 def workers(as_json: bool) -> None:
-    """Lists the processes that are alive by their own word, workers and API."""
+    """List the processes that are alive, workers and API."""
     rows = _report("workers")
     if as_json:
         print_json([public(row) for row in rows])

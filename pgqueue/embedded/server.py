@@ -31,8 +31,8 @@ Mode = Literal["fast", "immediate"]
 _STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 _PASSING = re.compile(r"could not bind|Address already in use|pre-existing shared memory block")
-"""Reasons not to start that go away: somebody took the port, or children of a killed postmaster are
-still ending."""
+"""Reasons not to start that pass: another process took the port, or children of a killed postmaster
+are still ending."""
 
 
 class EmbeddedServer:

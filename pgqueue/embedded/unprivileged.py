@@ -21,7 +21,7 @@ class Identity:
 
 
 def server_identity() -> Identity | None:
-    """None: as ourselves. For root it is nobody."""
+    """The identity of the server: None for this process's own; for root the user `nobody`."""
     if os.geteuid() != 0:
         return None
     try:
@@ -46,7 +46,7 @@ def temporary_home(identity: Identity | None, within: Path | None) -> Path:
 
 
 def claim(home: Path, identity: Identity | None) -> None:
-    """Makes the folder, for us alone to write in: what lies in it is run and believed. Raises
+    """Make the folder, writable for this user only: programs in it are run. Raises
     ServerUnavailable."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def claim(home: Path, identity: Identity | None) -> None:
     home.chmod(0o711 if identity else 0o700)
     if identity and not _reaches(identity, home):
         raise ServerUnavailable(
-            f"Postgres runs as nobody for root, and nobody does not get into {home}: choose "
+            f"for root Postgres runs as the user `nobody`, which cannot read {home}: choose "
             "another folder"
         )
 
@@ -69,9 +69,8 @@ def reachable(folder: Path, identity: Identity | None, home: Path) -> Path:
     """The programs of a folder where that user can run them: there, or copied under `home`, which
     only we can write in.
 
-    A copy is made anew each time, so that nobody can have put another in its place. Only the
-    packaged programs can be copied: they find what they load from where they are, `.libs` beside
-    the package that `pginstall` is in.
+    A copy is made anew each time, so that no other program can be in its place. Only the packaged
+    programs can be copied: they load `.libs`, a folder next to the package that holds `pginstall`.
     """
     if identity is None or _runs(identity, folder):
         return folder

@@ -53,7 +53,7 @@ class TestSeeing:
             "slots",
         ]
         assert result.stdout.splitlines()[0].split() == headings
-        assert "nobody serves default: start pgqueue worker --queue default:50" in result.stderr
+        assert "no worker serves default: start pgqueue worker --queue default:50" in result.stderr
         first, second = document(await cli("queues", "--json"))
         assert (first["queue"], first["ready"], first["workers"]) == ("default", 1, 0)
         assert (second["queue"], second["scheduled"]) == ("later", 1)

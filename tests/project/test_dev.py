@@ -262,7 +262,7 @@ class TestAudit:
         [
             ({}, 0, "1 packages audited, 0 known"),
             ({"click": []}, 0, "click 8.5.1: X-1, not mended yet"),
-            ({"click": ["8.5.2"]}, 1, "click 8.5.1: X-1, mended in 8.5.2"),
+            ({"click": ["8.5.2"]}, 1, "click 8.5.1: X-1, fixed in 8.5.2"),
         ],
     )
     def test_an_update_that_mends_something_fails_it(

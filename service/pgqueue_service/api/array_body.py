@@ -18,7 +18,7 @@ from pgqueue_service.api.strict_json import DEEPEST, INVALID, check, decode, dec
 from pgqueue_service.api.structs import NO_OBJECT, known, shaped
 
 LONGEST = 64 * 1024
-"""Bytes of an item, and of whatever else is a member of the body."""
+"""Bytes of the longest item, and of the longest other member of the body."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CUT = 12
@@ -161,7 +161,7 @@ class ArrayBody:
         return Refusal(400, where + sentence, index=self._index)
 
     def _wrong(self, why: str) -> Refusal:
-        """The body is no JSON, whichever item has come to it."""
+        """The body is not JSON."""
         return invalid(ValueError(why))
 
 

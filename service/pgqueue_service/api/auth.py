@@ -70,7 +70,7 @@ class Access:
                 [
                     f"HOST={settings.host} is open to other machines and PGQUEUE_API_TOKENS is "
                     "not set: set it, or listen on "
-                    "127.0.0.1, or say PGQUEUE_ALLOW_ANONYMOUS=true to take sign-ins from anybody"
+                    "127.0.0.1, or set PGQUEUE_ALLOW_ANONYMOUS=true to take sign-ins without a token"
                 ]
             )
 
@@ -81,9 +81,9 @@ class Access:
         notes = []
         if self.anonymous:
             reach = (
-                "to everybody"
+                "to all callers"
                 if self._any_host
-                else "to this machine, and to everybody behind a proxy on it"
+                else "to this machine, and to all callers behind a proxy on it"
             )
             notes.append(
                 f"sign-ins and job states are open without a token, {reach} (PGQUEUE_API_TOKENS "
@@ -128,7 +128,7 @@ class Access:
         return found, "unknown" if found is Level.NONE else given.hex()[:8]
 
     def objection(self, scope: Mapping[str, Any]) -> str | None:
-        """Why a request is refused, whatever it asks for; None when it is not. Where a route is open
+        """Why a request is refused before its route is looked at; None when it is not. Where a route is open
         without a token, a page of another site must not reach it through a user's browser: not by
         the page's own Origin, and not by a host name that resolves to this machine."""
         if not self.anonymous:

@@ -1,5 +1,4 @@
-"""How long a request waits for the database, whatever the database does; and for how long it keeps
-others waiting."""
+"""The longest time that a request waits for the database, and that it keeps other requests waiting."""
 
 import asyncio
 import logging
@@ -17,7 +16,7 @@ SLICE = 0.002
 
 
 class Deadlines:
-    """Runs work in tasks of its own, and leaves behind what takes too long."""
+    """Runs work in tasks of its own, and abandons a task that takes too long."""
 
     def __init__(self) -> None:
         self._abandoned: set[asyncio.Task[Any]] = set()
@@ -60,8 +59,8 @@ class Turns:
         self._until = time.monotonic() + SLICE
 
     async def pause(self) -> None:
-        """Called often; lets others work when it has been long enough. TimeoutError when the
-        deadline is over."""
+        """Call this often: it lets other requests work when a slice is over. Raises TimeoutError after
+        the deadline."""
         now = time.monotonic()
         if now < self._until:
             return

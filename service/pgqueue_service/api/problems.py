@@ -56,8 +56,8 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
 class Refusal(Exception):
     """An answer that is an error: status, sentence, and other members of the problem.
 
-    retry_after: whole seconds. index: of the item in a bulk request. error_id: the log shows it
-    beside the stack trace.
+    retry_after: whole seconds. index: of the item in a bulk request. error_id: the log has it
+    with the stack trace.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The API process in the database's eyes: it publishes its job types, says that it is alive, and
-knows whether it can work."""
+"""The API process and the database: the process publishes its job types, reports that it is alive,
+and checks whether it can work."""
 
 import asyncio
 import contextlib
@@ -28,11 +28,10 @@ from pgqueue_service.api.deadlines import Deadlines
 log = logging.getLogger("pgqueue_service.api.readiness")
 
 BEAT = 5.0
-"""Seconds between two words of being alive; silent for 30, a process counts as gone."""
+"""Seconds between two heartbeats. A process without a heartbeat for 30 seconds counts as gone."""
 
 FRESH = 1.0
-"""Seconds that an answer to `question` is good for: whoever asks more often is not passed on to the
-database."""
+"""Seconds for which an answer to `question` is used again, without asking the database."""
 
 
 class Readiness:
@@ -57,8 +56,7 @@ class Readiness:
         self._asking: asyncio.Task[None] | None = None
 
     async def question(self) -> str | None:
-        """What is wrong now, None when all is well. Trouble is not believed without asking again:
-        it may just be over."""
+        """What is wrong now; None when nothing is. A problem found earlier is checked again first."""
         if self._asking is None and (
             self.problem is not None or time.monotonic() - self._asked_at > FRESH
         ):
@@ -78,7 +76,7 @@ class Readiness:
         self._asking = None
 
     async def beat(self) -> None:
-        """One word of being alive."""
+        """Send one heartbeat."""
         try:
             await self._deadlines.within(self._limit, self._heard())
         except SchemaError as error:
@@ -92,7 +90,7 @@ class Readiness:
             self._say(None, unusable=False)
 
     async def _heard(self) -> None:
-        """A connection that was lost is no proof of a lost database: said again on another one."""
+        """A lost connection does not prove a lost database: try once more on another connection."""
         try:
             await self._speak()
         except LOST as error:
@@ -131,12 +129,12 @@ class Readiness:
         self.problem, self.unusable = problem, unusable
 
     def republish(self) -> None:
-        """With the next beat: somebody found that the table does not have our types."""
+        """Publish the job types again with the next heartbeat: the table job_types lacks one."""
         self._published = False
         self._asked_at = 0.0
 
     async def run(self) -> None:
-        """Beats until cancelled; soon again after a beat that was not heard."""
+        """Send heartbeats until cancelled; the next one comes soon after one that failed."""
         pace = Pace()
         while True:
             if self.problem is None and self._published:
@@ -147,7 +145,7 @@ class Readiness:
             await self.beat()
 
     async def leave(self) -> None:
-        """Takes the process out of the registry, if that can be done quickly."""
+        """Remove the process from the registry, if the database answers quickly."""
         with contextlib.suppress(*AWAY):
             await self._deadlines.within(1.0, self._retire())
 

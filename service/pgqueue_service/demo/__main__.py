@@ -105,14 +105,14 @@ async def demo(folder: Path) -> None:
 
 
 async def replay(show: Show, inbox: Inbox, job_id: str) -> None:
-    """What an operator does: look into the dead-letter queue, mend the address, replay."""
+    """Act as an operator: read the dead-letter queue, correct the address, replay the job."""
     dead = (await show.client.get("/api/admin/dlq")).json()["jobs"]
     payload = next(job["payload"] for job in dead if job["jobId"] == job_id) | {
         "email": "tsetseg@example.com"
     }
     click.echo(
-        f"In the dead-letter queue: {len(dead)} job. The operator mends the address and replays "
-        "it.\n"
+        f"In the dead-letter queue: {len(dead)} job. The operator corrects the address and "
+        "replays the job.\n"
     )
     answer = await show.client.post(f"/api/admin/dlq/retry/{job_id}", json={"payload": payload})
     answer.raise_for_status()

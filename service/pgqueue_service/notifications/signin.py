@@ -1,4 +1,4 @@
-"""Somebody has signed in: one mail tells them so."""
+"""The sign-in notification: one e-mail to a user who has signed in."""
 
 from datetime import datetime
 from typing import Any
@@ -106,7 +106,7 @@ def signin_limit(settings: Settings) -> Limit:
     timeout=60,
 )
 async def notify_of_sign_in(job: Job[SignIn]) -> None:
-    """Tells the user by mail. Every attempt sends the same Message-ID."""
+    """Send the e-mail. Every attempt sends the same Message-ID."""
     mailer: Mailer = job.resources
     event = job.payload
     mail = mailer.renderer.sign_in(

@@ -1,5 +1,4 @@
-"""Connections of the API: how many there may be, and how long and how much each may let the server
-wait."""
+"""Connections of the API: how many there may be, and how long each may let the server wait."""
 
 import asyncio
 import json
@@ -102,8 +101,8 @@ class Guard(Parser):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Whichever has let the server wait the longest goes. Only when all are worked on is the
-        new one turned away."""
+        """Close the connection that has let the server wait the longest. When none waits, refuse the
+        new one."""
         waiting = [
             one
             for one in self.connections

@@ -1,4 +1,4 @@
-"""Several processes on one port: a parent that only watches, and children that serve."""
+"""Several processes on one port: a parent that watches, and children that serve."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ class Prefork:
             loop.add_signal_handler(number, self._stop)
         keepers = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
         await self._stopping.wait()
-        # Else connections would go on piling up on a socket from which nobody accepts.
+        # Else connections would pile up on a socket that is no longer accepted from.
         self._listener.close()
         _, late = await asyncio.wait(keepers, timeout=self._drain + LAST_WORDS)
         if late:
@@ -65,7 +65,7 @@ class Prefork:
                 child.send_signal(number)
 
     async def _keep(self, number: int) -> int:
-        """One place in the family; returns the last child's exit code."""
+        """Keep one child running; return the exit code of the last one."""
         pace = Pace()
         while True:
             started = time.monotonic()

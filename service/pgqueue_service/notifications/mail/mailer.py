@@ -1,4 +1,4 @@
-"""What the mail tasks are given: the templates and one way out."""
+"""The resources of the mail tasks: the templates and the transport."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -29,13 +29,13 @@ class Mailer:
 
     @property
     def banner(self) -> str:
-        """For the line with which the worker starts."""
+        """The transport, for the first log line of a worker."""
         return f"mail by {self.transport.name}"
 
     async def deliver(self, mail: Mail, job: Job[Any]) -> str:
-        """Sends the job's mail; logs, keeps and answers the receipt. Raises what Transport.send
-        raises, and Discard for a mail that an earlier attempt may have sent, where
-        PGQUEUE_DOUBTFUL_MAIL says hold."""
+        """Send the mail of the job; log, store and return the receipt. Raises what Transport.send
+        raises, and Discard for a mail that an earlier attempt may have sent, when
+        PGQUEUE_DOUBTFUL_MAIL is hold."""
         if job.uncertain and self.settings.doubtful_mail == "hold":
             raise Discard(UNCERTAIN)
         receipt = job.receipt = await self.transport.send(mail, job.intend)
@@ -53,8 +53,8 @@ class Mailer:
         if job.uncertain:
             logger.warning(
                 (
-                    "Mail of job %s may have been sent before: an earlier attempt was not heard of "
-                    "again"
+                    "Mail of job %s may have been sent before: the outcome of an earlier attempt is "
+                    "unknown"
                 ),
                 job.job_id,
                 extra={"event": "mail.doubtful", "jobId": job.job_id},

@@ -74,7 +74,7 @@ def _ascii_domain(domain: str) -> str:
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """Who the mails come from: the address, and the name shown beside it (may be empty)."""
+    """The sender of the mails: the address, and the name shown with it (may be empty)."""
 
     address: str
     name: str = ""
@@ -144,8 +144,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def message_id(job_id: str, domain: str) -> str:
-    """The same for every attempt of a job, so that whoever gets the mail twice can tell; 128 bits
-    of a SHA-256."""
+    """The same Message-ID for every attempt of a job, so that a mail program can find the second
+    copy; 128 bits of a SHA-256."""
     return f"<{sha256(job_id.encode()).hexdigest()[:32]}@{domain}>"
 
 

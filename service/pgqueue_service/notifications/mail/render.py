@@ -1,5 +1,4 @@
-"""Turns what a mail says into the mail: subject, plain text and HTML, in the language of whoever
-gets it."""
+"""Renders mails from templates: subject, plain text and HTML, in the language of the recipient."""
 
 from datetime import datetime
 from typing import Any
@@ -70,8 +69,8 @@ class Renderer:
         moment: datetime,
         locale: str | None = None,
     ) -> Mail:
-        """Tells somebody of a sign-in at `moment`, an aware datetime. Of what a caller wrote
-        nothing is shown as a link. Raises InvalidAddress, a ValueError."""
+        """The mail about a sign-in at `moment`, an aware datetime. No text of a caller is shown as a
+        link. Raises InvalidAddress, a ValueError."""
         locale = self.locale(locale)
         # One file a language: signin.mn.j2 sets the sentences, signin.txt.j2 and signin.html.j2 put
         # them in their places.

@@ -1,5 +1,5 @@
-"""The ways out for a mail: to the log, by SMTP, by SendGrid. Each ends a failed attempt in the
-words of pgqueue.errors."""
+"""The transports of mails: the log, SMTP, SendGrid. Each reports a failed attempt with the exceptions
+of pgqueue.errors."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,18 +26,18 @@ class Transport(Protocol):
 
     @property
     def sender(self) -> Sender:
-        """Who the mails come from."""
+        """The sender of the mails."""
 
     async def send(self, mail: Mail, intend: Intend = unannounced) -> str:
-        """Sends it and answers a receipt that names the transport and no address. Awaits `intend`
-        right before the step after which somebody else may have the mail.
+        """Send it and return a receipt that names the transport and no address. Awaits `intend`
+        right before the step after which the other side may have the mail.
 
         Raises Retry when it may go through later, Discard when it never will,
         DependencyDown("mail") when the transport is broken and the mail is not to blame.
         """
 
     async def close(self) -> None:
-        """Ends what is idle; a mail under way keeps its connection to its end."""
+        """Close idle connections; a mail that is being sent keeps its connection until it is sent."""
 
 
 @asynccontextmanager

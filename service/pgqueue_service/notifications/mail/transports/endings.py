@@ -1,4 +1,4 @@
-"""What a network failure means for the job, whichever transport it hit."""
+"""What a network failure means for the job, for every transport."""
 
 import re
 import socket
@@ -9,8 +9,7 @@ from pgqueue.errors import DependencyDown, Ending, Retry
 from pgqueue.masking import clean, mask_address
 
 DEPENDENCY = "mail"
-"""What the mail tasks depend on and what DependencyDown names, whichever transport it is: the
-breaker knows one name."""
+"""The dependency of the mail tasks, which DependencyDown names: one name for every transport."""
 
 Intend = Callable[[], Awaitable[None]]
 """Awaited right before the step after which the other side may have the mail. Raises when the mail
@@ -18,7 +17,7 @@ must not be sent any more."""
 
 
 async def unannounced() -> None:
-    """For a mail of which nobody keeps an account."""
+    """For a mail that is not sent by a job."""
 
 
 ASIDE = 15.0
@@ -39,8 +38,8 @@ def broken(message: str) -> DependencyDown:
 
 
 def forbidden(message: str) -> DependencyDown:
-    """The provider refuses us, and said so of one mail: that one steps aside, for it may be the
-    only one."""
+    """The provider refuses this service, and said so about one mail: the breaker opens for a shorter
+    time, because only that mail may be refused."""
     return DependencyDown(DEPENDENCY, message, after=ASIDE)
 
 
@@ -65,8 +64,8 @@ def network_ending(where: str, error: BaseException) -> Ending:
 
 
 def interrupted(where: str, error: BaseException, *, uncertain: bool = False) -> Retry:
-    """A failure half-way; uncertain: nobody knows how much of the mail the server has, and the
-    error says so, for it may be what stands in the dead-letter queue."""
+    """A failure while the mail was sent. uncertain: it is unknown how much of the mail the server
+    has; the error says so, because it may be shown in the dead-letter queue."""
     return Retry(f"{where}: {_cause(error)}{DOUBT if uncertain else ''}", uncertain=uncertain)
 
 
@@ -82,7 +81,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def without_address(text: str, address: str) -> str:
-    """The text without that address, in whatever case a server repeats it."""
+    """The text without that address, in upper or lower case."""
     return (
         re.sub(re.escape(address), lambda _: mask_address(address), text, flags=re.IGNORECASE)
         if address

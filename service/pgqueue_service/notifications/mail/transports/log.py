@@ -1,4 +1,4 @@
-"""Log-only mode: the mail is written to the log and to nobody."""
+"""Log-only mode: the mail is written to the log and not sent."""
 
 import logging
 

@@ -59,14 +59,13 @@ CLOSING = 421
 
 _ENHANCED = re.compile(r"\s*#?[245]\.([0-9]{1,3})\.([0-9]{1,3})(?![.0-9])")
 
-# RFC 4954, section 6: whatever it was that we asked for, the server wants another login first. 523
-# and 525 are of RFC 5248.
+# RFC 4954, section 6: the server wants another login before any command. 523 and 525 are of RFC
+# 5248.
 _NOT_LOGGED_IN = frozenset((523, 525, 530, 534, 535, 538))
 # A bad sequence of commands; a host that takes no mail (RFC 7504).
 _NOT_OF_A_MAIL = frozenset((503, 521))
 
-# These name the recipient, whatever else is said; a relay quotes there what some other server
-# answered.
+# These are about the recipient, also where a relay quotes another server after them.
 _RECIPIENT = frozenset([(1, n) for n in (1, 2, 3, 4, 6, 10)] + [(2, n) for n in (2, 3, 4)])
 _SENDER = frozenset([(1, 7), (1, 8), (1, 90)])
 _PERMISSION = frozenset(

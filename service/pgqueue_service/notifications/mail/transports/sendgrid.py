@@ -99,7 +99,7 @@ def body(mail: Mail, sender: Sender) -> dict[str, Any]:
         "content": content,
         "headers": {"Message-ID": mail.message_id, "Auto-Submitted": "auto-generated"},
         "custom_args": {"message_id": mail.message_id},
-        # No remote picture and no rewritten link in a mail about somebody's account.
+        # No remote picture and no rewritten link in a mail about a user's account.
         "tracking_settings": {
             "click_tracking": {"enable": False},
             "open_tracking": {"enable": False},

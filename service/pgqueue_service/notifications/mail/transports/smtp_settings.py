@@ -1,4 +1,4 @@
-"""The mail server as the settings name it. What cannot work is told when a worker starts, not at
+"""The mail server of the settings. A worker reports settings that cannot work when it starts, not at
 the first mail."""
 
 import re
@@ -25,8 +25,7 @@ class Encryption(Enum):
 
     FROM_THE_START = "tls"
     STARTTLS = "starttls"
-    """Without it no mail is sent: whoever is in between can take the offer out of the server's
-    answer."""
+    """Without it no mail is sent: a host in between can remove the offer from the server's reply."""
     WHERE_OFFERED = "opportunistic"
     NEVER = "none"
 

@@ -1,15 +1,13 @@
-"""The words by which a mail provider says that it refuses us, and not this one mail.
+"""The words by which a mail provider says that it refuses this service, and not one mail.
 
-Texts come from strangers, and so do the addresses that servers repeat in them. Both are taken out
-or bounded before anything is looked for: what somebody signs in with must not read like a quota of
-ours.
+The texts come from other servers, which may repeat the addresses of users. Addresses are removed and
+texts are bounded before the words are searched: the address of a user must not read like a quota.
 """
 
 import re
 
 LONGEST = 2_000
-"""Characters of a reply that are looked at: the time that takes is bounded, whatever a server
-sends."""
+"""Characters of a reply that are searched: this bounds the time for any reply."""
 
 # From here on a relay quotes another server's answer.
 _QUOTES = re.compile(
@@ -156,8 +154,8 @@ _SERVER = _any(
 
 
 def about_us(text: str, *, permanent: bool) -> bool:
-    """Whether the server says that it refuses whatever we send. A login that fails for now is no
-    such thing."""
+    """Whether the server says that it refuses all mails of this service. A login that fails for now
+    does not count."""
     if (
         _BOUND.search(text)
         and _PASSED.search(text)
