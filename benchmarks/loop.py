@@ -51,7 +51,7 @@ class Loop:
         """Jobs of each turn. Some are smaller: a tenth of the room was kept for lanes that the
         claim before did not reach."""
         self.claims, self.acks = self._link("claims", sorting=False), self._link("acks")
-        worker = Worker(self.settings, {tasks.NOOP: tasks.noop}, {tasks.NOOP: tasks})
+        worker = Worker(self.settings, [tasks.noop])
         worker._links |= {"claims": self.claims, "acks": self.acks}
         worker._build({})
         self.claimer = worker.claimer

@@ -6,49 +6,72 @@ import pgqueue.import_path  # noqa: F401 - before all others: it says where thos
 # isort: on
 from importlib.metadata import PackageNotFoundError, version
 
+__version__: str
 try:
     __version__ = version("pgqueue-jobs")
 except PackageNotFoundError:
     __version__ = "0"
 
-from pgqueue.attempt import Job
+from pgqueue.attempt import Job, ThreadJob
 from pgqueue.client import AsyncClient
 from pgqueue.errors import (
     DependencyDown,
     Discard,
     DuplicatePayload,
+    InvalidJob,
     JobNotFound,
     LeaseLost,
+    NotAllowed,
     QueueError,
     RateLimited,
     Retry,
+    SchemaError,
+    SettingsError,
     Snooze,
+    TaskError,
     Unavailable,
+    UnknownType,
+    WrongState,
 )
-from pgqueue.job import JobView, NewJob, Status, Ticket
+from pgqueue.job import DeadFilter, JobView, NewJob, Status, Ticket
+from pgqueue.settings import Settings
+from pgqueue.stats import Stats
 from pgqueue.sync_client import Client
 from pgqueue.task import Backoff, Limit, Task, task
+from pgqueue.worker.worker import Worker
 
 __all__ = [
     "AsyncClient",
     "Backoff",
     "Client",
+    "DeadFilter",
     "DependencyDown",
     "Discard",
     "DuplicatePayload",
+    "InvalidJob",
     "Job",
     "JobNotFound",
     "JobView",
     "LeaseLost",
     "Limit",
     "NewJob",
+    "NotAllowed",
     "QueueError",
     "RateLimited",
     "Retry",
+    "SchemaError",
+    "Settings",
+    "SettingsError",
     "Snooze",
+    "Stats",
     "Status",
     "Task",
+    "TaskError",
+    "ThreadJob",
     "Ticket",
     "Unavailable",
+    "UnknownType",
+    "Worker",
+    "WrongState",
     "task",
 ]

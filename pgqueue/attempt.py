@@ -1,16 +1,27 @@
 """An attempt: what a worker claimed, what its handler gets, and how it ended."""
 
 import reprlib
-from contextlib import AbstractAsyncContextManager
+import sys
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Generic, NoReturn, Protocol
+from typing import Any, Generic, Protocol
 
 import msgspec
+from psycopg import AsyncConnection, Connection
 
 from pgqueue.error_text import text_of
-from pgqueue.job import P, Status
+from pgqueue.job import Status
 from pgqueue.masking import clean
+
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar  # psycopg brings it for these versions
+
+P = TypeVar("P")
+R = TypeVar("R", default=Any)
+"""What a lifespan yields."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -29,8 +40,8 @@ class Claim(msgspec.Struct, frozen=True):
     queue: str
     rescued: bool = False
     uncertain: bool = False
-    """An earlier attempt said that it would do what cannot be taken back, and nobody heard how that
-    ended."""
+    """An earlier attempt declared an irreversible side effect (`job.intend()`); its outcome is
+    unknown."""
     probe: str | None = None
     """The dependency that this attempt is to try out, while all others of its kind wait."""
 
@@ -59,17 +70,38 @@ class Outcome(msgspec.Struct, frozen=True):
     receipt: str | None = None
 
 
+class ThreadWrites(Protocol):
+    """What the attempt of a plain function writes, from its thread."""
+
+    def progress(self, claim: Claim, fraction: float, note: str | None) -> None: ...
+
+    def intend(self, claim: Claim) -> None: ...
+
+    def transaction(
+        self, job: "ThreadJob[Any]", claim: Claim
+    ) -> AbstractContextManager[Connection[Any]]: ...
+
+    def stop(self, claim: Claim) -> None:
+        """End what the attempt waits for: its lease is gone."""
+
+
 class Writes(Protocol):
-    """What a running attempt can have written; a worker's goes to the database."""
+    """What a running attempt writes; a worker's goes to the database."""
 
     async def progress(self, claim: Claim, fraction: float, note: str | None) -> None: ...
 
     async def intend(self, claim: Claim) -> None: ...
 
-    def transaction(self, job: "Job[Any]", claim: Claim) -> AbstractAsyncContextManager[Any]: ...
+    def transaction(
+        self, job: "Job[Any]", claim: Claim
+    ) -> AbstractAsyncContextManager[AsyncConnection[Any]]: ...
+
+    def for_threads(self) -> ThreadWrites:
+        """The same for plain functions; called in the event loop."""
 
 
 NOTE_LENGTH = 1_000
+NO_DATABASE = "there is no database here: job.transaction() needs a worker"
 
 
 def progress_of(fraction: object, note: object) -> tuple[float, str | None]:
@@ -84,22 +116,18 @@ def progress_of(fraction: object, note: object) -> tuple[float, str | None]:
     return float(fraction), None if note is None else clean(text_of(note), NOTE_LENGTH)
 
 
-class Job(Generic[P]):
-    """What a handler gets: its payload, and who and what the attempt is."""
+class BaseJob(Generic[P, R]):
+    """What every handler gets: the payload, and the attempt's place among the others."""
 
-    __slots__ = ("_claim", "_writes", "payload", "receipt", "resources")
+    __slots__ = ("_claim", "payload", "receipt", "resources")
 
-    def __init__(
-        self, payload: P, claim: Claim, resources: Any = None, writes: Writes | None = None
-    ) -> None:
+    def __init__(self, payload: P, claim: Claim, resources: R) -> None:
         self.payload = payload
         self.resources = resources
-        """What the `lifespan` of the task's module yielded."""
+        """What the `lifespan` of the task's module, or of the Worker, yielded."""
         self.receipt: str | None = None
-        """Set it to what there is to show for the work, a line without addresses: it is stored with
-        the completion."""
+        """A line about the work done, without addresses: it is stored with the completion."""
         self._claim = claim
-        self._writes = writes
 
     @property
     def job_id(self) -> str:
@@ -130,45 +158,83 @@ class Job(Generic[P]):
 
     @property
     def uncertain(self) -> bool:
-        """Whether an earlier attempt called `intend` and nobody heard how that ended: it may have
-        done it, or not."""
+        """Whether an earlier attempt called `intend` and its outcome is unknown: the side effect
+        may have happened, or not."""
         return self._claim.uncertain
 
+
+class Job(BaseJob[P, R]):
+    """What an `async def` handler gets: `job: Job[Resize]`, or `Job[Resize, Resources]` to have
+    `resources` typed."""
+
+    __slots__ = ("_writes",)
+
+    def __init__(
+        self, payload: P, claim: Claim, resources: Any = None, writes: Writes | None = None
+    ) -> None:
+        super().__init__(payload, claim, resources)
+        self._writes = writes
+
     async def progress(self, fraction: float, note: str | None = None) -> None:
-        """Writes down how far the job is (0 to 1), for whoever looks at it. Raises LeaseLost when
-        the job is no longer ours."""
-        said = progress_of(fraction, note)
+        """Store how far the job is (0 to 1), with a note. Raises LeaseLost when the attempt no
+        longer holds the job."""
+        progress = progress_of(fraction, note)
         if self._writes is not None:
-            await self._writes.progress(self._claim, *said)
+            await self._writes.progress(self._claim, *progress)
 
     async def intend(self) -> None:
-        """Writes down, durably, that the attempt now does what it cannot take back (sends,
-        charges). Should nobody hear how that ended, the next attempt is `uncertain`. Raises
-        LeaseLost when the job is no longer ours: then do not do it."""
+        """Store, durably, that the attempt now does what cannot be undone (sends, charges). If its
+        outcome stays unknown, the next attempt is `uncertain`. Raises LeaseLost when the attempt no
+        longer holds the job: then do not do it."""
         if self._writes is not None:
             await self._writes.intend(self._claim)
 
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """`async with job.transaction() as connection:` a psycopg.AsyncConnection in a transaction
-        of its own, whose commit also completes the job: what the handler writes there happens
-        exactly once. Raises LeaseLost and rolls back when the job is no longer ours. Once for each
-        job, as the last thing that counts: the job is over when the block is left."""
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """`async with job.transaction() as connection:` a transaction whose commit also completes
+        the job: what the handler writes there happens exactly once. Raises LeaseLost and rolls back
+        when the attempt no longer holds the job. Once for each job, and last: the job has ended
+        when the block is left."""
         if self._writes is None:
-            raise RuntimeError("there is no database here: job.transaction() needs a worker")
+            raise RuntimeError(NO_DATABASE)
         return self._writes.transaction(self, self._claim)
 
 
-class ThreadJob(Job[P]):
-    """What a plain function gets, which runs in a thread: it cannot await, and has none of
-    these."""
+class ThreadJob(BaseJob[P, R]):
+    """What a plain `def` handler gets, which runs in a thread: `job: ThreadJob[Resize]`. The same
+    as Job, in calls that block."""
 
-    __slots__ = ()
+    __slots__ = ("_writes",)
 
-    def progress(self, fraction: float, note: str | None = None) -> NoReturn:
-        raise RuntimeError("a synchronous handler has no progress")
+    def __init__(
+        self, payload: P, claim: Claim, resources: Any = None, writes: ThreadWrites | None = None
+    ) -> None:
+        super().__init__(payload, claim, resources)
+        self._writes = writes
 
-    def intend(self) -> NoReturn:
-        raise RuntimeError("a synchronous handler has no intend")
+    def progress(self, fraction: float, note: str | None = None) -> None:
+        """Store how far the job is (0 to 1), with a note. Raises LeaseLost when the attempt no
+        longer holds the job."""
+        progress = progress_of(fraction, note)
+        if self._writes is not None:
+            self._writes.progress(self._claim, *progress)
 
-    def transaction(self) -> NoReturn:
-        raise RuntimeError("a synchronous handler has no transaction")
+    def intend(self) -> None:
+        """Store, durably, that the attempt now does what cannot be undone (sends, charges). If its
+        outcome stays unknown, the next attempt is `uncertain`. Raises LeaseLost when the attempt no
+        longer holds the job: then do not do it."""
+        if self._writes is not None:
+            self._writes.intend(self._claim)
+
+    def transaction(self) -> AbstractContextManager[Connection[Any]]:
+        """`with job.transaction() as connection:` a transaction whose commit also completes the
+        job: what the handler writes there happens exactly once. Raises LeaseLost and rolls back
+        when the attempt no longer holds the job. Once for each job, and last: the job has ended
+        when the block is left."""
+        if self._writes is None:
+            raise RuntimeError(NO_DATABASE)
+        return self._writes.transaction(self, self._claim)
+
+    def stop(self) -> None:
+        """End what the handler waits for here, with LeaseLost."""
+        if self._writes is not None:
+            self._writes.stop(self._claim)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from pgqueue.attempt import Job
+from pgqueue.attempt import BaseJob, ThreadJob
 from pgqueue.durations import duration
 from pgqueue.error_text import headline, line_of
 from pgqueue.errors import TaskError
@@ -93,7 +93,12 @@ class Declared:
         """What `job: Job[X]` says, and its decoder."""
         hint = self._hint(handler, parameter)
         origin = get_origin(hint) or hint
-        if isinstance(origin, type) and issubclass(origin, Job):
+        if isinstance(origin, type) and issubclass(origin, BaseJob):
+            if issubclass(origin, ThreadJob) and is_async(handler):
+                self.refuse(
+                    f"an async handler gets a Job, not a ThreadJob: write `{parameter.name}: "
+                    f"Job[...]`"
+                )
             hint = (*get_args(hint), Any)[0]
         elif hint not in (Any, object) and not isinstance(hint, TypeVar):
             said = getattr(hint, "__qualname__", str(hint))
@@ -146,6 +151,11 @@ class Declared:
             f"user_from={name!r} is no member of the payload, which has "
             f"{', '.join(sorted(members.values())) or 'none'}"
         )
+
+
+def is_async(handler: Any) -> bool:
+    """Whether a handler is a coroutine function, or an object whose call is one."""
+    return any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
 
 
 def _closure(function: Any) -> dict[str, Any]:

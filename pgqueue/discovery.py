@@ -1,13 +1,38 @@
 """Collects the tasks of modules by the names of the modules."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Any
 
 from pgqueue.declarations import place_of
 from pgqueue.errors import TaskError
 from pgqueue.imports import imported
+from pgqueue.settings import Settings
 from pgqueue.task import Task
+
+Lifespan = Callable[[Settings], AbstractAsyncContextManager[Any]]
+"""What a task module may define; what it yields is `job.resources`."""
+
+
+def by_type(tasks: Iterable[Task[Any]]) -> dict[str, Task[Any]]:
+    """Job type -> task. Raises TaskError when two tasks have the same job type."""
+    found: dict[str, Task[Any]] = {}
+    for one in tasks:
+        if not isinstance(one, Task):
+            raise TaskError(f"a worker takes tasks, not {one!r}: decorate the function with @task")
+        if (other := found.setdefault(one.job_type, one)) is not one:
+            raise TaskError(
+                f"job type {one.job_type} is declared twice "
+                f"({place_of(other.handler)} and {place_of(one.handler)})"
+            )
+    return found
+
+
+def lifespans_of(homes: Mapping[str, ModuleType]) -> dict[str, Lifespan]:
+    """Job type -> the `lifespan` of its module, where there is one."""
+    found = {name: getattr(home, "lifespan", None) for name, home in homes.items()}
+    return {name: lifespan for name, lifespan in found.items() if lifespan is not None}
 
 
 def load_tasks(modules: Iterable[str]) -> tuple[dict[str, Task[Any]], dict[str, ModuleType]]:

@@ -10,7 +10,7 @@ import msgspec
 from pgqueue.durations import Duration
 
 if TYPE_CHECKING:
-    from pgqueue.attempt import Job
+    from pgqueue.attempt import Job, ThreadJob
 
 P = TypeVar("P")
 Of = TypeVar("Of", covariant=True)
@@ -39,7 +39,7 @@ class Kind(Protocol[P]):
     job_type: str
     payload_type: Any
 
-    def __call__(self, job: "Job[P]") -> Any: ...
+    def __call__(self, job: "Job[P] | ThreadJob[P]") -> Any: ...
 
 
 class AnyJob(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pgqueue.attempt import Claim, Job, Outcome
+from pgqueue.attempt import BaseJob, Claim, Outcome
 from pgqueue.declarations import CONTROL
 from pgqueue.durations import duration
 from pgqueue.error_text import cause_of, headline, name_of, stack_of, text_of
@@ -201,13 +201,13 @@ def _text(text: str) -> str:
     return clean(text, ERROR_LENGTH)
 
 
-def completed(job: Job[Any] | None) -> Outcome:
+def completed(job: BaseJob[Any] | None) -> Outcome:
     """The handler returned."""
     receipt = None if job is None else written_receipt(job)
     return COMPLETED if receipt is None else Outcome(Status.COMPLETED, receipt=receipt)
 
 
-def written_receipt(job: Job[Any]) -> str | None:
+def written_receipt(job: BaseJob[Any]) -> str | None:
     """What the handler left as its receipt, as a text."""
     receipt = getattr(job, "receipt", None)
     return None if receipt is None else clean(text_of(receipt), RECEIPT_LENGTH)

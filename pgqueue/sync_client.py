@@ -247,6 +247,8 @@ class Client:
         """Return the rows of sql/monitoring/<name>.sql, as dicts."""
         return finished(self._verbs.report(name))
 
-    def run(self, statement: str, values: Parameters = NOTHING) -> list[dict[str, Any]]:
+    def run(
+        self, statement: str, values: Parameters = NOTHING, *, connection: Joinable | None = None
+    ) -> list[dict[str, Any]]:
         """Return the rows of sql/queries/<statement>.sql, as dicts."""
-        return finished(self._verbs.run(statement, values))
+        return finished(self._verbs.run(statement, values, connection=connection))

@@ -2,19 +2,21 @@
 job type."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from pgqueue.attempt import Job
-from pgqueue.declarations import Declared, place_of
+from pgqueue.attempt import Job, ThreadJob
+from pgqueue.declarations import Declared, is_async, place_of
 from pgqueue.durations import Duration, duration
 from pgqueue.errors import TaskError
 from pgqueue.settings import Settings
 
 P = TypeVar("P")
+
+Handler = Callable[[Job[P]], Any] | Callable[[ThreadJob[P]], Any]
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -68,7 +70,7 @@ class Task(Generic[P]):
     def __init__(
         self,
         job_type: str,
-        handler: Callable[[Job[P]], Any],
+        handler: Callable[[Any], Any],
         payload_type: Any,
         decode: Callable[[bytes | str], P],
         *,
@@ -93,10 +95,10 @@ class Task(Generic[P]):
         self.depends_on = depends_on
         self.user_from = user_from
         self.admin = admin
-        self.is_async = any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
+        self.is_async = is_async(handler)
         self.decode = decode
 
-    def __call__(self, job: Job[P]) -> Any:
+    def __call__(self, job: Job[P] | ThreadJob[P]) -> Any:
         return self.handler(job)
 
     def __repr__(self) -> str:
@@ -134,7 +136,7 @@ def task(
     depends_on: str | None = None,
     user_from: str | None = None,
     admin: bool = False,
-) -> Callable[[Callable[[Job[P]], Awaitable[Any] | Any]], Task[P]]:
+) -> Callable[[Handler[P]], Task[P]]:
     """Declares the handler of a job type.
 
     timeout: seconds, timedelta or "30s"; how long one attempt may take. rate_limit: a Limit, or a
@@ -142,9 +144,9 @@ def task(
     ("payments"). user_from: the member of the payload that names the user, where enqueue gets no
     user_id. admin: only administrators may enqueue, see or cancel jobs of this type over HTTP.
 
-    The payload's type is read from the handler's annotation, `job: Job[Resize]`; without one the
-    payload is plain JSON values. Raises TaskError, with file and line, for a declaration that
-    cannot work.
+    An `async def` handler takes a Job, a plain `def` a ThreadJob. The payload's type is read from
+    the annotation, `job: Job[Resize]`; without one the payload is plain JSON values. Raises
+    TaskError, with file and line, for a declaration that cannot work.
     """
 
     frame = inspect.currentframe()
@@ -155,7 +157,7 @@ def task(
             '@task("image.resize")'
         )
 
-    def declare(handler: Callable[[Job[P]], Awaitable[Any] | Any]) -> Task[P]:
+    def declare(handler: Handler[P]) -> Task[P]:
         declared = Declared(job_type, handler, place)
         declared.name("queue", queue)
         if depends_on is not None:

@@ -252,9 +252,13 @@ class Verbs(Generic[C]):
 
     # Statements
 
-    async def run(self, statement: str, values: Parameters = NOTHING) -> list[dict[str, Any]]:
+    async def run(
+        self, statement: str, values: Parameters = NOTHING, *, connection: C | None = None
+    ) -> list[dict[str, Any]]:
         """Return the rows of sql/queries/<statement>.sql, as dicts."""
         with in_our_words():
+            if connection is not None:
+                return await self._transport.join(connection, statement, values)
             rows, _ = await self._transport.repeat(statement, values)
         return rows
 

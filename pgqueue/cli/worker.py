@@ -26,7 +26,7 @@ from pgqueue.cli.runner import (
 from pgqueue.cli.signals import Stop
 from pgqueue.database.errors import AWAY
 from pgqueue.database.reasons import reason
-from pgqueue.discovery import load_tasks
+from pgqueue.discovery import lifespans_of, load_tasks
 from pgqueue.error_text import name_of
 from pgqueue.errors import SchemaError, SettingsError, TaskError
 from pgqueue.import_path import working_directory_last
@@ -117,7 +117,7 @@ def work(settings: Settings, stop: Stop) -> int:
     loop = (_loop_factory(settings) or asyncio.new_event_loop)()
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory)
-    one = Worker(settings, tasks, homes)
+    one = Worker(settings, tasks.values(), lifespan=lifespans_of(homes))
 
     def begin() -> None:
         loop.call_soon_threadsafe(one.stop)

@@ -122,8 +122,9 @@ def closed_when_unfit(connection: Connection[Any]) -> Iterator[None]:
         raise
 
 
-def open_blocking_pool(settings: Settings, *, timeout: float) -> BlockingPool:
+def open_blocking_pool(settings: Settings, *, timeout: float | None = None) -> BlockingPool:
     """A pool, not yet open. `timeout` (s) bounds each wait for a connection, and each statement."""
+    limit = settings.statement_timeout.total_seconds() if timeout is None else timeout
     return BlockingPool(
-        settings.conninfo, size=settings.pool_size, limit=timeout, pooled=settings.pgbouncer
+        settings.conninfo, size=settings.pool_size, limit=limit, pooled=settings.pgbouncer
     )

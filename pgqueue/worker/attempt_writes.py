@@ -2,22 +2,25 @@
 job."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool
 
-from pgqueue.attempt import Claim, Job
+from pgqueue.attempt import BaseJob, Claim, Job, ThreadJob
 from pgqueue.database.adapters import array
+from pgqueue.database.blocking_pool import BlockingPool, closed_when_unfit, open_blocking_pool
 from pgqueue.database.errors import AWAY
 from pgqueue.database.pool import forsaken_on_a_standby, open_pool
 from pgqueue.database.worker_connection import Pace, WorkerConnection, load
 from pgqueue.errors import LeaseLost
 from pgqueue.policy import written_receipt
 from pgqueue.settings import Settings
-from pgqueue.worker.inflight import InFlight
+from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.refusals import Trouble, divisible
 
 Intent = tuple[Claim, asyncio.Future[None]]
@@ -36,6 +39,7 @@ class AttemptWrites:
         self._trouble = Trouble("attempts wait for the database to take down what they intend")
         self._intending: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
+        self._threads: ThreadAttemptWrites | None = None
 
     async def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
         async with self._turn:
@@ -103,13 +107,7 @@ class AttemptWrites:
 
     @asynccontextmanager
     async def transaction(self, job: Job[Any], claim: Claim) -> AsyncIterator[AsyncConnection[Any]]:
-        held = self._inflight.held.get(claim.id)
-        if held is None or held.claim is not claim or held.lost is not None:
-            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
-        if held.completed:
-            raise RuntimeError(
-                f"job {claim.job_id} is completed already: one transaction() for each job"
-            )
+        held = self.begun(claim)
         pool = await self._opened()
         async with (
             pool.connection() as connection,
@@ -118,14 +116,45 @@ class AttemptWrites:
         ):
             yield connection
             # Last, so that the row is not held while the handler works; from here on the fence
-            # decides, and nobody cancels.
+            # decides, and the attempt is not cancelled any more.
             held.completing = True
-            parameters = self._mine(claim) | {"receipt": written_receipt(job)}
-            cursor = await connection.execute(load("complete_job"), parameters)
-            if await cursor.fetchone() is None:
-                held.completing = False
-                raise self._lost(claim)
+            cursor = await connection.execute(*self.completion(job, claim))
+            self.check_completed(held, await cursor.fetchone())
         held.completed = True
+
+    def begun(self, claim: Claim) -> Held:
+        """The attempt, before its transaction. Raises LeaseLost, and RuntimeError for a second
+        one."""
+        held = self.held(claim)
+        if held.completed:
+            raise RuntimeError(
+                f"job {claim.job_id} is completed already: one transaction() for each job"
+            )
+        return held
+
+    def held(self, claim: Claim) -> Held:
+        """The attempt. Raises LeaseLost when it has lost its lease, or was handed back."""
+        held = self._inflight.held.get(claim.id)
+        if held is None or held.claim is not claim or held.lost is not None or held.released:
+            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
+        return held
+
+    def completion(self, job: BaseJob[Any], claim: Claim) -> tuple[str, dict[str, Any]]:
+        """The statement that completes a job in its handler's transaction, and its parameters."""
+        return load("complete_job"), self._mine(claim) | {"receipt": written_receipt(job)}
+
+    def check_completed(self, held: Held, row: object) -> None:
+        """Raises LeaseLost when that statement found no job."""
+        if row is None:
+            held.completing = False
+            raise self._lost(held.claim)
+
+    def for_threads(self) -> "ThreadAttemptWrites":
+        if self._threads is None:
+            self._threads = ThreadAttemptWrites(
+                self, asyncio.get_running_loop(), lambda: open_blocking_pool(self._settings)
+            )
+        return self._threads
 
     async def _opened(self) -> AsyncConnectionPool[Any]:
         if self._pool is None:
@@ -138,6 +167,8 @@ class AttemptWrites:
             self._intending.cancel()
         if self._pool is not None:
             await self._pool.close(timeout=1)
+        if self._threads is not None:
+            await asyncio.to_thread(self._threads.close)
 
     def _mine(self, claim: Claim) -> dict[str, Any]:
         return {"id": claim.id, "lease": claim.lease, "worker": self._inflight.worker}
@@ -145,3 +176,72 @@ class AttemptWrites:
     def _lost(self, claim: Claim) -> LeaseLost:
         self._inflight.counters.stale_writes += 1
         return LeaseLost(f"job {claim.job_id} is no longer this attempt's")
+
+
+class ThreadAttemptWrites:
+    """What plain functions write, from their threads: progress and intents go through the event
+    loop of the worker, while the thread waits; transactions have a pool that blocks, opened by the
+    first one."""
+
+    def __init__(
+        self,
+        writes: AttemptWrites,
+        loop: asyncio.AbstractEventLoop,
+        make_pool: Callable[[], BlockingPool],
+    ) -> None:
+        self._writes = writes
+        self._loop = loop
+        self._make_pool = make_pool
+        self._pool: BlockingPool | None = None
+        self._opening = threading.Lock()
+        self._waiting: dict[str, Future[None]] = {}
+        """Of each attempt (by the row's id), the write that its thread waits for."""
+
+    def progress(self, claim: Claim, fraction: float, note: str | None) -> None:
+        self._wait(claim, self._writes.progress(claim, fraction, note))
+
+    def intend(self, claim: Claim) -> None:
+        self._wait(claim, self._writes.intend(claim))
+
+    def _wait(self, claim: Claim, write: Coroutine[Any, Any, None]) -> None:
+        waiting = asyncio.run_coroutine_threadsafe(write, self._loop)
+        self._waiting[claim.id] = waiting
+        try:
+            self._writes.held(claim)  # after the line above, or `stop` would miss this write
+            waiting.result()
+        except CancelledError:
+            raise LeaseLost(f"job {claim.job_id} is no longer this attempt's") from None
+        finally:
+            waiting.cancel()
+            self._waiting.pop(claim.id, None)
+
+    def stop(self, claim: Claim) -> None:
+        if (waiting := self._waiting.get(claim.id)) is not None:
+            waiting.cancel()
+
+    @contextmanager
+    def transaction(self, job: ThreadJob[Any], claim: Claim) -> Iterator[Connection[Any]]:
+        held = self._writes.begun(claim)
+        with (
+            self._opened().connection() as connection,
+            closed_when_unfit(connection),
+            connection.transaction(),
+        ):
+            yield connection
+            self._writes.held(claim)
+            held.completing = True  # as in AttemptWrites.transaction
+            cursor = connection.execute(*self._writes.completion(job, claim))
+            self._writes.check_completed(held, cursor.fetchone())
+        held.completed = True
+
+    def _opened(self) -> BlockingPool:
+        with self._opening:
+            if self._pool is None:
+                pool = self._make_pool()
+                pool.open(wait=False)
+                self._pool = pool
+            return self._pool
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close(timeout=1)

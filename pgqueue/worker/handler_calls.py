@@ -1,7 +1,6 @@
 """Calls a handler: in a context of its own, in this process only, and so that whatever it raises
 comes back as an error."""
 
-import contextvars
 import inspect
 import os
 import sys
@@ -9,8 +8,7 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any
 
-from pgqueue.attempt import Job
-from pgqueue.worker.handler_task import ATTEMPT
+from pgqueue.attempt import Job, ThreadJob
 
 _forks = 0
 """How often this process was forked from another one since it read this module."""
@@ -64,27 +62,20 @@ def awaited(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> Generator[Any,
     _leave_if_forked(before, 0)
 
 
-def called(
-    handler: Callable[[Job[Any]], Any], job: Job[Any], attempt: object
-) -> BaseException | None:
+def called(handler: Callable[[ThreadJob[Any]], Any], job: ThreadJob[Any]) -> BaseException | None:
     """Runs a plain function, in a thread. What it raises is the answer: a future does not take
     everything that can be raised."""
-
-    def within() -> BaseException | None:
-        ATTEMPT.set(attempt)
-        before = _forks
-        try:
-            release_django()
-            refuse_unrun(handler(job))
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
-            _leave_if_forked(before, 1)
-            return error
-        finally:
-            _leave_if_forked(before, 0)
-            release_django()
-        return None
-
-    return contextvars.copy_context().run(within)
+    before = _forks
+    try:
+        release_django()
+        refuse_unrun(handler(job))
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread is a failed attempt too
+        _leave_if_forked(before, 1)
+        return error
+    finally:
+        _leave_if_forked(before, 0)
+        release_django()
+    return None
 
 
 def refuse_unrun(returned: object) -> None:

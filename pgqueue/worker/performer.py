@@ -2,6 +2,7 @@
 Knows no SQL."""
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from pgqueue.attempt import Job, Outcome, ThreadJob, Writes
+from pgqueue.attempt import BaseJob, Job, Outcome, ThreadJob, Writes
 from pgqueue.error_text import name_of, text_of
 from pgqueue.job import Status
 from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
@@ -141,7 +142,7 @@ class Performer:
 
     async def _perform(self, task: Task[Any], held: Held) -> None:
         error: BaseException | None = None
-        job: Job[Any] | None = None
+        job: BaseJob[Any] | None = None
         try:
             await begun()
             held.begun = True
@@ -150,11 +151,11 @@ class Performer:
             ATTEMPT.set(held)
             payload, resources = self._payload(task, held), self.resources.get(held.claim.job_type)
             if task.is_async:
-                job = Job(payload, held.claim, resources, self.writes)
+                job = waiting = Job(payload, held.claim, resources, self.writes)
                 await release_django_async()
-                await awaited(task.handler, job)
+                await awaited(task.handler, waiting)
             else:
-                job = ThreadJob(payload, held.claim, resources)
+                job = ThreadJob(payload, held.claim, resources, self.writes.for_threads())
                 await self._perform_in_thread(task, held, job)
             if held.overdue and not held.completed:
                 error = TimedOut(_too_long(task))
@@ -166,7 +167,7 @@ class Performer:
             self._end(task, held, job, error)
 
     def _end(
-        self, task: Task[Any], held: Held, job: Job[Any] | None, error: BaseException | None
+        self, task: Task[Any], held: Held, job: BaseJob[Any] | None, error: BaseException | None
     ) -> None:
         held.finished_at = time.monotonic()
         self.running.discard(held)
@@ -214,11 +215,12 @@ class Performer:
         )
         self.forget(held)
 
-    async def _perform_in_thread(self, task: Task[Any], held: Held, job: Job[Any]) -> None:
-        """A thread cannot be interrupted: slot and lease are kept until it returns, whatever has
-        happened meanwhile."""
+    async def _perform_in_thread(self, task: Task[Any], held: Held, job: ThreadJob[Any]) -> None:
+        """A thread cannot be interrupted: slot and lease are kept until it returns. It runs in a
+        copy of the attempt's context."""
+        context = contextvars.copy_context()
         call = asyncio.get_running_loop().run_in_executor(
-            self._threads, called, task.handler, job, held
+            self._threads, context.run, called, task.handler, job
         )
         self._unstoppable.add(held.claim.id)
         call.add_done_callback(lambda _: self._unstoppable.discard(held.claim.id))
@@ -226,6 +228,7 @@ class Performer:
             try:
                 await asyncio.wait({call})
             except asyncio.CancelledError:
+                job.stop()
                 if held.released:
                     # The process is about to end, and the thread with it.
                     raise

@@ -1,12 +1,11 @@
-"""A worker: builds its parts, starts them, and takes them down in the right order."""
+"""A worker: builds its parts, starts them, and stops them in the right order."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 from pgqueue import __version__
@@ -18,6 +17,7 @@ from pgqueue.database.pooler import check_pooler
 from pgqueue.database.processes import entry, process_name, register, retire
 from pgqueue.database.session import connected
 from pgqueue.database.worker_connection import WorkerConnection
+from pgqueue.discovery import Lifespan, by_type
 from pgqueue.error_text import headline
 from pgqueue.job import Status
 from pgqueue.policy import Released, verdict
@@ -46,18 +46,38 @@ LAST_WORDS = 5.0
 
 
 class Worker:
-    """One process's worth of work. `run` returns after `stop` was called and everything is handed
-    back."""
+    """Performs the jobs of its tasks, in the event loop of the program that awaits `run`.
+
+        worker = Worker(settings, tasks=[resize])
+        running = asyncio.create_task(worker.run())
+        await worker.ready.wait()
+        ...
+        worker.stop()
+        await running
+
+    settings: of the database, the queues and how many jobs of each at once (`queues`), timeouts; a
+    URL stands for Settings with that database. tasks: what it performs; PGQUEUE_MODULES is not
+    read. lifespan: an async context manager of the settings, open while the worker runs; what it
+    yields is `job.resources`. Or a lifespan for each job type. Raises TaskError when two tasks have
+    the same job type, SettingsError without a database.
+    """
 
     def __init__(
-        self, settings: Settings, tasks: Mapping[str, Task[Any]], homes: Mapping[str, ModuleType]
+        self,
+        settings: Settings | str,
+        tasks: Iterable[Task[Any]],
+        *,
+        lifespan: Lifespan | Mapping[str, Lifespan] | None = None,
     ) -> None:
+        settings = Settings(database_url=settings) if isinstance(settings, str) else settings
         self.settings = settings
-        self.tasks = tasks
-        self.homes = homes
+        self.tasks = by_type(tasks)
+        self.lifespans = (
+            dict.fromkeys(self.tasks, lifespan) if callable(lifespan) else dict(lifespan or {})
+        )
         self.name = process_name()
         self.inflight = InFlight(dict(settings.queues), self.name)
-        self.declared = declarations(tasks.values(), settings)
+        self.declared = declarations(self.tasks.values(), settings)
         self.stopping = asyncio.Event()
         self.ready = asyncio.Event()
         self._links = {name: self._link(name) for name in ("claims", "acks", "sweeps", "writes")}
@@ -71,7 +91,9 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Asks for an orderly end: no new claims, running jobs finish or go back."""
+        """Ask for an orderly end: no new claims; running jobs finish within PGQUEUE_SHUTDOWN_TIMEOUT
+        or go back to their queues, without burning an attempt. Call it in the worker's event
+        loop."""
         self.stopping.set()
 
     @property
@@ -90,8 +112,9 @@ class Worker:
         return sum(link.statements for link in self._links.values())
 
     async def run(self) -> None:
-        """Works until stopped. Raises SchemaError or one of AWAY when it cannot start, and what
-        ended one of its loops."""
+        """Work until `stop` is called and everything is handed back. Raises SchemaError, or
+        psycopg's errors, OSError and TimeoutError, when it cannot start; and the error of a loop
+        of the worker that failed again and again."""
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
@@ -165,12 +188,12 @@ class Worker:
             await publish(connection, self.declared)
 
     async def _open_resources(self, stack: AsyncExitStack) -> dict[str, Any]:
-        """Job type -> what the lifespan of its module yielded; each module's is opened once."""
-        opened: dict[str, Any] = {}
-        for module in {home.__name__: home for home in self.homes.values()}.values():
-            if lifespan := getattr(module, "lifespan", None):
-                opened[module.__name__] = await stack.enter_async_context(lifespan(self.settings))
-        return {job_type: opened.get(home.__name__) for job_type, home in self.homes.items()}
+        """Job type -> what its lifespan yielded; each lifespan is opened once."""
+        opened: dict[Lifespan, Any] = {}
+        for lifespan in self.lifespans.values():
+            if lifespan not in opened:
+                opened[lifespan] = await stack.enter_async_context(lifespan(self.settings))
+        return {job_type: opened[lifespan] for job_type, lifespan in self.lifespans.items()}
 
     def _build(self, resources: Mapping[str, Any]) -> None:
         settings, inflight = self.settings, self.inflight

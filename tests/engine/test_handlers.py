@@ -312,15 +312,6 @@ async def test_a_thread_that_is_too_slow_counts_as_timed_out_but_only_once_it_re
     assert len(starts) == 1
 
 
-async def test_a_plain_function_has_no_progress(connection: Connection, settings: Settings) -> None:
-    @task("test.job")
-    def handler(job: Job[Any]) -> None:
-        asyncio.run(job.progress(0.5))
-
-    row = await perform(connection, settings, handler)
-    assert row["error"] == "RuntimeError: a synchronous handler has no progress"
-
-
 async def test_a_module_s_lifespan_is_opened_once_and_handed_to_its_jobs(
     connection: Connection, settings: Settings
 ) -> None:

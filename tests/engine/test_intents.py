@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from pgqueue.attempt import Job
+from pgqueue.attempt import Job, ThreadJob
 from pgqueue.client import AsyncClient
 from pgqueue.database.migrations import migrate
 from pgqueue.embedded.server import EmbeddedServer
@@ -518,12 +518,10 @@ async def test_an_attempt_that_failed_has_no_receipt(
     assert (await perform(connection, settings, Attempts(fails)))["receipt"] is None
 
 
-async def test_a_plain_function_has_no_intend_and_a_run_without_database_takes_it_for_done() -> (
-    None
-):
+async def test_a_run_without_database_takes_an_intent_for_stored() -> None:
     @task("test.plain")
-    def plain(job: Job[Any]) -> None:
-        job.intend().send(None)
+    def plain(job: ThreadJob[Any]) -> None:
+        job.intend()
 
-    assert (await run(plain, {})).error == "RuntimeError: a synchronous handler has no intend"
+    assert (await run(plain, {})).status == "completed"
     assert (await run(Attempts(intends).task, {})).status == "completed"

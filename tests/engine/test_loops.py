@@ -2,7 +2,6 @@
 gives back what it has."""
 
 import asyncio
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -111,7 +110,7 @@ async def test_one_that_goes_on_failing_ends_the_worker_which_gives_back(
     monkeypatch.setattr(Sweeper, "run", run)
     await published(connection, settings, handler)
     impatient = for_worker(settings.with_(shutdown_timeout=settings.poll_interval))
-    worker = Worker(impatient, {"test.job": handler}, {"test.job": ModuleType("home")})
+    worker = Worker(impatient, [handler])
     async with AsyncClient.open(settings) as client:
         await client.enqueue(handler, {}, job_id="j")
         running = asyncio.create_task(worker.run())

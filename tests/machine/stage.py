@@ -91,7 +91,7 @@ class Hands:
         self.lost: list[Held] = []
         """What it was told to have lost."""
         self.slot = slot
-        self.worker = Worker(stage.for_worker, {task.job_type: task for task in tasks}, {})
+        self.worker = Worker(stage.for_worker, tasks)
         self.worker.name = self.worker.inflight.worker = name
         stage.lend(self.worker, slot)
         self.worker._build({})

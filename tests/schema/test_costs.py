@@ -6,7 +6,6 @@ job, and comes when it likes.
 """
 
 import asyncio
-import types
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -119,9 +118,7 @@ async def at_work(settings: Settings, concurrency: int) -> AsyncIterator[Worker]
     """A real worker, in this process; when it is left, it has stopped and its sessions have told
     what they did."""
     ours = settings.with_(queues={"default": concurrency}, doorbell=False, auto_prune=False)
-    worker = Worker(
-        ours, {nothing.job_type: nothing}, {nothing.job_type: types.ModuleType("costs")}
-    )
+    worker = Worker(ours, [nothing])
     running = asyncio.create_task(worker.run())
     try:
         yield worker

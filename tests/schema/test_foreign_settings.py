@@ -291,7 +291,7 @@ async def test_what_must_be_otherwise_behind_a_pooler_is_named(
         result = await cli_for(url)("stats", PGQUEUE_PGBOUNCER="on")
         assert (result.exit_code, words in result.stderr) == (1, True)
         with pytest.raises(SchemaError, match=f"{name} is {wrong}"):
-            await Worker(through, {}, {}).run()
+            await Worker(through, []).run()
         async with AsyncClient.open(through, timeout=0.5) as client:
             with pytest.raises(Unavailable, match=f"{name} is {wrong}"):
                 await client.enqueue("t", {})

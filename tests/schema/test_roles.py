@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import types
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -179,9 +178,7 @@ class TestWorker:
             "direct_url": logins.url("queue_worker") if pooled else None,
         }
         settings = settings_for(logins.url("queue_worker"), **changes)
-        worker = Worker(
-            settings, {"role.job": handle}, {"role.job": types.ModuleType("tests.role_jobs")}
-        )
+        worker = Worker(settings, [handle])
         running = asyncio.create_task(worker.run())
         async with asyncio.timeout(20):
             await worker.ready.wait()
