@@ -134,7 +134,7 @@ DECLARE
     internal  text[] := ARRAY['pgqueue_uuid', 'pgqueue_fill_defaults', 'pgqueue_keep_admin',
                               'pgqueue_job_type', 'pgqueue_known_job', 'pgqueue_limit_lock',
                               'pgqueue_owner', 'pgqueue_stored_payload', 'pgqueue_admit',
-                              'pgqueue_enqueue_each', 'pgqueue_enqueue_unlimited', 'pgqueue_rows',
+                              'pgqueue_items', 'pgqueue_late_jobs', 'pgqueue_rows',
                               'pgqueue_unchanged_job'];
     ours      text[] := pg_catalog.array_cat(
         pg_catalog.array_cat(enqueuing, steering),

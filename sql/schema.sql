@@ -406,69 +406,6 @@ BEGIN
 END
 $_$;
 
-CREATE FUNCTION pgqueue_enqueue_each(jobs jsonb) RETURNS SETOF pgqueue_bulk_answer
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    many   integer := pg_catalog.jsonb_array_length(jobs);
-    bucket bigint;
-    at     timestamptz;
-    item   record;
-    answer pgqueue_answer;
-BEGIN
-    FOR bucket IN
-        SELECT DISTINCT pgqueue_limit_lock(i.job_type, pgqueue_owner(t, i.payload, i.user_id))
-          FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_type text, user_id text, payload jsonb)
-          JOIN job_types t ON t.job_type = i.job_type
-         WHERE t.limit_count IS NOT NULL ORDER BY 1
-    LOOP
-        PERFORM pg_catalog.pg_advisory_xact_lock(bucket);
-    END LOOP;
-    at := clock_timestamp();
-    FOR item IN
-        WITH given AS (
-            SELECT i.*, t AS kind, pgqueue_owner(t, i.payload, i.user_id) AS owner
-              FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (
-                       job_id text, job_type text, user_id text, payload jsonb, filled jsonb,
-                       queue text, priority integer, run_after timestamptz, delay float8,
-                       max_attempts integer)) WITH ORDINALITY AS i(
-                       job_id, job_type, user_id, payload, filled, queue, priority, run_after,
-                       delay, max_attempts, ord)
-              JOIN job_types t ON t.job_type = i.job_type
-        ), ranked AS (
-            SELECT g.*, row_number() OVER (PARTITION BY g.job_type, g.owner ORDER BY g.ord) AS nth,
-                   count(*) OVER (PARTITION BY g.job_type, g.owner) AS jobs
-              FROM given g
-        ), placed AS (
-            SELECT r.*, (r.kind).limit_count IS NOT NULL AND r.jobs > 1 AND (
-                       r.nth > (r.kind).limit_count
-                       OR r.nth + (SELECT count(*) FROM (
-                              SELECT FROM job_logs j
-                               WHERE j.user_id = r.owner AND j.job_type = r.job_type
-                                 AND j.created_at > at - pgqueue_span((r.kind).limit_window)
-                               LIMIT (r.kind).limit_count) AS used) > (r.kind).limit_count) AS late
-              FROM ranked r
-        )
-        -- Late are the jobs that find no place if all before them are new. They come last, so that
-        -- the earlier jobs of a user take the places; a duplicate among those leaves its place.
-        SELECT p.* FROM placed p
-         ORDER BY p.late, CASE WHEN p.late THEN p.ord END, p.job_id COLLATE "C", p.ord
-    LOOP
-        answer := pgqueue_admit(
-            item.kind, item.job_id, item.owner, coalesce(item.payload, 'null'), item.filled,
-            pgqueue_digest(item.job_type, item.owner, coalesce(item.payload, 'null')), item.queue,
-            item.priority,
-            coalesce(item.run_after, at + pg_catalog.make_interval(secs => coalesce(
-                item.delay, (item.ord - many)::float8 / 1000000::float8))),
-            item.max_attempts);
-        IF NOT answer.created THEN
-            RETURN NEXT (item.ord, answer.job_id, answer.status, false, answer.retry_after,
-                         answer.refusal, NULL, NULL)::pgqueue_bulk_answer;
-        END IF;
-    END LOOP;
-END
-$$;
-
 CREATE FUNCTION pgqueue_enqueue_group(jobs jsonb) RETURNS SETOF pgqueue_bulk_answer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -485,7 +422,12 @@ CREATE FUNCTION pgqueue_enqueue_many(jobs jsonb) RETURNS SETOF pgqueue_bulk_answ
     SET work_mem TO '64MB'
     AS $$
 DECLARE
-    kinds job_types[];
+    kinds  job_types[];
+    at     timestamptz := clock_timestamp();
+    late   jsonb;
+    mine   jsonb;
+    item   record;
+    answer pgqueue_answer;
 BEGIN
     SELECT pg_catalog.array_agg(pgqueue_job_type(d.job_type)) INTO kinds
       FROM (SELECT DISTINCT i.job_type
@@ -493,50 +435,38 @@ BEGIN
     RETURN QUERY SELECT NULL::integer, NULL, NULL, NULL::boolean, NULL::interval, NULL, k.job_type,
                         k.queue
                    FROM pg_catalog.unnest(kinds) AS k;
-    IF EXISTS (SELECT FROM pg_catalog.unnest(kinds) AS k
-                WHERE k.limit_count IS NOT NULL OR k.user_from IS NOT NULL) THEN
-        RETURN QUERY SELECT * FROM pgqueue_enqueue_each(jobs);
-    ELSE
-        RETURN QUERY SELECT * FROM pgqueue_enqueue_unlimited(jobs);
+    IF EXISTS (SELECT FROM pg_catalog.unnest(kinds) AS k WHERE k.limit_count IS NOT NULL) THEN
+        late := pgqueue_late_jobs(jobs, at);
+        at := clock_timestamp();
     END IF;
-END
-$$;
-
-CREATE FUNCTION pgqueue_enqueue_unlimited(jobs jsonb) RETURNS SETOF pgqueue_bulk_answer
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    at   timestamptz := clock_timestamp();
-    mine jsonb;
-BEGIN
     BEGIN
         -- To look for a conflict at every row costs a tenth of the whole, and there is hardly ever
         -- one.
         INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority,
                               run_after, max_attempts, created_at)
-        SELECT r.* FROM pgqueue_rows(jobs, at) AS r;
+        SELECT r.* FROM pgqueue_rows(jobs, late, at) AS r;
     EXCEPTION WHEN unique_violation THEN
         WITH inserted AS (
             INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue,
                                   priority, run_after, max_attempts, created_at)
-            SELECT r.* FROM pgqueue_rows(jobs, at) AS r ON CONFLICT (job_id) DO NOTHING
+            SELECT r.* FROM pgqueue_rows(jobs, late, at) AS r ON CONFLICT (job_id) DO NOTHING
             RETURNING job_id
         )
         SELECT coalesce(pg_catalog.jsonb_object_agg(i.job_id, true), '{}') INTO mine
           FROM inserted i;
     END;
     IF mine IS NULL THEN
-        IF NOT EXISTS (SELECT FROM job_tombstones)
-           OR NOT EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text)
-                            JOIN job_tombstones t ON t.id_hash = pgqueue_id_hash(i.job_id)) THEN
+        IF late IS NULL AND (NOT EXISTS (SELECT FROM job_tombstones) OR NOT EXISTS (
+               SELECT FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text)
+                 JOIN job_tombstones t ON t.id_hash = pgqueue_id_hash(i.job_id))) THEN
             RETURN;
         END IF;
-        SELECT pg_catalog.jsonb_object_agg(i.job_id, true) INTO mine
-          FROM pg_catalog.jsonb_to_recordset(jobs) AS i(job_id text);
+        SELECT coalesce(pg_catalog.jsonb_object_agg(r.job_id, true), '{}') INTO mine
+          FROM pgqueue_rows(jobs, late, at) AS r;
     END IF;
-    -- Some ids were known, perhaps by a tombstone. (Sets are objects: a plan that does not know how
-    -- long an array is would join it row by row.) After the insert, not before: retention may have
-    -- turned a row into a tombstone while this statement waited for it.
+    -- Some jobs are late, or their ids were known, perhaps by a tombstone. (Sets are objects: a
+    -- plan that does not know how long an array is would join it row by row.) After the insert, not
+    -- before: retention may have turned a row into a tombstone while this statement waited for it.
     WITH undone AS (
         DELETE FROM job_logs j
          USING pg_catalog.jsonb_object_keys(mine) AS m(job_id), job_tombstones t
@@ -545,17 +475,31 @@ BEGIN
     )
     SELECT coalesce(mine, '{}') - coalesce(pg_catalog.array_agg(u.job_id), '{}') INTO mine
       FROM undone u;
-    RETURN QUERY
-    SELECT i.ord::integer, k.job_id, k.status, false, NULL::interval, k.refusal, NULL, NULL
-      FROM (SELECT i.ord, i.job_id,
-                   pgqueue_digest(i.job_type, coalesce(i.user_id, 'system'),
-                                  coalesce(i.payload, 'null')) AS digest,
-                   row_number() OVER (PARTITION BY i.job_id ORDER BY i.ord) = 1 AS first
-              FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (
-                       job_id text, job_type text, user_id text, payload jsonb))
-                   WITH ORDINALITY AS i(job_id, job_type, user_id, payload, ord)) AS i
-     CROSS JOIN LATERAL pgqueue_known_job(i.job_id, i.digest) AS k
-     WHERE NOT (i.first AND mine ? i.job_id);
+    FOR item IN
+        SELECT i.*, k.job_id IS NOT NULL AS known, k.status, k.refusal
+          FROM (SELECT n.*, pgqueue_digest(n.job_type, n.owner, n.payload) AS digest,
+                       row_number() OVER (PARTITION BY n.job_id
+                                          ORDER BY coalesce(late ? n.ord::text, false), n.ord
+                                         ) AS nth
+                  FROM pgqueue_items(jobs, at) AS n) AS i
+          LEFT JOIN LATERAL pgqueue_known_job(i.job_id, i.digest) AS k ON true
+         WHERE NOT (i.nth = 1 AND mine ? i.job_id)
+         ORDER BY i.ord
+    LOOP
+        IF item.known THEN
+            RETURN NEXT (item.ord, item.job_id, item.status, false, NULL, item.refusal, NULL, NULL
+                        )::pgqueue_bulk_answer;
+            CONTINUE;
+        END IF;
+        answer := pgqueue_admit(
+            (SELECT k FROM pg_catalog.unnest(kinds) AS k WHERE k.job_type = item.job_type),
+            item.job_id, item.owner, item.payload, item.filled, item.digest, item.queue,
+            item.priority, item.run_after, item.max_attempts);
+        IF NOT answer.created THEN
+            RETURN NEXT (item.ord, answer.job_id, answer.status, false, answer.retry_after,
+                         answer.refusal, NULL, NULL)::pgqueue_bulk_answer;
+        END IF;
+    END LOOP;
 END
 $$;
 
@@ -601,6 +545,29 @@ CREATE FUNCTION pgqueue_is_admin() RETURNS boolean
         CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user
              ELSE pg_catalog.current_setting('role')::name END,
         'pgqueue_is_admin()', 'EXECUTE')
+$$;
+
+CREATE FUNCTION pgqueue_items(jobs jsonb, at timestamp with time zone) RETURNS TABLE(ord integer, job_id text, job_type text, owner text, payload jsonb, filled jsonb, queue text, priority integer, run_after timestamp with time zone, max_attempts integer, limit_count integer, limit_window interval, user_from text)
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT i.ord::integer, i.job_id, i.job_type,
+           -- pgqueue_owner() has nothing to refuse where users are neither named nor counted.
+           CASE WHEN t.user_from IS NULL AND t.limit_count IS NULL
+                THEN coalesce(i.user_id, 'system')
+                ELSE pgqueue_owner(t, i.payload, i.user_id) END,
+           coalesce(i.payload, 'null'), i.filled, coalesce(i.queue, t.queue),
+           coalesce(i.priority, 5),
+           coalesce(i.run_after, at + pg_catalog.make_interval(
+               secs => coalesce(i.delay, (i.ord - pg_catalog.jsonb_array_length(jobs))::float8
+                                         / 1000000::float8))),
+           coalesce(i.max_attempts, t.max_attempts::integer), t.limit_count, t.limit_window,
+           t.user_from
+      FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (
+               job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
+               priority integer, run_after timestamptz, delay float8, max_attempts integer))
+           WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority,
+                                run_after, delay, max_attempts, ord)
+      JOIN job_types t ON t.job_type = i.job_type
 $$;
 
 CREATE FUNCTION pgqueue_job_type(job_type text) RETURNS job_types
@@ -655,6 +622,33 @@ CREATE FUNCTION pgqueue_known_job(job_id text, digest bytea) RETURNS SETOF pgque
               FROM job_tombstones t WHERE t.id_hash = pgqueue_id_hash(pgqueue_known_job.job_id)
            ) AS k
      LIMIT 1
+$$;
+
+CREATE FUNCTION pgqueue_late_jobs(jobs jsonb, at timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    bucket bigint;
+    late   jsonb;
+BEGIN
+    FOR bucket IN SELECT DISTINCT pgqueue_limit_lock(i.job_type, i.owner)
+                    FROM pgqueue_items(jobs, at) AS i
+                   WHERE i.limit_count IS NOT NULL ORDER BY 1 LOOP
+        PERFORM pg_catalog.pg_advisory_xact_lock(bucket);
+    END LOOP;
+    -- In a statement of its own: it sees what was committed before the locks.
+    SELECT pg_catalog.jsonb_object_agg(n.ord, true) INTO late
+      FROM (SELECT i.ord, i.job_type, i.owner, i.limit_count, i.limit_window,
+                   row_number() OVER (PARTITION BY i.job_type, i.owner ORDER BY i.ord) AS nth
+              FROM pgqueue_items(jobs, at) AS i WHERE i.limit_count IS NOT NULL) AS n
+     WHERE n.nth > n.limit_count
+        OR n.nth + (SELECT count(*) FROM (
+               SELECT FROM job_logs j
+                WHERE j.user_id = n.owner AND j.job_type = n.job_type
+                  AND j.created_at > clock_timestamp() - pgqueue_span(n.limit_window)
+                LIMIT n.limit_count) AS used) > n.limit_count;
+    RETURN late;
+END
 $$;
 
 CREATE FUNCTION pgqueue_limit_lock(job_type text, user_id text) RETURNS bigint
@@ -733,23 +727,14 @@ BEGIN
 END
 $_$;
 
-CREATE FUNCTION pgqueue_rows(jobs jsonb, at timestamp with time zone) RETURNS TABLE(job_id text, job_type text, user_id text, payload jsonb, payload_digest bytea, queue text, priority smallint, run_after timestamp with time zone, max_attempts smallint, created_at timestamp with time zone)
+CREATE FUNCTION pgqueue_rows(jobs jsonb, late jsonb, at timestamp with time zone) RETURNS TABLE(job_id text, job_type text, user_id text, payload jsonb, payload_digest bytea, queue text, priority smallint, run_after timestamp with time zone, max_attempts smallint, created_at timestamp with time zone)
     LANGUAGE sql STABLE
     AS $$
-    SELECT i.job_id, i.job_type, coalesce(i.user_id, 'system'),
-           pgqueue_stored_payload(coalesce(i.payload, 'null'), i.filled, t.user_from),
-           pgqueue_digest(i.job_type, coalesce(i.user_id, 'system'), coalesce(i.payload, 'null')),
-           coalesce(i.queue, t.queue), coalesce(i.priority, 5)::smallint,
-           coalesce(i.run_after, at + pg_catalog.make_interval(
-               secs => coalesce(i.delay, (i.ord - pg_catalog.jsonb_array_length(jobs))::float8
-                                         / 1000000::float8))),
-           coalesce(i.max_attempts, t.max_attempts)::smallint, at
-      FROM ROWS FROM (pg_catalog.jsonb_to_recordset(jobs) AS (
-               job_id text, job_type text, user_id text, payload jsonb, filled jsonb, queue text,
-               priority integer, run_after timestamptz, delay float8, max_attempts integer))
-           WITH ORDINALITY AS i(job_id, job_type, user_id, payload, filled, queue, priority,
-                                run_after, delay, max_attempts, ord)
-      JOIN job_types t ON t.job_type = i.job_type
+    SELECT i.job_id, i.job_type, i.owner, pgqueue_stored_payload(i.payload, i.filled, i.user_from),
+           pgqueue_digest(i.job_type, i.owner, i.payload), i.queue, i.priority::smallint,
+           i.run_after, i.max_attempts::smallint, at
+      FROM pgqueue_items(jobs, at) AS i
+     WHERE late IS NULL OR NOT late ? i.ord::text
      ORDER BY i.job_id COLLATE "C", i.ord
 $$;
 
@@ -1057,13 +1042,9 @@ REVOKE ALL ON FUNCTION pgqueue_dependency_works(dependency text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_digest(job_type text, user_id text, payload jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pgqueue_enqueue_each(jobs jsonb) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION pgqueue_enqueue_group(jobs jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_enqueue_many(jobs jsonb) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION pgqueue_enqueue_unlimited(jobs jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_fill_defaults() FROM PUBLIC;
 
@@ -1073,11 +1054,15 @@ REVOKE ALL ON FUNCTION pgqueue_id_hash(job_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_is_admin() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION pgqueue_items(jobs jsonb, at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION pgqueue_job_type(job_type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_keep_admin() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_known_job(job_id text, digest bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION pgqueue_late_jobs(jobs jsonb, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_limit_lock(job_type text, user_id text) FROM PUBLIC;
 
@@ -1089,7 +1074,7 @@ REVOKE ALL ON FUNCTION pgqueue_owner(kind job_types, payload jsonb, user_id text
 
 REVOKE ALL ON FUNCTION pgqueue_readable_job(id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pgqueue_rows(jobs jsonb, at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgqueue_rows(jobs jsonb, late jsonb, at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pgqueue_span(span interval) FROM PUBLIC;
 

@@ -156,7 +156,7 @@ async def test_the_locks_of_users_are_taken_in_order(
     assert has == []
 
 
-@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "each"])
+@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "named users"])
 async def test_many_jobs_are_inserted_in_the_order_of_their_ids(
     connection: Connection, settings: Settings, user_from: str | None
 ) -> None:
@@ -202,7 +202,7 @@ async def test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids(
             assert await offering == [True, True]
 
 
-@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "each"])
+@pytest.mark.parametrize("user_from", [None, "userId"], ids=["unlimited", "named users"])
 async def test_many_jobs_that_race_with_retention_find_the_tombstone(
     connection: Connection, settings: Settings, user_from: str | None
 ) -> None:

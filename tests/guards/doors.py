@@ -78,7 +78,7 @@ DOORS = [
     function(
         "pgqueue_enqueue_many",
         "types",
-        {"WHERE k.limit_count IS NOT NULL OR k.user_from IS NOT NULL": "WHERE false"},
+        {"AS k WHERE k.limit_count IS NOT NULL) THEN": "AS k WHERE false) THEN"},
         f"{DOORS_OF}::TestLimits::test_jobs_of_other_types_in_the_same_call_are_no_way_round_it"
         "[pgqueue_enqueue_many]",
     ),

@@ -7,6 +7,8 @@ WAITS = "engine/test_lock_order::test_many_jobs_wait_for_the_lock_of_their_users
 INSERTED = "engine/test_lock_order::test_many_jobs_are_inserted_in_the_order_of_their_ids"
 RACE = "engine/test_lock_order::test_many_jobs_that_race_with_retention_find_the_tombstone"
 
+FIRST = "schema/test_doors::TestLimits::test_the_earlier_jobs_of_a_user_take_the_places"
+
 NOTHING = ""
 ISOLATION = "AND pg_catalog.current_setting('transaction_isolation') <> 'read committed'"
 
@@ -40,14 +42,12 @@ ENQUEUEING = [
         "conflict",
         {"ON CONFLICT (job_id) DO NOTHING;": ";"},
         "enqueue/test_duplicates::test_when_queue_priority_time_and_attempts_do_not_count_for_same",
-        f"{INSERTED}[each]",
     ),
     function(
         "pgqueue_admit",
         "tombstone",
         {"t.id_hash = pgqueue_id_hash(pgqueue_admit.job_id)": "false"},
         "enqueue/test_duplicates::test_an_enqueue_that_races_with_retention_finds_the_tombstone[one]",
-        f"{RACE}[each]",
     ),
     # One
     function(
@@ -58,45 +58,24 @@ ENQUEUEING = [
     ),
     # Many
     function(
-        "pgqueue_enqueue_each",
+        "pgqueue_late_jobs",
         "lock",
         {"PERFORM pg_catalog.pg_advisory_xact_lock(bucket);": "NULL;"},
         f"{WAITS}[pgqueue_enqueue_many]",
         f"{WAITS}[pgqueue_enqueue_group]",
     ),
     function(
-        "pgqueue_enqueue_each",
+        "pgqueue_late_jobs",
         "lock-order",
         {"ORDER BY 1 LOOP": "ORDER BY 1 DESC LOOP"},
         f"{LOCKS}[pgqueue_enqueue_many]",
         f"{LOCKS}[pgqueue_enqueue_group]",
     ),
     function(
-        "pgqueue_enqueue_each",
-        "order",
-        {
-            'ORDER BY p.late, CASE WHEN p.late THEN p.ord END, p.job_id COLLATE "C", p.ord': "ORDER BY p.ord"
-        },
-        f"{INSERTED}[each]",
-        "engine/test_lock_order::test_jobs_of_a_group_are_inserted_in_the_order_of_their_ids",
-    ),
-    function(
-        "pgqueue_enqueue_each",
+        "pgqueue_late_jobs",
         "places",
-        {"ORDER BY p.late, CASE WHEN p.late THEN p.ord END, p.job_id": "ORDER BY p.job_id"},
-        "schema/test_doors::TestLimits::test_the_earlier_jobs_of_a_user_take_the_places[pgqueue_enqueue_many]",
-    ),
-    function(
-        "pgqueue_enqueue_unlimited",
-        "conflict",
-        {"AS r ON CONFLICT (job_id) DO NOTHING": "AS r"},
-        f"{INSERTED}[unlimited]",
-    ),
-    function(
-        "pgqueue_enqueue_unlimited",
-        "again",
-        {"EXCEPTION WHEN unique_violation": "EXCEPTION WHEN division_by_zero"},
-        f"{INSERTED}[unlimited]",
+        {"n.nth > n.limit_count OR n.nth + (SELECT": "n.nth > n.limit_count OR 1 + (SELECT"},
+        f"{FIRST}[pgqueue_enqueue_many]",
     ),
     function(
         "pgqueue_rows",
@@ -105,16 +84,36 @@ ENQUEUEING = [
         f"{INSERTED}[unlimited]",
     ),
     function(
-        "pgqueue_enqueue_unlimited",
+        "pgqueue_rows",
+        "late",
+        {"WHERE late IS NULL OR NOT late ? i.ord::text": NOTHING},
+        f"{FIRST}[pgqueue_enqueue_many]",
+    ),
+    function(
+        "pgqueue_enqueue_many",
+        "conflict",
+        {"AS r ON CONFLICT (job_id) DO NOTHING": "AS r"},
+        f"{INSERTED}[unlimited]",
+        "engine/test_lock_order::test_a_group_with_a_limit_knows_ids_that_are_taken",
+    ),
+    function(
+        "pgqueue_enqueue_many",
+        "again",
+        {"EXCEPTION WHEN unique_violation": "EXCEPTION WHEN division_by_zero"},
+        f"{INSERTED}[unlimited]",
+    ),
+    function(
+        "pgqueue_enqueue_many",
         "tombstone",
         {"j.job_id = m.job_id AND t.id_hash = pgqueue_id_hash(m.job_id)": "false"},
         f"{RACE}[unlimited]",
+        f"{RACE}[named users]",
     ),
     function(
-        "pgqueue_enqueue_unlimited",
+        "pgqueue_enqueue_many",
         "hurry",
         {
-            "OR NOT EXISTS (SELECT FROM pg_catalog.jsonb": "OR true OR NOT EXISTS (SELECT FROM pg_catalog.jsonb"
+            "OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb": "OR true OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb"
         },
         f"{RACE}[unlimited]",
     ),

@@ -225,6 +225,13 @@ class TestLimits:
             (3, "enqueued", None),
             (5, None, "rate_limited"),
         ]
+        await rows_of(
+            connection, "UPDATE job_types SET limit_count = 4 WHERE user_from IS NOT NULL"
+        )
+        jobs = [an_item("q"), an_item("b")]
+        answers = await rows_of(shop, f"SELECT * FROM {function}(%s)", [json.dumps(jobs)])
+        assert [row["ord"] for row in answers if row["refusal"]] == [2]
+        assert await places(connection) == 4
 
     @pytest.mark.parametrize(
         "filled", [{"userId": "victim"}, [{"userId": "victim"}], "victim", None, {"userId": None}]
