@@ -31,8 +31,10 @@ FOLDED = """
 SELECT array_agg(id ORDER BY id) FILTER (WHERE job_id IS NOT NULL) AS ids,
        array_agg(lease ORDER BY id) FILTER (WHERE job_id IS NOT NULL) AS leases,
        array_agg(NULL::text) FILTER (WHERE job_id IS NOT NULL) AS receipts,
-       array_fill(max(run_after) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}]) AS lane_run_afters,
-       array_fill(max(id) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}]) AS lane_ids
+       array_fill(max(run_after) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}])
+         AS lane_run_afters,
+       array_fill(max(id) FILTER (WHERE job_id IS NULL AND id IS NOT NULL), ARRAY[{lanes}])
+         AS lane_ids
   FROM answer \\gset"""
 """One lane gives jobs here; the place of its last is where the next claim begins, as a worker has
 it."""
@@ -131,9 +133,12 @@ async def _pgbench(postgres: Postgres, url: str, clients: int, transactions: int
             f"--define={name}={written(value)}" for name, value in first_claim(url, BATCH).items()
         ]
         process = await asyncio.create_subprocess_exec(
-            str(postgres.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}",
-            f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}", f"--file={file}", *given,
-            env=environment(url, libpq), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            str(postgres.binaries / "pgbench"), "--no-vacuum", "--protocol=prepared",
+            f"--client={clients}",
+            f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}",
+            f"--file={file}", *given,
+            env=environment(url, libpq), stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output, _ = await process.communicate()
     text = output.decode(errors="replace")

@@ -11,9 +11,11 @@ PAYLOAD = {"n": 1, "text": "x" * 176}
 """200 bytes of JSON."""
 
 FILL = """
-INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts, run_after,
+INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts,
+  run_after,
                       status, attempt_count, lease, started_at, processed_at)
-SELECT 'job-' || lpad(n::text, 9, '0'), %(job_type)s, 'user-' || mod(n, 2000), %(payload)s, sha256(n::text::bytea), 'default', 5,
+SELECT 'job-' || lpad(n::text, 9, '0'), %(job_type)s, 'user-' || mod(n, 2000), %(payload)s,
+  sha256(n::text::bytea), 'default', 5,
        clock_timestamp() - %(since)s::interval + (n - %(first)s) * interval '1 us',
        CASE WHEN %(done)s THEN 'completed' ELSE 'enqueued' END, %(done)s::int, %(done)s::int,
        CASE WHEN %(done)s THEN now() END, CASE WHEN %(done)s THEN now() END

@@ -43,7 +43,8 @@ async def produce(run: Run, way: str, jobs: int) -> Sample:
         await publish(connection, declarations([noop], settings))
         server = run.postgres.cpu_seconds()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.producers", way, str(jobs), cwd=ROOT, env=environment(url),
+            sys.executable, "-m", "benchmarks.producers", way, str(jobs), cwd=ROOT,
+            env=environment(url),
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         said, _ = await process.communicate()
@@ -84,8 +85,8 @@ async def measure(run: Run, wanted: set[str]) -> None:
         "CHECKs; they know no duplicates, "
         "no types and no limits.",
         (
-            "The client has its settings as they come (a pool of 10 connections); all producers run "
-            "on uvloop where it is installed."
+            "The client has its settings as they come (a pool of 10 connections); all producers "
+            "run on uvloop where it is installed."
         ),
         "psycopg is asynchronous, as the client is; the synchronous one is shown, not judged.",
     ]

@@ -48,9 +48,11 @@ async def counted(run: Run, connection: AsyncConnection[Any]) -> dict[str, float
     """The server's counters for this database, as they are now."""
     await connection.execute("SELECT pg_stat_force_next_flush()")
     cursor = await connection.execute(
-        """SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, d.xact_commit::float8, t.n_tup_upd::float8,
+        """SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8,
+             d.xact_commit::float8, t.n_tup_upd::float8,
                   t.n_tup_hot_upd::float8
-             FROM pg_stat_database d, pg_stat_user_tables t WHERE d.datname = current_database() AND t.relname = 'job_logs'"""
+             FROM pg_stat_database d, pg_stat_user_tables t WHERE d.datname = current_database()
+               AND t.relname = 'job_logs'"""
     )
     row = (await cursor.fetchall())[0]
     return dict(zip(("wal", "commits", "updates", "hot"), row, strict=True)) | {

@@ -23,7 +23,8 @@ WARM = 10
 """Turns in which plans and pages are fetched, and which do not count."""
 
 LAST = """
-SELECT job_id, run_after FROM job_logs WHERE queue = 'default' AND priority = 5 AND processed_at IS NULL
+SELECT job_id, run_after FROM job_logs WHERE queue = 'default' AND priority = 5
+  AND processed_at IS NULL
  ORDER BY run_after, id OFFSET %s LIMIT 1
 """
 

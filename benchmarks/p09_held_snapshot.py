@@ -19,8 +19,10 @@ from benchmarks.loop import Loop
 from benchmarks.run import Figure, Run, Sample, Verdict, median, ratio, spread
 
 LAST_QUARTER = """
-WITH numbered AS (SELECT processed_at, row_number() OVER (ORDER BY processed_at, id) AS nth, count(*) OVER () AS jobs FROM job_logs)
-SELECT (count(*) / extract(epoch FROM max(processed_at) - min(processed_at)))::float8 FROM numbered WHERE nth > jobs * 3 / 4
+WITH numbered AS (SELECT processed_at, row_number() OVER (ORDER BY processed_at, id) AS nth,
+  count(*) OVER () AS jobs FROM job_logs)
+SELECT (count(*) / extract(epoch FROM max(processed_at) - min(processed_at)))::float8 FROM numbered
+ WHERE nth > jobs * 3 / 4
 """
 
 

@@ -24,7 +24,8 @@ from pgqueue.client import MOST_AT_ONCE
 
 AT_ONCE = 20
 INSERT = """
-INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority, max_attempts)
+INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, priority,
+  max_attempts)
 VALUES (%s, 'bench.noop', %s, %s, %s, 'default', 5, 5)
 """
 COPY = (

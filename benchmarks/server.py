@@ -62,8 +62,8 @@ class Postgres:
             self.version = (await cursor.fetchall())[0][0]
             cursor = await connection.execute(
                 (
-                    "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) ORDER "
-                    "BY name"
+                    "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY (%s) "
+                    "ORDER BY name"
                 ),
                 [list(SHOWN)],
             )

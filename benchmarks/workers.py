@@ -59,7 +59,8 @@ async def crew(
             workers.processes.append(
                 await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "pgqueue.worker", "--queue", f"default:{concurrency}",
-                    cwd=ROOT, env=environment(url, FAST | dict(settings)), stdin=asyncio.subprocess.DEVNULL,
+                    cwd=ROOT, env=environment(url, FAST | dict(settings)),
+                    stdin=asyncio.subprocess.DEVNULL,
                 )
             )  # fmt: skip
         async with await AsyncConnection.connect(url, autocommit=True) as connection:

@@ -117,8 +117,10 @@ PEERS = (
         "queue storage, 1,000 workers, handlers in Python",
         "jobs that are done until their segment is rotated out",
         # Its view of all jobs takes minutes. What was claimed is completed in batches, too.
-        """SELECT greatest(0, (SELECT coalesce(sum(claimed_count), 0) FROM awa.ready_claim_attempt_batches)
-                            - (SELECT coalesce(sum(completed_count), 0) FROM awa.receipt_completion_batches)
+        """SELECT greatest(0, (SELECT coalesce(sum(claimed_count), 0)
+                               FROM awa.ready_claim_attempt_batches)
+                            - (SELECT coalesce(sum(completed_count), 0)
+                                 FROM awa.receipt_completion_batches)
                             - (SELECT count(*) FROM awa.done_entries))""",
         jobs=100_000,
     ),

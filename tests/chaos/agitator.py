@@ -50,7 +50,8 @@ class Agitator:
 
     async def _agitate(self, until: float) -> None:
         deeds: Sequence[Callable[[], Awaitable[object]]] = (
-            self._enqueue, self._enqueue, self._enqueue, self._cancel, self._replay, self._replay_many, self._delete
+            self._enqueue, self._enqueue, self._enqueue, self._cancel, self._replay,
+            self._replay_many, self._delete
         )  # fmt: skip
         while time.monotonic() < until:
             deed = random.choice(deeds)

@@ -18,7 +18,8 @@ from tests.chaos.site import Site
 from tests.support.processes import ROOT, env
 from tests.support.scene import until
 
-LEFT = """SELECT status, locked_by, attempt_count, count(*), max(now() - lease_until), max(now() - run_after)
+LEFT = """SELECT status, locked_by, attempt_count, count(*), max(now() - lease_until),
+            max(now() - run_after)
             FROM job_logs WHERE processed_at IS NULL GROUP BY 1, 2, 3"""
 HASTEN = """UPDATE job_logs SET run_after = now()
              WHERE processed_at IS NULL AND status <> 'processing' AND run_after > now()"""

@@ -30,11 +30,15 @@ MODES = ("resend", "hold")
 MEANING = {
     "connected": "MAIL FROM was heard",
     "announced": "354 was said; the intent waits for the row, and dies with its worker",
-    "announced, survived": "the same, but Postgres carries the statement out after its worker's death",
+    "announced, survived": (
+        "the same, but Postgres carries the statement out after its worker's death"
+    ),
     "intended": "the intent is written; the server reads nothing of the message, and drops it",
     "delivered": "the server has the message, and has not said 250",
     "answered": "250 was said; the ack waits for the row, and dies with its worker",
-    "answered, survived": "the same, but Postgres carries the statement out after its worker's death",
+    "answered, survived": (
+        "the same, but Postgres carries the statement out after its worker's death"
+    ),
     "acked": "the job is completed",
 }
 

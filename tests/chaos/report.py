@@ -49,13 +49,15 @@ FAULTS = {
 """Those of the suite."""
 
 INTRODUCTION = """\
-What each fault came to, counted by a ledger that the queue cannot reach: producers append the id of every enqueue that was
-answered to a file of their own, handlers what they do to another, and triggers of the superuser write down every start and end
-that the database accepted, with the login that made it. Workers and producers are processes with the rights of
-`sql/roles.sql`; every fault has a Postgres of its own.
+The result of each fault, counted by a ledger that the queue cannot change. Producers append the id
+of every answered enqueue to a file of their own, handlers write their effects to another, and
+triggers of the superuser record every start and end that the database accepted, with the login that
+made it. Workers and producers are processes with the rights of `sql/roles.sql`. Every fault has a
+Postgres of its own.
 
-Nothing may be *lost* (accepted and not ended, or completed without its handler), *doubled* (completed twice) or taken from
-somebody who did not hold the job. No more jobs may be *started twice* than were *in flight* when the faults struck.
+No job may be *lost* (accepted and not ended, or completed without its handler) or *doubled*
+(completed twice), and no write may be accepted from a process that does not hold the job. No more
+jobs may be *started twice* than were *in flight* when the faults struck.
 """
 
 

@@ -81,9 +81,11 @@ async def test_over_the_edge_of_the_hour_each_user_gets_exactly_the_limit(
 ) -> None:
     users, seconds, processes = many(10, 200), many(3, 60), many(2, 4)
     site.rows(
-        """INSERT INTO job_logs (job_id, job_type, user_id, payload, created_at, status, processed_at)
+        """INSERT INTO job_logs (job_id, job_type, user_id, payload, created_at, status,
+             processed_at)
            SELECT format('old-%%s-%%s', u, n), %s, format('user-%%s', u), '{}',
-                  now() - interval '1 hour' + interval '2 s' + random() * %s * interval '1 s', 'completed', now()
+                  now() - interval '1 hour' + interval '2 s' + random() * %s * interval '1 s',
+                    'completed', now()
              FROM generate_series(0, %s - 1) AS u, generate_series(1, %s) AS n""",
         JOB_TYPE,
         seconds,

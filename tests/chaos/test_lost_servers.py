@@ -125,5 +125,6 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(
 def _terminate_one(site: Site) -> None:
     site.rows(
         """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"""
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY random()
+             LIMIT 1"""
     )

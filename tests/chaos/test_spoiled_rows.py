@@ -42,9 +42,11 @@ SPOILS = {
 
 STATES = {
     "waiting": "status = 'failed', attempt_count = 1, error = 'x'",
-    "left": """status = 'processing', attempt_count = 1, lease = 1, started_at = now(), locked_by = 'gone',
+    "left": """status = 'processing', attempt_count = 1, lease = 1, started_at = now(),
+                 locked_by = 'gone',
                lease_until = now() - interval '1 min'""",
-    "dead": """status = 'dlq', attempt_count = 5, lease = 5, processed_at = now() - interval '1 day',
+    "dead": """status = 'dlq', attempt_count = 5, lease = 5,
+                 processed_at = now() - interval '1 day',
                dead_at = now() - interval '1 day', error = 'x'""",
     "done": (
         "status = 'completed', attempt_count = 1, lease = 1, processed_at = now() - interval '1 "

@@ -83,8 +83,10 @@ class TestList:
     async def test_pages_hold_together(self, cli: Cli, connection: AsyncConnection[Any]) -> None:
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at, attempt_count)
-               SELECT 'many-' || n, 'many', 'u', '{}', 'dlq', now(), now(), 5 FROM generate_series(1, 1200) n""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 dead_at, attempt_count)
+               SELECT 'many-' || n, 'many', 'u', '{}', 'dlq', now(), now(), 5
+                FROM generate_series(1, 1200) n""",
         )
         answer = document(await cli("dlq", "list", "--json", "--type", "many", "--limit", "1100"))
         assert len({job["jobId"] for job in answer["jobs"]}) == answer["count"] == 1100

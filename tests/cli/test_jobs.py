@@ -205,8 +205,10 @@ class TestJob:
         await sql(connection, "INSERT INTO job_queues (queue, paused) VALUES ('a b', true)")
         await sql(
             connection,
-            """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause, reason)
-               VALUES ('mail', 'open', now(), now() + interval '1 hour', interval '1 hour', 'no mailbox ana.maria@example.com')""",
+            """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause,
+                 reason)
+               VALUES ('mail', 'open', now(), now() + interval '1 hour', interval '1 hour',
+                 'no mailbox ana.maria@example.com')""",
         )
         first, second, third = document(await cli("job", "j", "--json"))["waitsFor"]
         assert first.startswith("its time: ")

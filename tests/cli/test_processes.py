@@ -197,7 +197,8 @@ class TestTerminals:
         await sql(
             connection,
             """INSERT INTO job_workers (id, kind, host, pid, release, queues)
-               VALUES ('a-host-with-a-long-name-12345-abcdef', 'worker', 'h', 1, '1.0.0', '{"default": 50, "mails": 100}')""",
+               VALUES ('a-host-with-a-long-name-12345-abcdef', 'worker', 'h', 1, '1.0.0',
+                 '{"default": 50, "mails": 100}')""",
         )
 
     @pytest.mark.parametrize(
@@ -324,8 +325,10 @@ class TestPipes:
     ) -> None:
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at, error)
-               SELECT 'j' || n, 'x', 'u', '{}', 'dlq', now(), now(), repeat('x', 500) FROM generate_series(1, 2000) n""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 dead_at, error)
+               SELECT 'j' || n, 'x', 'u', '{}', 'dlq', now(), now(), repeat('x', 500)
+                FROM generate_series(1, 2000) n""",
         )
         command = f"'{sys.executable}' -m pgqueue.cli dlq export | head -n 1"
         shell = await asyncio.create_subprocess_shell(

@@ -29,7 +29,8 @@ async def a_process(
     await sql(
         connection,
         """INSERT INTO job_workers (id, kind, host, pid, release, queues, types, detail, seen_at)
-           VALUES (%s, %s, 'somewhere', 42, '1.0.0', '{"default": 50}', jsonb_build_object('test.job', %s::text),
+           VALUES (%s, %s, 'somewhere', 42, '1.0.0', '{"default": 50}',
+             jsonb_build_object('test.job', %s::text),
                    '{"running": 3}', now() - %s * interval '1 s')""",
         [name, kind, digest, ago],
     )

@@ -131,7 +131,8 @@ TRAPS = (
 
 @pytest.mark.parametrize(
     "command",
-    [("-m", "pgqueue.worker", "--help"), ("-m", "pgqueue.cli", "migrate", "--plan"), ("-m", "pgqueue.cli", "api", "--port", "0"),
+    [("-m", "pgqueue.worker", "--help"), ("-m", "pgqueue.cli", "migrate", "--plan"),
+     ("-m", "pgqueue.cli", "api", "--port", "0"),
      ("-mpgqueue.worker",)],
     ids=" ".join,
 )  # fmt: skip

@@ -74,7 +74,8 @@ async def probe_now(connection: Connection) -> None:
 async def open_breaker(connection: Connection) -> None:
     await sql(
         connection,
-        """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause, reason)
+        """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause,
+             reason)
            VALUES ('server', 'open', now(), now() + interval '1 h', '1 s', 'it is down')""",
     )
 
@@ -196,7 +197,8 @@ async def test_failures_further_apart_than_ten_seconds_do_not_add_up(
         assert state == "closed"
         await sql(
             connection,
-            """UPDATE job_dependencies SET failures = (SELECT jsonb_object_agg(key, (value::timestamptz - interval '3 s')::text)
+            """UPDATE job_dependencies SET failures =
+                 (SELECT jsonb_object_agg(key, (value::timestamptz - interval '3 s')::text)
                                                          FROM jsonb_each_text(failures))""",
         )
     assert (
@@ -363,14 +365,16 @@ async def test_a_backlog_of_something_else_that_is_down_hides_no_probe(
     await a_type(connection, job_type="test.other", depends_on="other")
     await sql(
         connection,
-        """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause, reason)
+        """INSERT INTO job_dependencies (dependency, state, opened_at, probe_at, probe_pause,
+             reason)
            SELECT name, 'open', now(), now() + pause, '1 s', 'it is down'
              FROM (VALUES ('server', interval '0 s'), ('other', '1 h')) AS d(name, pause)""",
     )
     await sql(
         connection,
         """INSERT INTO job_logs (job_id, job_type, user_id, payload, run_after)
-           SELECT 'o' || n, 'test.other', 'u', '{}', now() - interval '1 h' FROM generate_series(1, 1500) AS n""",
+           SELECT 'o' || n, 'test.other', 'u', '{}', now() - interval '1 h'
+            FROM generate_series(1, 1500) AS n""",
     )
     await a_job(connection, job_id="j")
     async with link(settings) as one:

@@ -293,7 +293,8 @@ async def test_a_job_without_a_handler_is_dead_after_24_hours(
         await until(lambda: _shelved(connection, "orphan", 1))
         await sql(
             connection,
-            """UPDATE job_logs SET run_after = clock_timestamp(), history = jsonb_set(history, '{-1,at}',
+            """UPDATE job_logs SET run_after = clock_timestamp(),
+                 history = jsonb_set(history, '{-1,at}',
                       to_jsonb(now() - interval '25 h')) WHERE job_id = 'orphan'""",
         )
         await until(lambda: _is(connection, "orphan", "dlq"))

@@ -20,7 +20,8 @@ Connection = AsyncConnection[Any]
 HOUR = timedelta(hours=1)
 
 LEAP = """
-UPDATE job_logs SET started_at = started_at - %(by)s, lease_until = lease_until - %(by)s, run_after = run_after - %(by)s,
+UPDATE job_logs SET started_at = started_at - %(by)s, lease_until = lease_until - %(by)s,
+  run_after = run_after - %(by)s,
                     created_at = created_at - %(by)s
 """
 """To the rows it is the same whether the clock leaps forward or they are moved back."""

@@ -149,7 +149,8 @@ async def test_an_attempt_that_its_own_worker_has_rescued_changes_nothing(
 
 
 UNDONE = """
-UPDATE job_logs SET status = 'enqueued', attempt_count = 0, lease = 0, started_at = NULL, lease_until = NULL, locked_by = NULL
+UPDATE job_logs SET status = 'enqueued', attempt_count = 0, lease = 0, started_at = NULL,
+  lease_until = NULL, locked_by = NULL
 """
 """What a standby knows of a claim whose commit it never received."""
 

@@ -208,8 +208,8 @@ MEANWHILE: dict[str, tuple[dict[str, Any], str]] = {
     "claimed": (
         STRAGGLER,
         (
-            "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, lease_until = "
-            "now() + '1 h'"
+            "UPDATE job_logs SET status = 'processing', lease = 1, attempt_count = 1, "
+            "lease_until = now() + '1 h'"
         ),
     ),
     "given up": (STRAGGLER, "SELECT cancel_job('j')"),

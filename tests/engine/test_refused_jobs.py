@@ -208,7 +208,8 @@ async def test_what_was_in_flight_burns_nothing_even_when_it_fails_after_the_bre
         await sql(
             connection,
             """UPDATE job_dependencies
-                  SET state = 'closed', opened_at = NULL, probe_at = NULL, closed_at = now(), failures = '{}'""",
+                  SET state = 'closed', opened_at = NULL, probe_at = NULL, closed_at = now(),
+                      failures = '{}'""",
         )
         await until(lambda: worker.acker.breaker.waiting == set())
         gate.set()

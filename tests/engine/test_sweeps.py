@@ -122,7 +122,8 @@ async def test_rescued_jobs_start_in_groups_that_shrink(
 ) -> None:
     await sql(
         connection,
-        """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, attempt_count, started_at, lease_until)
+        """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, attempt_count,
+             started_at, lease_until)
            SELECT 'j' || n, 'test.job', 'u', '{}', 'processing', %s, now(), now() - interval '1 s'
              FROM generate_series(1, 150) n""",
         [attempts],

@@ -231,7 +231,8 @@ async def test_a_limited_type_knows_its_tombstones_before_it_counts(
 ) -> None:
     old = timedelta(days=-40)
     await a_job(
-        connection, job_id="old", job_type="test.limited", user_id="u", payload={"userId": "u"}, status="completed",
+        connection, job_id="old", job_type="test.limited", user_id="u", payload={"userId": "u"},
+        status="completed",
         created_at=old, processed_at=old,
     )  # fmt: skip
     await prune(connection, settings)

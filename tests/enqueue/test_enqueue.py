@@ -262,7 +262,8 @@ async def test_many_jobs_are_one_commit_and_answered_in_order(
     assert [ticket.job_id for ticket in tickets[:6]] == ["z", "known", "known", "a", "z", "z"]
     assert [ticket.created for ticket in tickets] == [True, False, False, True, False, False, True]
     assert [type(ticket.error) for ticket in tickets] == [
-        type(None), type(None), DuplicatePayload, type(None), type(None), DuplicatePayload, type(None),
+        type(None), type(None), DuplicatePayload, type(None), type(None), DuplicatePayload,
+        type(None),
     ]  # fmt: skip
     (row,) = await sql(
         connection,

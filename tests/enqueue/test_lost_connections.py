@@ -34,7 +34,8 @@ from tests.support.scene import published, until, working
 Connection = AsyncConnection[Any]
 
 OTHERS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = current_database()"""
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+               AND datname = current_database()"""
 
 
 @task("test.job")
@@ -166,7 +167,7 @@ async def test_connections_that_went_silent_are_replaced_together(
     ids=["sign-in", "job", "email", "bulk"],
 )
 @pytest.mark.parametrize("removed", [False, True], ids=["row", "tombstone"])
-async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no_duplicate_of_itself(
+async def test_a_job_that_ends_before_its_enqueue_is_repeated_is_no_duplicate_of_itself(
     settings: Settings,
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
@@ -184,7 +185,8 @@ async def test_a_job_that_is_done_before_its_lost_reply_is_asked_for_again_is_no
             await sql(
                 connection,
                 """UPDATE job_logs SET status = 'completed', processed_at = now() - interval '40 d',
-                                                 created_at = now() - interval '41 d', id = job_uuid_at(now() - interval '41 d')""",
+                                                 created_at = now() - interval '41 d',
+                                                   id = job_uuid_at(now() - interval '41 d')""",
             )
             if removed:
                 assert (await prune(connection, settings)).jobs == 1

@@ -116,9 +116,11 @@ async def test_stats(api: httpx.AsyncClient, connection: Connection) -> None:
 async def test_workers(api: httpx.AsyncClient, connection: Connection) -> None:
     await sql(
         connection,
-        """INSERT INTO job_workers (id, kind, host, pid, release, queues, seen_at, asleep, detail) VALUES
+        """INSERT INTO job_workers (id, kind, host, pid, release, queues, seen_at, asleep, detail)
+            VALUES
            ('live', 'worker', 'h', 1, '1.0.0', '{"default": 50}', now(), true, '{"completed": 7}'),
-           ('gone', 'worker', 'h', 2, '1.0.0', '{"default": 50}', now() - interval '31 s', false, '{}')""",
+           ('gone', 'worker', 'h', 2, '1.0.0', '{"default": 50}', now() - interval '31 s', false,
+             '{}')""",
     )
     workers = {one["id"]: one for one in (await api.get("/api/admin/workers")).json()["workers"]}
     (us,) = [one for one in workers.values() if one["kind"] == "api"]
@@ -139,7 +141,8 @@ async def test_queues(api: httpx.AsyncClient, connection: Connection) -> None:
     await sql(
         connection,
         """INSERT INTO job_workers (id, kind, host, pid, release, queues) VALUES
-           ('a', 'worker', 'h', 1, '1.0.0', '{"mail": 4, "default": 50}'), ('b', 'worker', 'h', 2, '1.0.0', '{"mail": 3}')""",
+           ('a', 'worker', 'h', 1, '1.0.0', '{"mail": 4, "default": 50}'),
+           ('b', 'worker', 'h', 2, '1.0.0', '{"mail": 3}')""",
     )
     await api.post("/api/admin/queues/idle/pause")
     queues = (await api.get("/api/admin/queues")).json()["queues"]

@@ -228,9 +228,12 @@ class TestPagesOfOtherSites:
     """Where something is open, a browser on this machine must not be the way in."""
 
     @pytest.mark.parametrize("host", [
-        "evil.example", "evil.example:3333", "evil.example.", "127.0.0.1.evil.example", "192.0.2.1", "[::", "[::1", "::1",
-        "x@localhost", "localhost@evil.example", "localhost/x", "localhost#x", "localhost?x", "localhost,evil.example",
-        "localhost evil.example", "localhost:x", "localhost:1:2", "[::1]x", "[::1%25lo]", "[::ffff:192.0.2.1]", "[::2]:3333",
+        "evil.example", "evil.example:3333", "evil.example.", "127.0.0.1.evil.example", "192.0.2.1",
+        "[::", "[::1", "::1",
+        "x@localhost", "localhost@evil.example", "localhost/x", "localhost#x", "localhost?x",
+        "localhost,evil.example",
+        "localhost evil.example", "localhost:x", "localhost:1:2", "[::1]x", "[::1%25lo]",
+        "[::ffff:192.0.2.1]", "[::2]:3333",
         "localhost.evil.example", "evillocalhost", "0.0.0.0", "127.1", "2130706433", "0x7f.1", "",
     ])  # fmt: skip
     async def test_a_name_that_they_point_at_us(self, settings: ServiceSettings, host: str) -> None:
@@ -258,7 +261,8 @@ class TestPagesOfOtherSites:
             assert (await api.post(SIGNIN, json=SIGN_IN, headers={"Host": host})).status_code == 202
 
     @pytest.mark.parametrize("origin", [
-        "https://evil.example", "null", "http://127.0.0.1:8080", "http://127.0.0.1", "https://127.0.0.1", "http://[", "file://",
+        "https://evil.example", "null", "http://127.0.0.1:8080", "http://127.0.0.1",
+        "https://127.0.0.1", "http://[", "file://",
         "http://127.0.0.1:3333.evil.example", "http://127.0.0.1:3333@evil.example", "http://x@127.0.0.1:3333",
         "http://127.0.0.1:3333/x", "ftp://127.0.0.1:3333", "127.0.0.1:3333", "//127.0.0.1:3333", "http://127.0.0.1.:3333",
         "http://localhost:3333", "http://[::1]:3333", "http://127.0.0.1:3333 https://evil.example",

@@ -136,8 +136,10 @@ class TestTheList:
     async def test_a_page_holds_100(self, api: httpx.AsyncClient, connection: Connection) -> None:
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at)
-               SELECT 'd-' || i, 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, 101) AS i""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 dead_at)
+               SELECT 'd-' || i, 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, 101)
+                 AS i""",
         )
         body = (await api.get(DLQ)).json()
         assert (body["count"], body["total"]) == (100, 101)
@@ -391,8 +393,10 @@ class TestRetryingMany:
     async def test_10000_a_call(self, api: httpx.AsyncClient, connection: Connection) -> None:
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at)
-               SELECT 'd-' || i, 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, 10005) AS i""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 dead_at)
+               SELECT 'd-' || i, 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, 10005)
+                 AS i""",
         )
         assert await self.batch(api, all=True) == {
             "retried": 10_000,

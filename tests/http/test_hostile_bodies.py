@@ -111,15 +111,21 @@ JOB_MEMBERS: dict[str, Rule] = {
 }
 
 PLACES = [
-    *(Place(SIGNIN, name, SIGN_IN, takes, shows) for name, (takes, shows) in SIGN_IN_MEMBERS.items()),
+    *(Place(SIGNIN, name, SIGN_IN, takes, shows)
+      for name, (takes, shows) in SIGN_IN_MEMBERS.items()),
     Place(SIGNIN, "jobId", SIGN_IN, JOB_ID),
-    *(Place("/api/admin/send-email", name, EMAIL, takes, shows) for name, (takes, shows) in EMAIL_MEMBERS.items()),
+    *(Place("/api/admin/send-email", name, EMAIL, takes, shows)
+      for name, (takes, shows) in EMAIL_MEMBERS.items()),
     Place("/api/admin/send-email", "jobId", EMAIL, JOB_ID),
     *(Place("/api/jobs", name, ANYTHING, takes) for name, takes in JOB_MEMBERS.items()),
-    *(Place("/api/jobs", f"payload.{name}", A_SIGN_IN, takes, shows) for name, (takes, shows) in SIGN_IN_MEMBERS.items()),
-    *(Place("/api/jobs", f"payload.{name}", A_MAIL, takes, shows) for name, (takes, shows) in EMAIL_MEMBERS.items()),
-    *(Place("/api/jobs/bulk", f"jobs.1.{name}", {"jobs": [ANYTHING, ANYTHING]}, takes) for name, takes in JOB_MEMBERS.items()),
-    *(Place("/api/jobs/bulk", f"jobs.1.payload.{name}", {"jobs": [ANYTHING, A_SIGN_IN]}, takes, shows)
+    *(Place("/api/jobs", f"payload.{name}", A_SIGN_IN, takes, shows)
+      for name, (takes, shows) in SIGN_IN_MEMBERS.items()),
+    *(Place("/api/jobs", f"payload.{name}", A_MAIL, takes, shows)
+      for name, (takes, shows) in EMAIL_MEMBERS.items()),
+    *(Place("/api/jobs/bulk", f"jobs.1.{name}", {"jobs": [ANYTHING, ANYTHING]}, takes)
+      for name, takes in JOB_MEMBERS.items()),
+    *(Place("/api/jobs/bulk", f"jobs.1.payload.{name}", {"jobs": [ANYTHING, A_SIGN_IN]},
+            takes, shows)
       for name, (takes, shows) in SIGN_IN_MEMBERS.items()),
     Place("/api/jobs/bulk", "jobs.1", {"jobs": [ANYTHING, ANYTHING]}, lambda given: False),
     Place("/api/jobs/bulk", "jobs", {"jobs": []}, lambda given: False),

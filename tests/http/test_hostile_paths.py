@@ -99,8 +99,10 @@ async def test_the_name_of_a_queue(
             assert await everything(connection) == before, name
 
 
-IGNORED = ["User-Agent", "Accept", "Accept-Language", "Cookie", "Referer", "X-Forwarded-For", "X-Request-Id", "Forwarded", "Range",
-           "If-None-Match", "Traceparent", "Content-Encoding", "X-HTTP-Method-Override", "X-Original-URL"]  # fmt: skip
+IGNORED = ["User-Agent", "Accept", "Accept-Language", "Cookie", "Referer", "X-Forwarded-For",
+           "X-Request-Id", "Forwarded", "Range",
+           "If-None-Match", "Traceparent", "Content-Encoding", "X-HTTP-Method-Override",
+           "X-Original-URL"]  # fmt: skip
 
 
 def raw(text: str) -> bytes:

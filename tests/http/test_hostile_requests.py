@@ -265,8 +265,8 @@ anything = st.recursive(
     max_leaves=15,
 )
 MEMBERS = """
-userId email name provider ipAddress userAgent timestamp locale jobId type payload queue priority runAfter maxAttempts
-to subject body jobs ids all dryRun since ratePerSecond
+userId email name provider ipAddress userAgent timestamp locale jobId type payload queue priority
+runAfter maxAttempts to subject body jobs ids all dryRun since ratePerSecond
 """
 members = st.sampled_from(MEMBERS.split())
 plausible = st.sampled_from(

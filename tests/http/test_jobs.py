@@ -412,8 +412,8 @@ class TestIdsInPaths:
             await sql(
                 connection,
                 (
-                    "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now() WHERE "
-                    "job_id = %s"
+                    "UPDATE job_logs SET status = 'dlq', dead_at = now(), processed_at = now() "
+                    "WHERE job_id = %s"
                 ),
                 [word],
             )

@@ -101,8 +101,10 @@ class TestTheOldScript:
         )
         await sql(
             connection,
-            """UPDATE job_logs SET status = 'dlq', attempt_count = 5, processed_at = now(), dead_at = now(), started_at = now(),
-                                   error = 'Simulated failure', stack_trace = 'Error: Simulated failure'""",
+            """UPDATE job_logs SET status = 'dlq', attempt_count = 5, processed_at = now(),
+                 dead_at = now(), started_at = now(),
+                                   error = 'Simulated failure',
+                                   stack_trace = 'Error: Simulated failure'""",
         )
         listed = (await api.get("/api/admin/dlq/list", headers=ADMIN)).json()
         assert listed["count"] == 1

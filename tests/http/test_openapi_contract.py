@@ -23,7 +23,9 @@ EXCLUDED = {
         "which payload fits which type, and that a batch has a filter, is more than a schema says"
     ),
     "use_after_free": "DELETE cancels a job, and a cancelled job is still there",
-    "allow_header_conformance": "the framework's own answer to OPTIONS names one of two methods that share a path",
+    "allow_header_conformance": (
+        "the framework's own answer to OPTIONS names one of two methods that share a path"
+    ),
 }
 
 

@@ -22,9 +22,11 @@ async def big(connection: Connection) -> Connection:
     Never vacuumed."""
     await sql(
         connection,
-        """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at, attempt_count, error)
+        """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at,
+             attempt_count, error)
            SELECT 'j-' || i, 't', 'u', jsonb_build_object('fill', repeat('x', 600)),
-                  CASE WHEN i % 10 = 0 THEN 'dlq' WHEN i % 100 = 1 THEN 'cancelled' ELSE 'completed' END,
+                  CASE WHEN i % 10 = 0 THEN 'dlq' WHEN i % 100 = 1 THEN 'cancelled' ELSE 'completed'
+                    END,
                   now(), CASE WHEN i % 10 = 0 THEN now() - i * interval '1 ms' END, 1, 'error ' || i
              FROM generate_series(1, 60000) AS i""",
     )
@@ -71,8 +73,10 @@ async def test_exact_numbers_of_dead_jobs_up_to_100000(connection: Connection) -
     for count in (999, 1, 1000):
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, dead_at)
-               SELECT 'd-' || gen_random_uuid(), 't', 'u', '{}', 'dlq', now(), now() FROM generate_series(1, %s) AS i""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 dead_at)
+               SELECT 'd-' || gen_random_uuid(), 't', 'u', '{}', 'dlq', now(), now()
+                FROM generate_series(1, %s) AS i""",
             [count],
         )
         (row,) = await sql(connection, load("job_stats", "monitoring"))

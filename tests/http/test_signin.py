@@ -198,8 +198,8 @@ class TestTheSameJobAgain:
         await sql(
             connection,
             (
-                "UPDATE job_logs SET status = %(s)s, processed_at = now(), dead_at = CASE WHEN %(s)s "
-                "= 'dlq' THEN now() END"
+                "UPDATE job_logs SET status = %(s)s, processed_at = now(), "
+                "dead_at = CASE WHEN %(s)s = 'dlq' THEN now() END"
             ),
             {"s": status},
         )
@@ -228,7 +228,8 @@ class TestTheSameJobAgain:
         await sql(
             connection,
             """WITH gone AS (DELETE FROM job_logs RETURNING *)
-               INSERT INTO job_tombstones SELECT pgqueue_id_hash(job_id), payload_digest, 'completed', now() FROM gone""",
+               INSERT INTO job_tombstones SELECT pgqueue_id_hash(job_id), payload_digest,
+                 'completed', now() FROM gone""",
         )
         assert problem(await api.post(SIGNIN, json=event), 409)["error"] == "Job already processed"
 

@@ -152,7 +152,8 @@ class Producing(Core):
         }
         cursor = self.stage.eye.execute(
             """INSERT INTO job_logs (job_id, job_type, user_id, payload)
-               VALUES (%(id)s, %(type)s, %(user)s, jsonb_build_object('n', %(n)s::int)) ON CONFLICT DO NOTHING""",
+               VALUES (%(id)s, %(type)s, %(user)s, jsonb_build_object('n', %(n)s::int))
+                ON CONFLICT DO NOTHING""",
             values,
         )
         assert cursor.rowcount == (item.job_id not in self.oracle.rows)

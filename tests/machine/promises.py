@@ -1,5 +1,5 @@
-"""The invariants of docs/concepts/engine.md, as what may be in the table and may change from one look to the
-next. They know nothing of how a statement does it, and hold whatever the oracle believes."""
+"""The invariants of docs/concepts/engine.md: what may be in the table, and what may change from one
+look to the next. They know nothing of the statements, and do not depend on the oracle."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any

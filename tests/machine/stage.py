@@ -44,7 +44,8 @@ TIMES = (
 
 MOVED = f"""
 UPDATE job_logs SET {", ".join(f"{name} = {name} - %(by)s" for name in TIMES)},
-       history = (SELECT jsonb_agg(h.e || jsonb_build_object('at', pgqueue_time((h.e ->> 'at')::timestamptz - %(by)s)) ORDER BY h.n)
+       history = (SELECT jsonb_agg(h.e || jsonb_build_object(
+         'at', pgqueue_time((h.e ->> 'at')::timestamptz - %(by)s)) ORDER BY h.n)
                     FROM jsonb_array_elements(history) WITH ORDINALITY AS h(e, n))"""
 """Time goes on by so much: everything that has happened, and all that is to come, is earlier by
 that."""
@@ -52,7 +53,8 @@ that."""
 MOVED_BESIDE = """
 WITH graves AS (UPDATE job_tombstones SET ended_at = ended_at - %(by)s),
      beats AS (UPDATE job_workers SET seen_at = seen_at - %(by)s)
-UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s, probe_at = probe_at - %(by)s,
+UPDATE job_dependencies SET opened_at = opened_at - %(by)s, closed_at = closed_at - %(by)s,
+  probe_at = probe_at - %(by)s,
                             changed_at = changed_at - %(by)s"""
 
 EMPTY = "; ".join(
@@ -271,8 +273,8 @@ class Stage:
     def expire(self, job_id: str) -> None:
         self.eye.execute(
             (
-                "UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' WHERE job_id = "
-                "%s"
+                "UPDATE job_logs SET lease_until = clock_timestamp() - interval '1 s' "
+                "WHERE job_id = %s"
             ),
             [job_id],
         )

@@ -131,7 +131,8 @@ async def is_waiting(connection: Connection, name: str) -> bool:
         await value(
             connection,
             """SELECT count(*) FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = %s AND wait_event_type = 'Lock'""",
+                WHERE datname = current_database() AND application_name = %s
+                  AND wait_event_type = 'Lock'""",
             [name],
         )
     )

@@ -158,7 +158,8 @@ def test_any_subject_arrives_as_it_was_and_adds_no_field(subject: str) -> None:
     message = parsed(raw)
     assert message["Subject"] == subject
     assert sorted(message.keys()) == [
-        "Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To",
+        "Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject",
+        "To",
     ]  # fmt: skip
     assert raw.isascii()
     assert max(len(line) for line in raw.split(b"\r\n")) <= 78

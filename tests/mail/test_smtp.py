@@ -113,9 +113,7 @@ async def test_lines_that_begin_with_a_dot_arrive_and_end_nothing(text: str) -> 
     assert len(box.mails) == 2
 
 
-async def test_the_server_is_told_a_full_name_or_an_address_and_no_more_of_the_sender_than_the_address() -> (
-    None
-):
+async def test_the_server_gets_a_full_host_name_and_of_the_sender_the_address_only() -> None:
     async with scripted() as server, transport_to(server.port) as transport:
         await transport.send(a_mail())
     assert re.fullmatch(r"EHLO ([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|\[127\.0\.0\.1\])", server.lines[0])

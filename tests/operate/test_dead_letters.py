@@ -118,7 +118,8 @@ async def test_a_replayed_job_runs_again_with_its_history(
     assert row["lease"] == 5, "the fence never goes back"
     assert row["history"][0]["error"] == "it went wrong"
     assert row["history"][1] | {"at": None} == {
-        "event": "replayed", "was": "dlq", "error": "it went wrong", "payload": {"email": "wrong"}, "at": None,
+        "event": "replayed", "was": "dlq", "error": "it went wrong", "payload": {"email": "wrong"},
+        "at": None,
     }  # fmt: skip
     await drain(client, handler)
     assert seen == [(1, {"email": "right"})]

@@ -109,8 +109,10 @@ async def test_it_works_in_batches_and_tells_how_far_it_is(
 ) -> None:
     await sql(
         connection,
-        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at, processed_at)
-           SELECT job_uuid_at(now() - interval '9 d' + n * interval '1 s'), 'j' || n, 't', 'u', '{}', 'completed',
+        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at,
+             processed_at)
+           SELECT job_uuid_at(now() - interval '9 d' + n * interval '1 s'), 'j' || n, 't', 'u',
+             '{}', 'completed',
                   now() - interval '9 d', now() - interval '9 d' FROM generate_series(1, 1200) n""",
     )
     told: list[int] = []

@@ -38,8 +38,10 @@ async def many(connection: Connection, count: int) -> None:
     """j1, j2, ... ended nine days ago, in the order of their ids."""
     await sql(
         connection,
-        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at, processed_at)
-           SELECT job_uuid_at(now() - interval '9 d' + n * interval '1 s'), 'j' || n, 't', 'u', '{}', 'completed',
+        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at,
+             processed_at)
+           SELECT job_uuid_at(now() - interval '9 d' + n * interval '1 s'), 'j' || n, 't', 'u',
+             '{}', 'completed',
                   now() - interval '9 d', now() - interval '9 d' FROM generate_series(1, %s) n""",
         [count],
     )
@@ -47,13 +49,15 @@ async def many(connection: Connection, count: int) -> None:
 
 REFUSE = """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
                 'BEGIN IF OLD.job_id IN (''j2'', ''j7'') THEN {} END IF; RETURN OLD; END';
-            CREATE TRIGGER refuse BEFORE DELETE ON job_logs FOR EACH ROW EXECUTE FUNCTION refuse()"""
+            CREATE TRIGGER refuse BEFORE DELETE ON job_logs FOR EACH ROW
+              EXECUTE FUNCTION refuse()"""
 REFERENCE = """CREATE TABLE orders (job text REFERENCES job_logs (job_id) {});
                INSERT INTO orders VALUES ('j2'), ('j7')"""
 OBSTACLES: dict[str, LiteralString] = {
     "a reference": REFERENCE.format(""),
     "a reference by id": """CREATE TABLE orders (job uuid REFERENCES job_logs);
-                            INSERT INTO orders SELECT id FROM job_logs WHERE job_id IN ('j2', 'j7')""",
+                            INSERT INTO orders SELECT id FROM job_logs
+                             WHERE job_id IN ('j2', 'j7')""",
     "a reference that is checked at the commit": REFERENCE.format("DEFERRABLE INITIALLY DEFERRED"),
     "a reference that may not become null": REFERENCE.format("NOT NULL").replace(
         "job_id)", "job_id) ON DELETE SET NULL"
@@ -67,7 +71,8 @@ OBSTACLES: dict[str, LiteralString] = {
     "a policy": """ALTER TABLE job_logs ENABLE ROW LEVEL SECURITY;
                    CREATE POLICY looking ON job_logs FOR SELECT USING (true);
                    CREATE POLICY changing ON job_logs FOR UPDATE USING (true);
-                   CREATE POLICY removing ON job_logs FOR DELETE USING (job_id NOT IN ('j2', 'j7'))""",
+                   CREATE POLICY removing ON job_logs FOR DELETE
+                     USING (job_id NOT IN ('j2', 'j7'))""",
 }
 
 
@@ -138,9 +143,12 @@ async def many_more(connection: Connection) -> None:
     """600 more rows that orders do not know, past their time too."""
     await sql(
         connection,
-        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at, processed_at)
-           SELECT job_uuid_at(now() - interval '10 d' + n * interval '1 s'), 'k' || n, 't', 'u', '{}', 'completed',
-                  now() - interval '10 d', now() - interval '10 d' FROM generate_series(1, 600) n""",
+        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at,
+             processed_at)
+           SELECT job_uuid_at(now() - interval '10 d' + n * interval '1 s'), 'k' || n, 't', 'u',
+             '{}', 'completed',
+                  now() - interval '10 d', now() - interval '10 d'
+                   FROM generate_series(1, 600) n""",
     )
 
 
@@ -177,7 +185,8 @@ async def test_a_damaged_row_does_no_harm_to_others(
         await migrate(server.url())
         async with await AsyncConnection.connect(server.url(), autocommit=True) as connection:
             await many(connection, 5)
-            await a_job(connection, job_id="damaged", status="completed", payload={"x": [uuid.uuid4().hex for _ in range(2000)]},
+            await a_job(connection, job_id="damaged", status="completed",
+                payload={"x": [uuid.uuid4().hex for _ in range(2000)]},
                         created_at=timedelta(days=-9), processed_at=timedelta(days=-9))  # fmt: skip
             toast = await value(
                 connection, "SELECT reltoastrelid FROM pg_class WHERE relname = 'job_logs'"

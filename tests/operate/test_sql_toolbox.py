@@ -241,7 +241,8 @@ class TestMonitoring:
             await sql(
                 connection,
                 """INSERT INTO job_workers (id, kind, host, pid, release, queues, types, seen_at)
-                   VALUES (%s, 'worker', 'h', 1, '1', '{"default": 5}', jsonb_build_object('test.job', %s::text),
+                   VALUES (%s, 'worker', 'h', 1, '1', '{"default": 5}',
+                     jsonb_build_object('test.job', %s::text),
                            now() - %s * interval '1 s')""",
                 [f"w{number}", digest, seconds],
             )
@@ -345,8 +346,10 @@ class TestMonitoring:
         await sql(
             connection,
             """INSERT INTO job_logs (id, job_id, job_type, user_id, payload)
-               SELECT job_uuid_at(date_trunc('day', now(), 'UTC') - d * interval '1 day' + n * interval '1 ms'),
-                      'j' || d || '-' || n, 'x', 'u', '{}' FROM generate_series(1, 2) d, generate_series(1, 500) n""",
+               SELECT job_uuid_at(date_trunc('day', now(), 'UTC')
+                                  - d * interval '1 day' + n * interval '1 ms'),
+                      'j' || d || '-' || n, 'x', 'u', '{}'
+                 FROM generate_series(1, 2) d, generate_series(1, 500) n""",
         )
         await sql(connection, "ANALYZE job_logs")
         days = await report(connection, "growth")
@@ -390,14 +393,19 @@ async def fill(connection: AsyncConnection[Any]) -> None:
     await a_type(connection, job_type=SIGN_IN, limit_count=10, limit_window="1 h")
     await sql(
         connection,
-        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at, started_at, run_after, processed_at,
+        """INSERT INTO job_logs (id, job_id, job_type, user_id, payload, status, created_at,
+             started_at, run_after, processed_at,
                                  dead_at, attempt_count, error)
-           SELECT encode(substring(uuid_send(job_uuid_at(m.at)) FOR 8) || substring(uuid_send(m.chance) FROM 9), 'hex')::uuid,
-                  'job-' || m.n, 'user.signin.notification', 'user-' || m.n %% 5000, '{}', m.status, m.at, m.at, m.at,
-                  CASE WHEN m.status <> 'failed' THEN m.at + interval '50 ms' END, CASE WHEN m.status = 'dlq' THEN m.at END, 1,
+           SELECT encode(substring(uuid_send(job_uuid_at(m.at)) FOR 8)
+                         || substring(uuid_send(m.chance) FROM 9), 'hex')::uuid,
+                  'job-' || m.n, 'user.signin.notification', 'user-' || m.n %% 5000, '{}', m.status,
+                  m.at, m.at, m.at,
+                  CASE WHEN m.status <> 'failed' THEN m.at + interval '50 ms' END,
+                  CASE WHEN m.status = 'dlq' THEN m.at END, 1,
                   CASE WHEN m.status <> 'completed' THEN 'connection refused' END
              FROM (SELECT n, now() - (%s - n) * interval '8 s' AS at, gen_random_uuid() AS chance,
-                          CASE WHEN n %% 500 = 0 THEN 'dlq' WHEN n %% 1000 = 1 THEN 'failed' ELSE 'completed' END AS status
+                          CASE WHEN n %% 500 = 0 THEN 'dlq' WHEN n %% 1000 = 1 THEN 'failed'
+                            ELSE 'completed' END AS status
                      FROM generate_series(1, %s) n) AS m""",
         [ROWS, ROWS],
     )

@@ -266,7 +266,8 @@ class TestAudit:
         ],
     )
     def test_an_update_that_mends_something_fails_it(
-        self, project: Path, osv: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+        self, project: Path, osv: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
         known: dict[str, list[str]], code: int, said: str,
     ) -> None:  # fmt: skip
         monkeypatch.setattr(Osv, "known", known)

@@ -35,7 +35,8 @@ def test_what_says_too_much(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["sent to a***@example.com", "to=***@example.com", "***%40example.com", "postgresql://bob:***@db/x", "password=*** x",
+    ["sent to a***@example.com", "to=***@example.com", "***%40example.com",
+     "postgresql://bob:***@db/x", "password=*** x",
      "password='***'", "Bearer ***", "the bearer of this", "@task", "a @ b.c", "user@host", ""],
 )  # fmt: skip
 def test_what_does_not(line: str) -> None:
@@ -83,7 +84,8 @@ def test_a_line_of_this_process(monkeypatch):
     logging.getLogger("pgqueue").debug("sent to %s", ADDRESS)
 
 def test_a_line_of_another():
-    subprocess.run([sys.executable, "-c", f"import sys; print('sent to', {ADDRESS!r}, file=sys.stderr)"], stderr=subprocess.DEVNULL)
+    program = f"import sys; print('sent to', {ADDRESS!r}, file=sys.stderr)"
+    subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
 """
 
 

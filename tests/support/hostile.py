@@ -224,8 +224,10 @@ async def everything(connection: AsyncConnection[Any]) -> list[dict[str, Any]]:
     return await sql(
         connection,
         """SELECT (SELECT md5(string_agg(j::text, '' ORDER BY j.id)) FROM job_logs j) AS jobs,
-                  (SELECT md5(string_agg(q::text, '' ORDER BY q.queue)) FROM job_queues q) AS queues,
-                  (SELECT md5(string_agg(t::text, '' ORDER BY t.job_type)) FROM job_types t) AS types""",
+                  (SELECT md5(string_agg(q::text, '' ORDER BY q.queue)) FROM job_queues q)
+                    AS queues,
+                  (SELECT md5(string_agg(t::text, '' ORDER BY t.job_type)) FROM job_types t)
+                    AS types""",
     )
 
 

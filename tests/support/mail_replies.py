@@ -33,8 +33,8 @@ OF_THIS_MAIL = [
     (
         "RCPT TO",
         (
-            "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents "
-            "additional messages"
+            "450 4.2.1 The user you are trying to contact is receiving mail at a rate that "
+            "prevents additional messages"
         ),
     ),
     ("RCPT TO", "451 host lookup did not complete"),

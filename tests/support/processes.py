@@ -23,7 +23,8 @@ async def a_worker(
         "ab"
     ) as log:  # a file, for a pipe that nobody reads would fill and block it
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pgqueue.worker", *arguments, cwd=ROOT, env=env(url, ledger, environment), stderr=log
+            sys.executable, "-m", "pgqueue.worker", *arguments, cwd=ROOT,
+            env=env(url, ledger, environment), stderr=log
         )  # fmt: skip
     try:
         yield process

@@ -273,7 +273,8 @@ def test_a_secret_of_ours_is_in_no_text_however_it_is_spelled(secret: str, user:
     )
     octets = secret.encode()
     spelled = [
-        secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1], repr(octets)[2:-1],
+        secret, quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1],
+        repr(octets)[2:-1],
         b64encode(octets).decode(), b64encode(b"\0" + user.encode() + b"\0" + octets).decode(),
     ]  # fmt: skip
     for one in spelled:

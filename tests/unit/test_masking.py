@@ -18,7 +18,8 @@ from pgqueue.masking import clean, mask, mask_address
 
 @pytest.mark.parametrize(
     ("address", "masked"),
-    [("user@example.com", "u***@example.com"), ("ab@example.com", "***@example.com"), ("a@b.mn", "***@b.mn"),
+    [("user@example.com", "u***@example.com"), ("ab@example.com", "***@example.com"),
+     ("a@b.mn", "***@b.mn"),
      ("***@b.mn", "***@b.mn"), ("u***@b.mn", "u***@b.mn")],
 )  # fmt: skip
 def test_an_address_keeps_its_first_letter_and_its_domain(address: str, masked: str) -> None:
@@ -98,8 +99,10 @@ LONG = 500_000
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
-    ["a" * LONG + "@", "a" * LONG + " %40b.c", "w" * LONG + " ://", "://a:" * (LONG // 5), "b." * LONG + "@", "a@" + "b." * LONG,
-     "password='" * (LONG // 10), "tokens=(" * (LONG // 8), "tokens=" + ",a" * LONG, "=" * LONG + "a@b.c"],
+    ["a" * LONG + "@", "a" * LONG + " %40b.c", "w" * LONG + " ://", "://a:" * (LONG // 5),
+     "b." * LONG + "@", "a@" + "b." * LONG,
+     "password='" * (LONG // 10), "tokens=(" * (LONG // 8), "tokens=" + ",a" * LONG,
+     "=" * LONG + "a@b.c"],
     ids=lambda text: text[:5],
 )  # fmt: skip
 def test_masking_takes_as_long_as_the_text_and_not_as_its_square(text: str) -> None:
@@ -135,7 +138,8 @@ def record(message: str, *arguments: Any, **extra: Any) -> logging.LogRecord:
 
 def test_json_lines_have_the_names_that_programs_read() -> None:
     line = JsonFormatter().format(
-        record("Job %s completed in 12ms", "j-ana.maria@example.com", event="job.completed", jobId="j-ana.maria@example.com",
+        record("Job %s completed in 12ms", "j-ana.maria@example.com", event="job.completed",
+            jobId="j-ana.maria@example.com",
                status="completed", attemptCount=1, duration=12)
     )  # fmt: skip
     entry = json.loads(line)

@@ -39,7 +39,8 @@ async def produce(client: AsyncClient, name: str) -> Ticket:
     await client.enqueue(name, "nonsense", delay="30s")
     await client.try_enqueue(NewJob(resize, "nonsense"))  # wrong
     await client.try_enqueue(NewJob(7, "nonsense"))  # wrong
-    await client.enqueue_many([NewJob(resize, Resize("a.png")), NewJob(name, 7), NewJob(anything, None)])
+    three = [NewJob(resize, Resize("a.png")), NewJob(name, 7), NewJob(anything, None)]
+    await client.enqueue_many(three)
     await client.enqueue_many([NewJob(resize, "nonsense")])  # wrong
     several = [NewJob(resize, Resize("a.png")), NewJob(name, 7)]
     await client.enqueue_many(several)

@@ -30,8 +30,8 @@ class ServerClock:
         self._file = server.home / "clock"
 
     def set(self, offset: str) -> None:
-        """ "+0", "+1h", "-1h" from the machine's clock; every process of the server sees it within a
-        second."""
+        """Set the server's clock "+0", "+1h" or "-1h" from the machine's; every process of the
+        server sees it within a second."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset}\n")
         fresh.chmod(0o644)
