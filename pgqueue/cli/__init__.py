@@ -16,22 +16,22 @@ from pgqueue.suggestions import did_you_mean
 open_closed_streams()
 
 COMMANDS = {
-    "migrate": ("migrate", "Brings the schema up to date, and publishes the job types."),
-    "status": ("status", "Schema, server, settings, connections."),
-    "worker": ("worker", "Performs jobs until SIGTERM."),
-    "enqueue": ("jobs", "Enqueues one job."),
-    "job": ("jobs", "Everything about one job."),
-    "cancel": ("jobs", "Cancels a waiting or running job."),
+    "migrate": ("migrate", "Migrate the schema, and publish the job types."),
+    "status": ("status", "Show schema, server, connections and settings."),
+    "worker": ("worker", "Run jobs until SIGTERM."),
+    "enqueue": ("jobs", "Enqueue one job."),
+    "job": ("jobs", "Show one job."),
+    "cancel": ("jobs", "Cancel a job that waits or runs."),
     "dlq": ("dlq", "The dead-letter queue: list, show, retry, delete, export."),
-    "queues": ("queues", "The queues, and who serves them."),
-    "pause": ("queues", "Stops claims from a queue."),
-    "resume": ("queues", "Ends a pause."),
-    "dependencies": ("queues", "What jobs depend on, and whether it works."),
-    "workers": ("workers", "The processes that are alive."),
-    "stats": ("stats", "How many jobs are in each state, and how it goes."),
-    "prune": ("prune", "Removes what is past its time."),
-    "check": ("check", "Alert thresholds; exits 1 when one is crossed."),
-    "dev": ("dev", "Postgres and a worker on this machine, until Ctrl-C."),
+    "queues": ("queues", "List the queues and their workers."),
+    "pause": ("queues", "Pause a queue."),
+    "resume": ("queues", "Resume a paused queue."),
+    "dependencies": ("queues", "List the dependencies of jobs and their circuit breakers."),
+    "workers": ("workers", "List the processes that are alive."),
+    "stats": ("stats", "Count the jobs in each state, and show recent results."),
+    "prune": ("prune", "Remove jobs and ids that are past their time."),
+    "check": ("check", "Compare health with thresholds; exits 1 when one is crossed."),
+    "dev": ("dev", "Run Postgres and a worker on this machine, until Ctrl-C."),
 }
 """Command -> its module in this package, and what the list of commands says about it."""
 

@@ -42,46 +42,46 @@ ADVICE = {
     type=float,
     default=10,
     show_default=True,
-    help="More jobs than this in the dead-letter queue.",
+    help="Most jobs in the dead-letter queue.",
 )
 @click.option(
     "--failures",
     type=float,
     default=5,
     show_default=True,
-    help="More than this part of recent jobs failed, in percent.",
+    help="Most recent jobs that failed, in percent.",
 )
 @click.option(
     "--p99",
     type=float,
     default=10,
     show_default=True,
-    help="99 % of recent jobs took longer than this (s), from due to done.",
+    help="Longest time (s) from due to done of 99 % of recent jobs.",
 )
 @click.option(
     "--depth",
     type=float,
     default=1000,
     show_default=True,
-    help="More jobs than this are due and wait.",
+    help="Most jobs that are due and wait.",
 )
 @click.option(
     "--unserved",
     type=float,
     default=0,
     show_default=True,
-    help="More due jobs than this have no live worker.",
+    help="Most due jobs without a live worker.",
 )
 @click.option(
     "--disagreements",
     type=float,
     default=0,
     show_default=True,
-    help="More job types than this, held differently by live processes.",
+    help="Most job types that live processes declare differently.",
 )
 @json_option
 def check(as_json: bool, **thresholds: float) -> None:
-    """Compares the queue's health with thresholds; exits 1 when one is crossed."""
+    """Compare the health of the queue with thresholds; exits 1 when one is crossed."""
 
     async def run(client: AsyncClient, _: Settings) -> dict[str, Any]:
         return (await client.report("health"))[0]

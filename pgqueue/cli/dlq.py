@@ -45,16 +45,16 @@ dlq.add_command(delete)
     type=click.IntRange(1, 100_000),
     default=100,
     show_default=True,
-    help="At most so many.",
+    help="Most jobs.",
 )
 @click.option(
     "--payload",
     is_flag=True,
-    help="With --json: payloads as they are; else e-mail addresses in them are masked.",
+    help="With --json: show payloads unchanged; otherwise e-mail addresses in them are masked.",
 )
 @json_option
 def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
-    """Lists dead jobs, newest first."""
+    """List dead jobs, newest first."""
 
     async def run(client: AsyncClient, _: Settings) -> tuple[int, list[JobView]]:
         chosen = await DlqFilters(**which).resolve(client)
@@ -100,11 +100,11 @@ def list_(limit: int, payload: bool, as_json: bool, **which: Any) -> None:
 @click.option(
     "--payload",
     is_flag=True,
-    help="Show the payload as it is; else e-mail addresses in it are masked.",
+    help="Show the payload unchanged; otherwise e-mail addresses in it are masked.",
 )
 @json_option
 def show_(job_id: str, payload: bool, as_json: bool) -> None:
-    """Shows one dead job: why, and what happened before."""
+    """Show one dead job: its error and its history."""
 
     async def run(client: AsyncClient, _: Settings) -> JobView:
         view = await client.get(job_id)
@@ -118,7 +118,7 @@ def show_(job_id: str, payload: bool, as_json: bool) -> None:
 @dlq.command()
 @json_option
 def errors(as_json: bool) -> None:
-    """Groups dead jobs by what they died of, the biggest groups first."""
+    """Group dead jobs by error, the largest groups first."""
 
     async def run(client: AsyncClient, _: Settings) -> list[dict[str, Any]]:
         return await client.report("dead_letter_errors")
@@ -141,14 +141,14 @@ def errors(as_json: bool) -> None:
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A new file, readable by you alone; else stdout.",
+    help="A new file, readable only by you. Default: stdout.",
 )
-@click.option("--limit", type=click.IntRange(1), default=1_000_000_000, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), default=1_000_000_000, help="Most jobs.")
 @click.option(
-    "--json", is_flag=True, expose_value=False, help="JSON lines are what it writes anyway."
+    "--json", is_flag=True, expose_value=False, help="No effect: the output is always JSON lines."
 )
 def export(output: Path | None, limit: int, **which: Any) -> None:
-    """Writes dead jobs as JSON lines, newest first, with their payloads as they are: personal
+    """Write dead jobs as JSON lines, newest first. Payloads are unchanged and may hold personal
     data."""
     if output is None:
         _ = with_client(

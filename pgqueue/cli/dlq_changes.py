@@ -18,28 +18,28 @@ from pgqueue.settings import Settings
 @click.command()
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @filters
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 10_000),
     default=10_000,
     show_default=True,
-    help="At most so many, longest dead first.",
+    help="Most jobs, the longest dead first.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     default=50.0,
     show_default=True,
-    help="So many a second.",
+    help="Jobs per second.",
 )
 @click.option(
     "--payload",
     metavar="JSON",
-    help="Replaces the payload of the one job; - is stdin, @FILE a file.",
+    help="Replaces the payload of one job; - reads stdin, @FILE reads a file.",
 )
-@click.option("--dry-run", is_flag=True, help="Only count.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Count the jobs, change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def retry(
     everything: bool,
@@ -51,10 +51,10 @@ def retry(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Sends dead jobs back to their queues, with attempts from 0: those named by ID, or those that
-    pass all filters.
+    """Enqueue dead jobs again with attempts from 0: the jobs named by ID, or the jobs that match all
+    filters.
 
-    A single ID may also be a cancelled job. Exits 1 when fewer went back than were named.
+    A single ID may also name a cancelled job. Exits 1 when fewer jobs were enqueued than named.
     """
     which = DlqFilters(**given)
     which.require(everything)
@@ -117,21 +117,20 @@ def ask(what: str, count: int, yes: bool) -> None:
 @click.command()
 @click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @filters
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
     default=100_000,
     show_default=True,
-    help="At most so many.",
+    help="Most jobs.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def delete(everything: bool, limit: int, yes: bool, as_json: bool, **given: Any) -> None:
-    """Takes dead jobs out of the dead-letter queue: they become cancelled, and are never tried
-    again by themselves.
+    """Remove jobs from the dead-letter queue. They become cancelled and are not tried again.
 
-    Neither their ids nor their places in a rate limit come free. Exits 1 when one of the named is
+    Their ids stay known, and they still count in a rate limit. Exits 1 when a job that was named is
     not in the dead-letter queue.
     """
     which = DlqFilters(**given)

@@ -1,4 +1,4 @@
-"""Which part of the dead-letter queue: ids, or filters, or all of it."""
+"""The part of the dead-letter queue that a command is about: ids, filters, or all of it."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -36,14 +36,13 @@ def when(
 
 
 async def clock(client: AsyncClient) -> datetime:
-    """What time it is: the database knows."""
+    """The time of the database."""
     now: datetime = (await client.run("read_clock"))[0]["now"]
     return now
 
 
 class DlqFilters(msgspec.Struct, frozen=True):
-    """What the command line said. Moments may still be durations: only the database knows what time
-    it is."""
+    """The filters of the command line. Times may still be durations: the database's clock counts."""
 
     job_ids: tuple[str, ...] = ()
     job_type: str | None = None
@@ -60,7 +59,7 @@ class DlqFilters(msgspec.Struct, frozen=True):
         )
 
     def require(self, everything: bool) -> None:
-        """Exits 2 unless it was said which jobs are meant."""
+        """Exit 2 when no ids, no filters and no --all were given."""
         if everything and (self.job_ids or self.filtered):
             raise click.UsageError("--all goes with neither ids nor filters")
         if not (everything or self.job_ids or self.filtered):
@@ -86,16 +85,18 @@ def filters(command: F) -> F:
     """Adds the filter options; the command gets them as job_type, user_id, error, since and
     until."""
     options = [
-        click.option("--type", "job_type", help="Of this job type."),
-        click.option("--user", "user_id", help="Of this user."),
-        click.option("--error", help="With this text in their error, in any case."),
+        click.option("--type", "job_type", help="Jobs of this type."),
+        click.option("--user", "user_id", help="Jobs of this user."),
+        click.option(
+            "--error", help="Jobs whose error contains this text, in upper or lower case."
+        ),
         click.option(
             "--since",
             callback=when,
             metavar="TIME",
-            help='Dead since "2026-11-23T10:00Z", or for less than "2h".',
+            help='Dead since this time: "2026-11-23T10:00Z", or "2h" ago.',
         ),
-        click.option("--until", callback=when, metavar="TIME", help="Dead before then."),
+        click.option("--until", callback=when, metavar="TIME", help="Dead before this time."),
     ]
     for option in reversed(options):
         command = option(command)

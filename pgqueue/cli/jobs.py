@@ -23,8 +23,7 @@ from pgqueue.suggestions import did_you_mean
 
 
 def read_payload(text: str) -> msgspec.Raw:
-    """JSON from the command line, from stdin (`-`) or from a file (`@name`), letter by letter as it
-    was written."""
+    """JSON from the command line, from stdin (`-`) or from a file (`@name`), unchanged."""
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):
@@ -48,16 +47,21 @@ def read_payload(text: str) -> msgspec.Raw:
     "--payload",
     required=True,
     metavar="JSON",
-    help="JSON; - reads it from stdin, @FILE from a file.",
+    help="JSON; - reads stdin, @FILE reads a file.",
 )
-@click.option("--job-id", help="Makes the job unique: the same id again is the same job.")
-@click.option("--in", "delay", metavar="DURATION", help='Not before: "30s", "10m", "1h", "7d".')
+@click.option("--job-id", help="Id of the job. Enqueueing the same id again makes no new job.")
 @click.option(
-    "--user-id", help="Whose job it is; needed by types with a limit, unless the payload says it."
+    "--in", "delay", metavar="DURATION", help='Run after this time: "30s", "10m", "1h", "7d".'
 )
-@click.option("--queue", help="Instead of the type's own.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 (first) to 9; else 5.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="Instead of the type's own.")
+@click.option(
+    "--user-id",
+    help="User of the job; required for a type with a limit, unless the payload names the user.",
+)
+@click.option("--queue", help="Replaces the default of the type.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 (first) to 9; default 5.")
+@click.option(
+    "--max-attempts", type=click.IntRange(1, 1000), help="Replaces the default of the type."
+)
 @json_option
 def enqueue(
     job_type: str,
@@ -70,7 +74,7 @@ def enqueue(
     max_attempts: int | None,
     as_json: bool,
 ) -> None:
-    """Enqueues one job of TYPE. Exits 1 when it is refused, or was ended before."""
+    """Enqueue one job of TYPE. Exits 1 when it is refused, or when the job with that id has ended."""
     content = read_payload(payload)
     wait = None if delay is None else timedelta(seconds=seconds(delay, "--in"))
 
@@ -95,7 +99,7 @@ def enqueue(
     elif ticket.created:
         click.echo(f"Job {safe(ticket.job_id)} enqueued")
     else:
-        click.echo(f"Job {safe(ticket.job_id)} was there before: {ticket.status}")
+        click.echo(f"Job {safe(ticket.job_id)} existed before: {ticket.status}")
     if ticket.status is not None and ticket.status.ended:
         again = f": pgqueue dlq retry {shell_argument(ticket.job_id)} sends it back to its queue"
         again = "" if ticket.status is Status.COMPLETED else again
@@ -103,7 +107,7 @@ def enqueue(
 
 
 async def published(client: AsyncClient) -> list[str]:
-    """The names of the job types, as far as this role may know them."""
+    """The names of the job types, if this role may read them."""
     with contextlib.suppress(psycopg.Error):
         return [row["job_type"] for row in await client.run("list_types")]
     return []
@@ -114,11 +118,11 @@ async def published(client: AsyncClient) -> list[str]:
 @click.option(
     "--payload",
     is_flag=True,
-    help="Show the payload as it is; else e-mail addresses in it are masked.",
+    help="Show the payload unchanged; otherwise e-mail addresses in it are masked.",
 )
 @json_option
 def job(job_id: str, payload: bool, as_json: bool) -> None:
-    """Shows everything about the job ID, its history as a timeline."""
+    """Show the job ID, with its history as a timeline."""
 
     async def run(client: AsyncClient, _: Settings) -> tuple[JobView, list[str]]:
         view = await client.get(job_id)
@@ -129,7 +133,7 @@ def job(job_id: str, payload: bool, as_json: bool) -> None:
 
 
 def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = ()) -> None:
-    """Prints one job, and what it waits for."""
+    """Print one job, and what it waits for."""
     if as_json:
         print_json(job_document(view, payload=payload) | {"waitsFor": list(waits)})
         return
@@ -170,7 +174,7 @@ def show(view: JobView, *, payload: bool, as_json: bool, waits: Sequence[str] = 
 @click.argument("job_id", metavar="ID")
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
-    """Cancels the job ID. One that runs loses its lease at once, and its handler is stopped within
+    """Cancel the job ID. A running job loses its lease at once, and its handler is stopped within
     seconds."""
 
     async def run(client: AsyncClient, _: Settings) -> None:

@@ -26,7 +26,7 @@ def _report(name: str) -> list[Row]:
 @click.command()
 @json_option
 def queues(as_json: bool) -> None:
-    """Lists the queues: what waits in them, and who serves them."""
+    """List the queues with their waiting jobs and their workers."""
     rows = _report("queues")
     if as_json:
         print_json([public(row) for row in rows])
@@ -48,7 +48,7 @@ def queues(as_json: bool) -> None:
 @click.argument("queue", metavar="QUEUE")
 @json_option
 def pause(queue: str, as_json: bool) -> None:
-    """Stops claims from QUEUE, for all workers, within two seconds. What runs goes on running."""
+    """Pause QUEUE: within two seconds no worker claims jobs from it. Running jobs continue."""
     _steer(queue, True, as_json)
 
 
@@ -56,7 +56,7 @@ def pause(queue: str, as_json: bool) -> None:
 @click.argument("queue", metavar="QUEUE")
 @json_option
 def resume(queue: str, as_json: bool) -> None:
-    """Ends a pause of QUEUE."""
+    """Resume the paused QUEUE."""
     _steer(queue, False, as_json)
 
 
@@ -84,8 +84,7 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
 @click.command()
 @json_option
 def dependencies(as_json: bool) -> None:
-    """Lists what jobs depend on and had trouble with: whether its circuit breaker lets them
-    through."""
+    """List the dependencies of jobs that failed before, and the states of their circuit breakers."""
     rows = _report("dependencies")
     if as_json:
         print_json([public(row) for row in rows])

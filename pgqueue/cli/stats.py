@@ -16,13 +16,13 @@ from pgqueue.settings import Settings
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--every", default="2s", show_default=True, metavar="DURATION", help="How often, with --watch."
+    "--every", default="2s", show_default=True, metavar="DURATION", help="Interval of --watch."
 )
 @json_option
 def stats(watch: bool, every: str, as_json: bool) -> None:
-    """Shows how many jobs are in each state, and how the last quarter of an hour went."""
+    """Count the jobs in each state, and show the results of the last 15 minutes."""
     pause = seconds(every, "--every")
 
     async def run(client: AsyncClient, _: Settings) -> None:

@@ -57,9 +57,11 @@ SIGNALS = 0.05
     metavar="NAME:CONCURRENCY",
     help="A queue to serve; may be repeated.",
 )
-@click.option("--modules", metavar="A,B", help="Modules whose tasks are run.")
+@click.option("--modules", metavar="A,B", help="Modules with tasks, instead of PGQUEUE_MODULES.")
 @click.option(
-    "--shutdown-timeout", metavar="DURATION", help="How long running jobs may go on after SIGTERM."
+    "--shutdown-timeout",
+    metavar="DURATION",
+    help="How long running jobs may continue after SIGTERM.",
 )
 @click.option(
     "--health-port",
@@ -72,7 +74,7 @@ def worker(
     shutdown_timeout: str | None,
     health_port: int | None,
 ) -> None:
-    """Performs jobs until SIGTERM or SIGINT; a second signal ends it at once."""
+    """Run jobs until SIGTERM or SIGINT. A second signal ends the process at once."""
     stop = Stop()
     stop.install()
     settings = read_settings()
@@ -153,7 +155,7 @@ def _turn(loop: asyncio.AbstractEventLoop, main: asyncio.Task[int]) -> int:
                 return 1
             if not main.done():
                 log.error(
-                    "a handler stopped the event loop (%s); it goes on",
+                    "a handler stopped the event loop (%s); the worker continues",
                     name_of(error),
                     extra={"event": "loop.stopped"},
                 )
@@ -165,7 +167,7 @@ async def _keep_signals(stop: Stop) -> None:
         await asyncio.sleep(SIGNALS)
         if stop.keep():
             log.warning(
-                "a handler took SIGTERM or SIGINT away from the worker; it has them again",
+                "a handler replaced the signal handlers of the worker; they are installed again",
                 extra={"event": "signals.kept"},
             )
 
@@ -201,7 +203,7 @@ async def _run(one: Worker, stop: Stop) -> int:
 
 
 async def _patiently(run: Callable[[], Coroutine[Any, Any, None]], one: Worker) -> None:
-    """A database that is still starting is waited for."""
+    """Run, and wait for a database that is still starting."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
     said = ""

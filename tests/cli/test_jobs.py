@@ -106,7 +106,7 @@ class TestEnqueue:
         arguments = ("enqueue", "plain", "--payload", "{}", "--job-id", "one")
         await cli(*arguments)
         again = await cli(*arguments)
-        assert (again.exit_code, again.stdout) == (0, "Job one was there before: enqueued\n")
+        assert (again.exit_code, again.stdout) == (0, "Job one existed before: enqueued\n")
         assert await value(connection, "SELECT count(*) FROM job_logs") == 1
         await cli("cancel", "one")
         ended = await cli(*arguments, "--json")

@@ -261,7 +261,7 @@ class TestAudit:
         ("known", "code", "said"),
         [
             ({}, 0, "1 packages audited, 0 known"),
-            ({"click": []}, 0, "click 8.5.1: X-1, not mended yet"),
+            ({"click": []}, 0, "click 8.5.1: X-1, not fixed yet"),
             ({"click": ["8.5.2"]}, 1, "click 8.5.1: X-1, fixed in 8.5.2"),
         ],
     )

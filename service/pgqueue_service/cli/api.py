@@ -30,16 +30,14 @@ log = logging.getLogger("pgqueue.api")
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="How many share the port.",
+    help="Number of processes that share the port.",
 )
-@click.option("--host", metavar="ADDRESS", help="Address to listen on, instead of HOST.")
+@click.option("--host", metavar="ADDRESS", help="Address, instead of HOST.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port, instead of PORT; 0 takes a free one."
 )
-@click.option(
-    "--fd", type=int, hidden=True, help="For the processes of a family: the socket that they share."
-)
-@click.option("--parent", type=int, hidden=True, help="And the process at whose end they end.")
+@click.option("--fd", type=int, hidden=True, help="The socket that prefork processes share.")
+@click.option("--parent", type=int, hidden=True, help="The process whose end ends this one.")
 def api(
     processes: int, host: str | None, port: int | None, fd: int | None, parent: int | None
 ) -> None:
@@ -58,7 +56,7 @@ def api(
     _announce(app, settings, listener, processes)
     if processes == 1:
         sys.exit(serve(app, settings, listener))
-    sys.exit(_raise_family(settings, listener, processes))
+    sys.exit(_prefork(settings, listener, processes))
 
 
 def _application(settings: ServiceSettings) -> Any:
@@ -107,7 +105,7 @@ def _announce(app: Any, settings: ServiceSettings, listener: socket.socket, proc
         log.warning("%s", note, extra={"event": "api.note"})
 
 
-def _raise_family(settings: ServiceSettings, listener: socket.socket, processes: int) -> int:
+def _prefork(settings: ServiceSettings, listener: socket.socket, processes: int) -> int:
     # By -c and not -m: the command's module is then imported once, under its own name.
     command = [sys.executable, "-P", "-c", "from pgqueue_service.cli.api import api; api()"]
     command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid())]
