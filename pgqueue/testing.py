@@ -76,6 +76,7 @@ class _Unawaited:
         return self._attempt.__await__()
 
     def __getattr__(self, name: str) -> Any:
+        self._attempt.close()
         raise AttributeError(
             f"this test runs in an event loop: write `await run(...)`, then .{name}"
         )

@@ -51,6 +51,7 @@ def test_only_the_command_line_and_the_tests_know_the_embedded_server() -> None:
             (
                 "pgqueue/cli/",
                 "pgqueue/embedded",
+                "pgqueue/pytest_plugin/",
                 "service/pgqueue_service/cli/",
                 "service/pgqueue_service/demo/",
             )
