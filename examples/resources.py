@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from pgqueue import Job, task
+from pgqueue import Job, Settings, task
 
 
 class Cache:
@@ -16,14 +15,14 @@ class Cache:
 
 # [lifespan]
 @asynccontextmanager
-async def lifespan(settings: Any) -> AsyncIterator[Cache]:
+async def lifespan(settings: Settings) -> AsyncIterator[Cache]:
     cache = Cache()  # opened when the worker starts
     yield cache  # what every job of this module gets as job.resources
     cache.pages.clear()  # closed when the worker stops
 
 
 @task("page.warm")
-async def warm(job: Job[dict[str, str]]) -> None:
+async def warm(job: Job[dict[str, str], Cache]) -> None:
     job.resources.pages[job.payload["url"]] = "..."
 
 

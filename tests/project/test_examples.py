@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, STDOUT
@@ -173,6 +174,41 @@ async def test_progress_and_its_note_are_stored(settings: Settings, connection: 
         await until(lambda: is_completed(connection, "album-1"))
     job = await the_job(connection, "album-1")
     assert (job["progress"], job["progress_note"]) == (1.0, "b.png done")
+
+
+async def test_a_plain_function_writes_in_the_transaction_of_its_job(
+    settings: Settings, connection: Connection
+) -> None:
+    import_rows = task_of("plain_functions", "import_rows")
+    await published(connection, settings, import_rows)
+    await connection.execute("CREATE TABLE imported (line text)")
+    await connection.execute("GRANT INSERT ON imported TO PUBLIC")
+    await enqueued(connection, "rows.import", "rows-1", '{"rows": ["a", "b"]}')
+    async with working(settings, import_rows):
+        await until(lambda: is_completed(connection, "rows-1"))
+    assert await value(connection, "SELECT count(*) FROM imported") == 2
+
+
+async def test_a_worker_in_a_program_of_its_own_performs_jobs_until_it_is_stopped(
+    settings: Settings, connection: Connection
+) -> None:
+    await published(connection, settings, task_of("images", "resize"))
+    await enqueued(connection, "image.resize", "img-own", '{"image": "a.png", "width": 9}')
+    url = url_of("queue_worker", str(settings.database_url))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "own_worker.py",
+        cwd=EXAMPLES,
+        env={**os.environ, "DATABASE_URL": url},
+        stdout=PIPE,
+    )
+    try:
+        await until(lambda: is_completed(connection, "img-own"))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"ready" in out
 
 
 async def test_jobs_share_what_the_lifespan_of_their_module_opened(
