@@ -1,4 +1,4 @@
-"""The text of whatever a handler raised or left behind: bounded, and never an error of its own."""
+"""The text of what a handler raised: bounded, and never an error of its own."""
 
 import os
 import traceback
@@ -37,8 +37,7 @@ _members = _own(BaseExceptionGroup, "exceptions")
 
 
 def text_of(value: object, most: int = LONGEST) -> str:
-    """str(value), cut, and a plain str. UNREADABLE when it cannot be had, whatever is raised
-    instead."""
+    """str(value), cut, as a plain str. UNREADABLE when str() raises."""
     try:
         return cut(str.__getitem__(str(value), slice(most + HALF)), most)
     except BaseException:  # noqa: BLE001 - a foreign __str__ may raise KeyboardInterrupt, too
@@ -72,7 +71,7 @@ def stack_of(error: BaseException) -> str:
     """A traceback as Python prints it, with the newest of a chain and the first of a group."""
     try:
         return "".join(_chain(error, 0))
-    except BaseException:  # noqa: BLE001 - whatever else foreign classes have in store
+    except BaseException:  # noqa: BLE001 - a foreign class may raise anything
         return f"{name_of(error)}: the traceback cannot be read\n"
 
 

@@ -63,7 +63,7 @@ class InvalidJob(QueueError):
 
 
 class UnknownType(InvalidJob):
-    """Nobody has published a job type of this name."""
+    """No process has published a job type of this name."""
 
 
 class Unavailable(QueueError):
@@ -116,8 +116,8 @@ class Ending(Exception):
 
 class Retry(Ending):
     """A failed attempt, to be repeated no earlier than `after` from now (and never earlier than the
-    backoff). `uncertain`: what the attempt had announced by `job.intend()` may have been done all
-    the same. `answered`: what the job depends on works; it refused this job only, so the circuit
+    backoff). `uncertain`: the side effect that the attempt declared by `job.intend()` may
+    have happened. `answered`: the dependency works, and refused this job only, so the circuit
     breaker does not count the failure."""
 
     after: timedelta | None = None
@@ -139,8 +139,8 @@ class Retry(Ending):
 
 
 class Discard(Ending):
-    """The job can never succeed: to the dead-letter queue at once, whatever attempts are left.
-    `answered`: what the job depends on said so, and therefore works."""
+    """The job can never succeed: it goes to the dead-letter queue at once, with attempts left or
+    not. `answered`: the dependency works, and refused this job."""
 
     answered: bool = False
 

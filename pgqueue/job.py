@@ -43,7 +43,7 @@ class Kind(Protocol[P]):
 
 
 class AnyJob(msgspec.Struct, frozen=True):
-    """A job to be enqueued, whatever its payload is."""
+    """A job to be enqueued, with a payload of any type."""
 
     task: Any
     payload: Any
@@ -56,8 +56,8 @@ class AnyJob(msgspec.Struct, frozen=True):
     max_attempts: int | None = None
     filled: dict[str, Any] | None = None
     fresh_id: bool = False
-    """The id was made for this very call: whatever has it is this job, stored by an earlier try
-    whose answer was lost."""
+    """The id was made for this call: a job that has it is this one, stored by an earlier try whose
+    answer was lost."""
 
 
 class NewJob(AnyJob, Generic[Of], frozen=True):
@@ -70,8 +70,8 @@ class NewJob(AnyJob, Generic[Of], frozen=True):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """What came of an enqueue. `created` is false when the id was known already, and `status` is
-    then that job's state. In `enqueue_many` a refused item has no status but an `error`
+    """The answer to an enqueue. `created` is false when the id was known; `status` is then the
+    state of that job. In `enqueue_many` a refused item has no status but an `error`
     (RateLimited or DuplicatePayload)."""
 
     job_id: str

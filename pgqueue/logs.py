@@ -13,7 +13,7 @@ from pgqueue.masking import cut, mask
 from pgqueue.printable import safe, safe_json
 
 LONGEST = 65_536
-"""Characters of a message, of a stack trace, or of a value beside them that are logged."""
+"""Characters of a message, of a stack trace, or of an additional value that are logged."""
 
 
 DEEPEST = 10

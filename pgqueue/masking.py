@@ -5,9 +5,9 @@ from typing import Literal
 
 from pgqueue.known_secrets import hide
 
-# Every pattern takes a time in proportion to the text, whatever the text: a worker stands still
-# meanwhile, the thread of its leases too. So what is repeated is counted, or cannot be split in two
-# ways, or is taken in by the match as far as it was read.
+# Every pattern takes a time in proportion to the length of any text: the worker and the thread of
+# its leases stand still while it runs. So a repetition is counted, or cannot be split in two ways,
+# or is part of the match as far as it was read.
 ADDRESS = re.compile(
     r"""[^\s<>"(),:;\[\]@\\]{1,64}@[^\s<>"'(),:;\[\]@=/\\]+\.[^\s<>"'(),:;\[\]@=/\\.]+"""
 )

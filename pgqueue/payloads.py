@@ -1,4 +1,4 @@
-"""Types of payloads: whatever msgspec knows, and models of pydantic wherever they stand in it."""
+"""Types of payloads: those that msgspec knows, and models of pydantic anywhere inside them."""
 
 import sys
 from collections.abc import Callable, Iterator

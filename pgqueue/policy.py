@@ -63,9 +63,8 @@ _OUR_OWN_FAULT = (
 
 
 def blames_dependency(error: BaseException) -> bool:
-    """Whether a failure may be the fault of what the job depends on: whatever went wrong outside;
-    not what is a mistake in the program or in its data. (OSError first: a certificate that cannot
-    be trusted is a ValueError too.)"""
+    """Whether a failure may be the fault of the dependency: not a mistake in the program or in its
+    data. (OSError first: a certificate that cannot be trusted is a ValueError too.)"""
     return isinstance(error, OSError) or not isinstance(error, _OUR_OWN_FAULT)
 
 

@@ -37,7 +37,8 @@ def safe_json(text: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    """The text as one word of a command that people copy into a shell, whatever is in it."""
+    """The text as one word of a command that people copy into a shell; any characters may be in
+    it."""
     if not UNPRINTABLE.search(text):
         return shlex.quote(text)
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")

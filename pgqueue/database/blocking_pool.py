@@ -25,7 +25,7 @@ class BlockingLent(Connection[TupleRow]):
 
     used_at = 0.0
     deadlines: float | None = None
-    """Seconds after which an answer that does not come is given up."""
+    """Seconds after which waiting for an answer stops."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         return super().wait(gen, interval, self.deadlines if timeout is None else timeout)

@@ -6,13 +6,13 @@ import psycopg
 from pgqueue.database.statements import load as load
 
 STANDBY = psycopg.errors.ReadOnlySqlTransaction
-"""What a standby answers: the address led there for a moment, and the connection is of no use
-although it lives."""
+"""What a standby answers: the address led to it for a moment. The connection lives, and cannot be
+used."""
 
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, STANDBY, OSError, TimeoutError)
-"""What a statement raises when the database is away; the statement may have been carried out all
-the same."""
+"""What a statement raises when the database is away; the statement may have been carried
+out."""
 
 
 def survived(error: BaseException) -> bool:
@@ -40,8 +40,8 @@ function of ours keeps in its session. Nothing was done; on a new connection it 
 
 
 AWAY = (psycopg.Error, OSError, TimeoutError)
-"""For the engine's loops, which go on whatever happens: all of that, and what a standby, a missing
-right or a half-made schema answers until somebody mends it."""
+"""For the engine's loops, which continue after any of these: LOST, and what a standby, a missing
+right or an incomplete schema answers until it is repaired."""
 
 
 REFUSED = (psycopg.DataError, psycopg.IntegrityError)

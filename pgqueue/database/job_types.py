@@ -45,7 +45,7 @@ async def publish(
             log.warning(
                 (
                     "job type %s stays for administrators: only pgqueue migrate, the API or an "
-                    "operator may open it to everybody"
+                    "operator may open it to all callers"
                 ),
                 change["job_type"],
                 extra={"event": "type.kept"},

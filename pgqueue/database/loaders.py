@@ -86,7 +86,7 @@ def _tamed(value: Any, levels: int) -> Any:
 
 
 def entries(history: Any) -> list[dict[str, Any]]:
-    """A history, whatever stands in the column."""
+    """The entries of a history; none when the column holds something else."""
     if not isinstance(history, list):
         return []
     return [

@@ -209,8 +209,8 @@ async def migrate(
         newest = max(one.version for one in migrations())
         if to is not None and not 1 <= to <= newest:
             raise SchemaError(f"there is no version {to}: this release has 1 to {newest}")
-        # A process that waited for the lock has to see what was done in that time, whatever the
-        # database's default isolation is.
+        # A process that waited for the lock has to see what was done in that time, with any default
+        # isolation of the database.
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         await connection.set_read_only(False)
         try:

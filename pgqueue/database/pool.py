@@ -124,7 +124,7 @@ class Insistence(ABC, Generic[L]):
             await self._ask(connection)
         except AWAY:
             if not connection.closed and self._drained < now:
-                # It said nothing at all, and neither will those that lay beside it.
+                # No answer at all: the other idle connections will not answer either.
                 self._drained = time.monotonic()
                 await self._drain()
             return False

@@ -1,5 +1,5 @@
-"""Finds out whether a pooler in transaction mode stands before the database although nobody said so
-(PGQUEUE_PGBOUNCER)."""
+"""Finds a pooler in transaction mode between the process and the database, where PGQUEUE_PGBOUNCER
+is not set."""
 
 import asyncio
 from typing import Any
@@ -33,8 +33,8 @@ async def check_pooler(connection: AsyncConnection[Any], pooled: bool) -> None:
     before = await _server_process(connection)
     if before == connection.info.backend_pid:
         return
-    # A pooler answers in the name of the server. In session mode the process is this session's
-    # alone all the same.
+    # A pooler answers in the name of the server. In session mode the process still belongs to
+    # this session alone.
     for _ in range(TRIES):
         try:
             async with asyncio.timeout(SECONDS):

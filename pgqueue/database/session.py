@@ -1,4 +1,4 @@
-"""Connections as the queue needs them, whatever is set on the database or on the role: every
+"""Connections as the queue needs them, with any settings of the database or the role: every
 connection is opened here or in pgqueue.database.pool, and gets what it depends on."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -48,8 +48,7 @@ DEMANDED = {
 setting matters."""
 
 OURS = {"TimeZone": "UTC"}
-"""For connections that carry no statements but ours: there a day has 24 hours in whatever
-interval."""
+"""For connections that carry only our statements: a day of an interval has 24 hours there."""
 
 
 _SETTING = load("set_session")

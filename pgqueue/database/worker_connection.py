@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 
 class BoundedConnection(AsyncConnection[R]):
-    """Gives up on an answer that does not come: a dead peer behind a live proxy never says a word.
-    Raises one of LOST then, and is of no more use."""
+    """Stops waiting for an answer after `deadlines`: a dead peer behind a live proxy never answers.
+    Raises one of LOST then, and cannot be used again."""
 
     deadlines: float | None = None
     """Seconds."""
@@ -57,8 +57,8 @@ class WorkerConnection:
     """One connection of the engine, in autocommit, that comes back after any loss. Statements on it
     go one after the other.
 
-    `epoch` counts the connections made so far: whoever sees it change has lost whatever replies
-    were under way.
+    `epoch` counts the connections made so far: when it changes, the replies that were under way
+    are lost.
     """
 
     def __init__(

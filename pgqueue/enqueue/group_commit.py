@@ -99,7 +99,7 @@ class GroupCommit:
         try:
             rows, repeated = await self._group(document([values for values, _ in group]))
             answers = bulk_rows(rows, [values for values, _ in group])
-        except Exception as error:  # noqa: BLE001 - whatever it is, each is answered
+        except Exception as error:  # noqa: BLE001 - each caller is answered, by an error too
             if not isinstance(error, LOST) or survived(error):
                 # One of them cannot be, or not now, and only that one is to hear of it.
                 await self._each(group, sent_before(error))
@@ -120,7 +120,7 @@ class GroupCommit:
     ) -> None:
         try:
             rows, repeated = await self._one(values)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
+        except Exception as error:  # noqa: BLE001 - every error is the caller's
             if not answered.done():
                 answered.set_exception(error)
         else:

@@ -129,7 +129,7 @@ class Transport(ABC):
 def prepare_cursor(
     cursor: Cursor[Any] | AsyncCursor[Any], statement: str, values: Parameters
 ) -> None:
-    """Have a cursor write and read values as pgqueue needs them, whatever its connection does."""
+    """Have a cursor write and read values as pgqueue needs them, on a connection of any kind."""
     if any(isinstance(value, timedelta) for value in values.values()):
         cursor.adapters.register_dumper(timedelta, SecondsDumper)
     if not statement.startswith("enqueue"):

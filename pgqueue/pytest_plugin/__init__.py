@@ -1,5 +1,5 @@
 """The pytest plugin of pgqueue: databases and clients for the tests of an application. Installed as
-`pytest_pgqueue`, beside the package, so that a test run that uses none of it does not import
+`pytest_pgqueue`, outside of the package, so that a test run that uses none of it does not import
 pgqueue; only fixtures do.
 
 The tests need a Postgres server on which they may create databases: the ini option
@@ -71,7 +71,7 @@ def pgqueue_server_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
     try:
         bindir()
-    except Exception as error:  # noqa: BLE001 - whatever is missing, the advice is the same
+    except Exception as error:  # noqa: BLE001 - the advice is the same for every cause
         pytest.fail(f"{MISSING} ({error})", pytrace=False)
     with EmbeddedServer(FAST) as server:
         yield server.url()
