@@ -37,6 +37,7 @@ from pgqueue.enqueue.joining import Joinable
 from pgqueue.enqueue.results import view_from
 from pgqueue.errors import JobNotFound
 from pgqueue.job import JobView
+from pgqueue.plugins import settings_class
 from pgqueue.settings import Settings, settings_from
 from pgqueue.sync_client import Client
 from pgqueue.task import Task
@@ -247,7 +248,7 @@ def _settings_of(client: Client | AsyncClient) -> Settings:
         )
     look = timedelta(seconds=LOOK_SECONDS)
     return replace(
-        settings_from(),
+        settings_from(None, settings_class()),
         database_url=str(conninfo),
         pgbouncer=pooled,
         poll_interval=look,

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from pgqueue_service.settings import ServiceSettings
 from psycopg import AsyncConnection
 
 from pgqueue import Status
@@ -19,6 +20,7 @@ from pgqueue.task import Task
 from pgqueue.testing import run
 from tests.conftest import Server
 from tests.http.test_api_process import environment, running
+from tests.support.api import ADMIN, open_api, problem
 from tests.support.factories import a_job, sql, the_job, value
 from tests.support.logins import url_of
 from tests.support.places import ROOT
@@ -275,6 +277,20 @@ async def test_a_sign_in_is_posted_with_the_standard_library(
         out = await printed(sys.executable, "http_sign_in.py", API=api.url)
     assert out.startswith("202 {'message': 'Sign-in notification job enqueued'")
     assert await value(connection, "SELECT user_id FROM job_logs") == "u1"
+
+
+async def test_the_route_of_a_module_enqueues(
+    settings: ServiceSettings, connection: Connection
+) -> None:
+    async with open_api(settings, modules=("shop",)) as api:
+        order = {"customer": "c1", "items": ["bread"], "jobId": "order-1"}
+        answer = await api.post("/api/shop/orders", json=order, headers=ADMIN)
+        assert (answer.status_code, answer.json()["message"]) == (202, "Order enqueued")
+        problem(await api.post("/api/shop/orders", json=order), 401)
+    assert (await the_job(connection, "order-1"))["payload"] == {
+        "customer": "c1",
+        "items": ["bread"],
+    }
 
 
 def test_a_strict_type_checker_accepts_the_examples() -> None:
