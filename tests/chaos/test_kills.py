@@ -37,7 +37,7 @@ async def test_jobs_of_killed_workers_start_again_and_none_is_lost(
         a_fleet(site, 4, slots=slots, PGQUEUE_LEASE=f"{lease}s") as fleet,
         producing(site, **work) as load,
     ):
-        for _ in range(many(5, 100)):
+        for _ in range(many(3, 100)):
             await span(random.uniform(scale(0.3, 1), scale(1, 5)))
             victim = await fleet.victim()
             gone[victim.login] = await fleet.kill(victim)

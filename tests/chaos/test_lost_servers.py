@@ -35,7 +35,7 @@ async def test_a_database_that_restarts_loses_nothing_and_ends_no_worker(
     ):
         began = now()
         await span(scale(1, 20))
-        for turn in range(many(3, 20)):
+        for turn in range(many(2, 20)):
             struck.append(now())
             await asyncio.to_thread(site.server.restart, ("fast", "immediate")[turn % 2])
             back.append(now())
@@ -87,7 +87,7 @@ async def test_connections_that_are_cut_at_any_moment_lose_and_double_nothing(
         producing(site, address=proxy.address, rate=scale(40, 150)) as load,
         producing(site, 1, address=proxy.address, rate=scale(20, 150), own_ids=False) as unnamed,
     ):
-        for _ in range(many(10, 240)):
+        for _ in range(many(5, 240)):
             struck.append(now())
             _terminate_one(site)
             proxy.doom_one()
