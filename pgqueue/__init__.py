@@ -4,14 +4,6 @@
 import pgqueue.import_path  # noqa: F401 - before all others: it says where those are looked for
 
 # isort: on
-from importlib.metadata import PackageNotFoundError, version
-
-__version__: str
-try:
-    __version__ = version("pgqueue-jobs")
-except PackageNotFoundError:
-    __version__ = "0"
-
 from pgqueue.attempt import Job, ThreadJob
 from pgqueue.client import AsyncClient
 from pgqueue.errors import (
@@ -38,6 +30,7 @@ from pgqueue.settings import Settings
 from pgqueue.stats import Stats
 from pgqueue.sync_client import Client
 from pgqueue.task import Backoff, Limit, Task, task
+from pgqueue.version import __version__ as __version__
 from pgqueue.worker.worker import Worker
 
 __all__ = [

@@ -108,13 +108,13 @@ async def _perform(
 ) -> Outcome:
     ended: list[Outcome] = []
     performer = Performer(
-        {task.job_type: task},
-        {task.job_type: resources},
-        1,
-        lambda held, outcome: ended.append(outcome),
-        lambda held: None,
-        lambda held: None,
-        _Nowhere(),
+        tasks={task.job_type: task},
+        resources={task.job_type: resources},
+        threads=1,
+        finish=lambda held, outcome: ended.append(outcome),
+        shelve=lambda held: None,
+        forget=lambda held: None,
+        writes=_Nowhere(),
     )
     claim = Claim(
         uuid4().hex,

@@ -6,11 +6,11 @@ from importlib.metadata import EntryPoint
 
 import click
 
-from pgqueue import __version__
 from pgqueue.cli.streams import open_closed_streams
 from pgqueue.errors import SettingsError
 from pgqueue.plugins import commands, load
 from pgqueue.suggestions import did_you_mean
+from pgqueue.version import __version__
 
 # For every command, before it opens a file or a connection.
 open_closed_streams()

@@ -8,7 +8,6 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
-from pgqueue import __version__
 from pgqueue.cli.output import facts, on_terminal, print_json, public, table
 from pgqueue.cli.runner import (
     CANNOT_CONNECT,
@@ -24,6 +23,7 @@ from pgqueue.database.session import connected
 from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
 from pgqueue.settings import Settings, shown
+from pgqueue.version import __version__
 
 
 class Server(msgspec.Struct, frozen=True):

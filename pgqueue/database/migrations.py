@@ -14,10 +14,10 @@ import psycopg
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, tuple_row
 
-from pgqueue import __version__
 from pgqueue.database.session import demand_utf8, set_where, settle_transaction
 from pgqueue.database.worker_connection import load
 from pgqueue.errors import SchemaError
+from pgqueue.version import __version__
 
 RELEASE = 1
 """The number of this release's contract with the schema. A schema may name the lowest that it still

@@ -42,13 +42,13 @@ class Acker:
 
     def __init__(
         self,
-        link: WorkerConnection,
+        connection: WorkerConnection,
         inflight: InFlight,
         breaker: Breaker,
         settled: Callable[[Held, Outcome], None],
         expect: Callable[[float], None],
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.inflight = inflight
         self.breaker = breaker
         self.settled = settled
@@ -205,11 +205,11 @@ class Acker:
         """One statement; the outcomes as they now are, which of them were written, and its rows."""
         if statement == "ack_jobs":
             group.sort(key=row_id)
-            if await self.link.count(statement, self._mine(acks(group))) == len(group):
+            if await self.connection.count(statement, self._mine(acks(group))) == len(group):
                 return group, {key(held) for held, _ in group}, ()
             # Not all of them: whose lease is gone, and whose reply was lost before?
             return *await self._confirmed(group, frozenset()), ()
-        rows = await self.link.run(statement, self._mine(VALUES[statement](group)))
+        rows = await self.connection.run(statement, self._mine(VALUES[statement](group)))
         written = {(row[0], row[1]) for row in rows}
         if len(written) < len(group) and (lost or any(held.completing for held, _ in group)):
             return *await self._confirmed(group, written), rows
@@ -222,7 +222,7 @@ class Acker:
         of a handler's own transaction, and then the job is completed whatever the handler made of
         that."""
         rest = [one for one in group if key(one[0]) not in written]
-        rows = await self.link.run("confirm_acks", self._mine(leases(rest)))
+        rows = await self.connection.run("confirm_acks", self._mine(leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
         group = [
             (
@@ -246,7 +246,7 @@ class Acker:
     async def _accepted(self, statement: str) -> bool:
         """Whether the database carries out the statement as such, for no outcome."""
         try:
-            await self.link.run(statement, self._mine(VALUES[statement]([])))
+            await self.connection.run(statement, self._mine(VALUES[statement]([])))
         except Exception as error:  # noqa: BLE001 - it is told, and tried again
             self._troubles[statement].tell(error)
             return False

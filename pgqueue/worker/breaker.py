@@ -25,12 +25,12 @@ class Breaker:
 
     def __init__(
         self,
-        link: WorkerConnection,
+        connection: WorkerConnection,
         depends: Mapping[str, str],
         closed: Callable[[], None],
         worker: str,
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.depends = depends
         """Job type -> what it depends on."""
         self.closed = closed
@@ -71,8 +71,8 @@ class Breaker:
         return dependency in self._suspects or held.claim.probe is not None
 
     async def judge(self, group: list[Ended]) -> list[Ended]:
-        """The same outcomes, with those spared whose dependency is down. Raises what Link.run
-        raises."""
+        """The same outcomes, with those spared whose dependency is down. Raises what
+        WorkerConnection.run raises."""
         blamed: dict[str, list[Ended]] = {}
         for held, outcome in group:
             if held.claim.probe is not None:
@@ -83,7 +83,7 @@ class Breaker:
                 outcome.status is Status.COMPLETED
                 and (suspect := self.depends.get(held.claim.job_type)) in self._suspects
             ):
-                await self.link.run("report_success", {"dependency": suspect})
+                await self.connection.run("report_success", {"dependency": suspect})
                 self._suspects.discard(suspect)
         for dependency, failures in blamed.items():
             await self._report(dependency, failures)
@@ -101,7 +101,7 @@ class Breaker:
             # Another one got through after all of these, or they began before the breaker closed.
             self._suspects.add(dependency)
             return
-        rows = await self.link.run(
+        rows = await self.connection.run(
             "report_failures",
             {
                 "dependency": dependency,
@@ -135,7 +135,7 @@ class Breaker:
         down = outcome.dependency == dependency
         alive = outcome.status is Status.COMPLETED or outcome.answered
         verdict = "alive" if alive else "down" if down else "unclear"
-        rows = await self.link.run(
+        rows = await self.connection.run(
             "report_probe",
             {
                 "dependency": dependency,

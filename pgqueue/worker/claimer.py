@@ -45,7 +45,8 @@ class Claimer:
 
     def __init__(
         self,
-        link: WorkerConnection,
+        *,
+        connection: WorkerConnection,
         lanes: Lanes,
         inflight: InFlight,
         doorbell: Doorbell,
@@ -54,7 +55,7 @@ class Claimer:
         settings: Settings,
         worker: str,
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.lanes = lanes
         self.inflight = inflight
         self.doorbell = doorbell
@@ -94,7 +95,7 @@ class Claimer:
                 if divisible(error) and await self._claims_nothing():
                     await self._searched()
                 await self.doorbell.wait(pace.grow())
-        if self._suspicious or (self.link.epoch and not self.link.connected):
+        if self._suspicious or (self.connection.epoch and not self.connection.connected):
             # The last reply was lost, and perhaps a claim with it.
             with contextlib.suppress(*AWAY):
                 await self._greet()
@@ -121,8 +122,8 @@ class Claimer:
     async def _greet(self) -> None:
         """After a reconnect: what was claimed without our hearing of it goes back, and every lane
         is read from its start."""
-        await self.link.connect()
-        if self.link.epoch == self._epoch and not self._suspicious:
+        await self.connection.connect()
+        if self.connection.epoch == self._epoch and not self._suspicious:
             return
         if self._epoch:
             try:
@@ -136,7 +137,7 @@ class Claimer:
                 )
         self.lanes.rewind()
         self._suspicious = False
-        self._epoch = self.link.epoch
+        self._epoch = self.connection.epoch
 
     def suspect(self) -> None:
         """A sweep's reply was lost, and with it perhaps some claims."""
@@ -146,7 +147,7 @@ class Claimer:
     async def _release_orphans(self) -> None:
         async with self.quiet:
             held = list(self.inflight.held.values())
-            rows = await self.link.run(
+            rows = await self.connection.run(
                 "release_orphans",
                 {
                     "queues": list(self.inflight.slots),
@@ -175,7 +176,7 @@ class Claimer:
         """Whether the claim works as such, for no row: else the statement is refused, and not one
         of the rows."""
         try:
-            await self.link.run("claim_jobs", self._parameters([]))
+            await self.connection.run("claim_jobs", self._parameters([]))
         except Exception as error:  # noqa: BLE001 - it is told, and tried again
             self.trouble.tell(error)
             return False
@@ -193,7 +194,7 @@ class Claimer:
             # Say "asleep", and look once more: whoever commits after this look sees the flag and
             # rings.
             self.doorbell.clear()
-            await self.link.run("sleep_worker", {"worker": self.worker})
+            await self.connection.run("sleep_worker", {"worker": self.worker})
             again, next_due = await self._claim_on()
             if again or self.stopping:
                 return
@@ -268,7 +269,7 @@ class Claimer:
                 return [], True, None
             rooms = self.lanes.plan(free)
             sent_at = time.monotonic()
-            answer = answer_from(await self.link.run("claim_jobs", self._parameters(rooms)))
+            answer = answer_from(await self.connection.run("claim_jobs", self._parameters(rooms)))
             self.trouble.over()
         lanes = [
             (number, position)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pgqueue import __version__
 from pgqueue.attempt import Outcome
 from pgqueue.job import Status
+from pgqueue.version import __version__
 from pgqueue.worker.inflight import Held
 
 log = logging.getLogger("pgqueue.worker")

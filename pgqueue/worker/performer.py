@@ -36,6 +36,7 @@ class Performer:
 
     def __init__(
         self,
+        *,
         tasks: Mapping[str, Task[Any]],
         resources: Mapping[str, Any],
         threads: int,

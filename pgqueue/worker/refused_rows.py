@@ -3,15 +3,15 @@ go on."""
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from pgqueue.database.adapters import array
-from pgqueue.worker.lanes import START, Lane, Place
+from pgqueue.database.worker_connection import WorkerConnection
+from pgqueue.worker.inflight import InFlight
+from pgqueue.worker.lanes import START, Lane, Lanes, Place
 from pgqueue.worker.refusals import damaged, divisible, final, words
-
-if TYPE_CHECKING:
-    from pgqueue.worker.sweeper import Sweeper
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -32,25 +32,49 @@ class Suspect(NamedTuple):
     lease: int
 
 
-class Search:
-    """Sweeps each lane alone, in slices that shrink until the row that is refused stands alone."""
+class Sweep(Protocol):
+    """Sweeper.sweep: one slice of these lanes, up to `end`."""
 
-    def __init__(self, sweeper: "Sweeper") -> None:
-        self._sweeper = sweeper
+    async def __call__(
+        self,
+        swept: Sequence[tuple[int, Lane, Place]],
+        size: int = ...,
+        end: Place | None = None,
+    ) -> dict[int, tuple[int, Place]]: ...
+
+
+class RefusedRowSearch:
+    """Sweeps each lane alone, in slices that shrink until one holds only the row that the database
+    refuses. `wake` makes the claims look again."""
+
+    def __init__(
+        self,
+        *,
+        connection: WorkerConnection,
+        lanes: Lanes,
+        inflight: InFlight,
+        sweep: Sweep,
+        wake: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._lanes = lanes
+        self._inflight = inflight
+        self._sweep = sweep
+        self._wake = wake
         self._refused: list[str] = []
         self._began = 0.0
 
     async def run(self) -> None:
         """Raises what the sweep raises when that is no row's fault."""
         self._refused, self._began = [], time.monotonic()
-        await self._sweeper.sweep([])
-        for index, lane in enumerate(self._sweeper.lanes.all):
+        await self._sweep([])
+        for index, lane in enumerate(self._lanes.all):
             place: Place | None = START
             size = LARGEST_SLICE
             while place is not None:
                 place, size = await self._step(index, lane, place, size)
-        self._sweeper.lanes.rewind()
-        self._sweeper.claimer.doorbell.wake()
+        self._lanes.rewind()
+        self._wake()
 
     async def _step(
         self, index: int, lane: Lane, place: Place, size: int
@@ -59,7 +83,7 @@ class Search:
         suspect = await self._next(lane, place) if size == 1 else None
         end = None if suspect is None else (suspect.run_after, suspect.id)
         try:
-            seen = await self._sweeper.sweep([(index, lane, place)], size, end)
+            seen = await self._sweep([(index, lane, place)], size, end)
         except Exception as error:
             if not divisible(error):
                 raise
@@ -73,34 +97,33 @@ class Search:
         return (None if count < size else last), min(size * 4, LARGEST_SLICE)
 
     async def _next(self, lane: Lane, place: Place) -> Suspect | None:
-        rows = await self._sweeper.link.run(
+        rows = await self._connection.run(
             "next_in_lane",
             {
                 "queue": lane.queue,
                 "priority": lane.priority,
                 "run_after": place[0],
                 "id": place[1],
-                "aside": array(self._sweeper.inflight.aside.ids),
+                "aside": array(self._inflight.aside.ids),
             },
         )
         return Suspect(*rows[0]) if rows else None
 
     async def _put_aside(self, suspect: Suspect, error: Exception) -> None:
-        inflight = self._sweeper.inflight
-        if inflight.taken_at < self._began:
+        if self._inflight.taken_at < self._began:
             self._refused.append(suspect.id)
         if len(self._refused) > ALL_OF_THEM:
             for id in self._refused:
-                inflight.aside.forget(id)
+                self._inflight.aside.forget(id)
             raise error
         # The statement as such is still accepted, or this row is not to blame.
-        await self._sweeper.sweep([])
-        alone = damaged(error) or time.monotonic() - inflight.taken_at < PROOF_SECONDS
+        await self._sweep([])
+        alone = damaged(error) or time.monotonic() - self._inflight.taken_at < PROOF_SECONDS
         buried = alone and final(error) and await self._bury(suspect, error)
-        known = suspect.id in inflight.aside
-        seconds = inflight.aside.put(suspect.id)
+        known = suspect.id in self._inflight.aside
+        seconds = self._inflight.aside.put(suspect.id)
         if buried:
-            inflight.aside.forget(suspect.id)
+            self._inflight.aside.forget(suspect.id)
         log.log(
             logging.DEBUG if known and not buried else logging.ERROR,
             "Job %s (row %s) cannot be worked on, and %s: %s",
@@ -125,7 +148,7 @@ class Search:
             "reason": f"The database refuses this row: {words(error)}",
         }
         try:
-            return bool(await self._sweeper.link.run("bury_refused", values))
+            return bool(await self._connection.run("bury_refused", values))
         except Exception as refused:
             if not divisible(refused):
                 raise

@@ -20,7 +20,7 @@ from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
 from pgqueue.worker.refusals import Trouble, divisible
-from pgqueue.worker.refused_rows import Search
+from pgqueue.worker.refused_rows import RefusedRowSearch
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -66,7 +66,8 @@ class Sweeper:
 
     def __init__(
         self,
-        link: WorkerConnection,
+        *,
+        connection: WorkerConnection,
         lanes: Lanes,
         inflight: InFlight,
         claimer: Claimer,
@@ -78,7 +79,7 @@ class Sweeper:
         types: list[str],
         detail: Callable[[], dict[str, int]],
     ) -> None:
-        self.link = link
+        self.connection = connection
         self.lanes = lanes
         self.inflight = inflight
         self.claimer = claimer
@@ -97,7 +98,13 @@ class Sweeper:
         """Of each queue: jobs whose turn it is to be started here, and for which there was no
         slot."""
         self.trouble = Trouble("no sweeps")
-        self._search = Search(self)
+        self._search = RefusedRowSearch(
+            connection=connection,
+            lanes=lanes,
+            inflight=inflight,
+            sweep=self.sweep,
+            wake=claimer.doorbell.wake,
+        )
         self._clock: tuple[datetime, float] | None = None
         """The database's, and the monotonic one when it was asked for."""
         self._patient_until = 0.0
@@ -187,7 +194,7 @@ class Sweeper:
                     self._hear(row.run_after, sent_at)
                     self.breaker.heard(row.trouble)
                     if swept and not row.attempt_count:
-                        await self.register(self.link)
+                        await self.register(self.connection)
         return seen
 
     async def _probe(self) -> None:
@@ -227,7 +234,7 @@ class Sweeper:
 
     async def _run(self, statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
         try:
-            return await self.link.run(statement, parameters)
+            return await self.connection.run(statement, parameters)
         except Exception as error:
             if not divisible(error):
                 self.claimer.suspect()

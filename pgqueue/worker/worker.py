@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
 
-from pgqueue import __version__
 from pgqueue.attempt import Outcome
 from pgqueue.database.errors import AWAY
 from pgqueue.database.job_types import declarations, publish
@@ -23,6 +22,7 @@ from pgqueue.job import Status
 from pgqueue.policy import Released, verdict
 from pgqueue.settings import Settings
 from pgqueue.task import Task
+from pgqueue.version import __version__
 from pgqueue.worker.acker import Acker
 from pgqueue.worker.attempt_writes import AttemptWrites
 from pgqueue.worker.breaker import Breaker
@@ -202,37 +202,37 @@ class Worker:
         breaker = Breaker(self._links["acks"], depends, self._resume, self.name)
         self.acker = Acker(self._links["acks"], inflight, breaker, self._settled, self._expect)
         self.performer = Performer(
-            self.tasks,
-            resources,
-            sum(inflight.slots.values()),
-            self.acker.put,
-            self.acker.shelve,
-            inflight.drop,
-            self.writes,
+            tasks=self.tasks,
+            resources=resources,
+            threads=sum(inflight.slots.values()),
+            finish=self.acker.put,
+            shelve=self.acker.shelve,
+            forget=inflight.drop,
+            writes=self.writes,
         )
         lanes = Lanes(inflight.slots)
         self.claimer = Claimer(
-            self._links["claims"],
-            lanes,
-            inflight,
-            self.doorbell,
-            breaker,
-            self._start,
-            settings,
-            self.name,
+            connection=self._links["claims"],
+            lanes=lanes,
+            inflight=inflight,
+            doorbell=self.doorbell,
+            breaker=breaker,
+            start=self._start,
+            settings=settings,
+            worker=self.name,
         )
         self.sweeper = Sweeper(
-            self._links["sweeps"],
-            lanes,
-            inflight,
-            self.claimer,
-            breaker,
-            self._start,
-            self._register,
-            settings,
-            self.name,
-            list(self.tasks),
-            self._detail,
+            connection=self._links["sweeps"],
+            lanes=lanes,
+            inflight=inflight,
+            claimer=self.claimer,
+            breaker=breaker,
+            start=self._start,
+            register=self._register,
+            settings=settings,
+            worker=self.name,
+            types=list(self.tasks),
+            detail=self._detail,
         )
         self.leases = LeaseKeeper(inflight, settings, self.name, self.watchdog)
 

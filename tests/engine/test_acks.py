@@ -138,7 +138,7 @@ async def test_an_ack_whose_reply_was_lost_counts_as_done(
     connection: Connection, settings: Settings, scene: Scene
 ) -> None:
     jobs = await claimed(connection, settings, scene, 5)
-    lost = losing_replies(scene.acker.link, 1)
+    lost = losing_replies(scene.acker.connection, 1)
     for held in jobs:
         scene.acker.put(held, Outcome(Status.COMPLETED))
     await scene.finish()
@@ -151,7 +151,7 @@ async def test_a_retry_whose_reply_was_lost_counts_as_done_once(
     connection: Connection, settings: Settings, scene: Scene
 ) -> None:
     (held,) = await claimed(connection, settings, scene, 1)
-    losing_replies(scene.acker.link, 1)
+    losing_replies(scene.acker.connection, 1)
     scene.acker.put(held, Outcome(Status.FAILED, timedelta(seconds=60), "x"))
     await scene.finish()
     row = await the_job(connection, "j0")
@@ -164,7 +164,7 @@ async def test_a_cancelled_job_s_lost_ack_is_not_taken_for_done(
 ) -> None:
     (held,) = await claimed(connection, settings, scene, 1)
     await sql(connection, "SELECT cancel_job('j0')")
-    losing_replies(scene.acker.link, 1)
+    losing_replies(scene.acker.connection, 1)
     scene.acker.put(held, Outcome(Status.COMPLETED))
     await scene.finish()
     assert scene.settled == []
@@ -175,7 +175,7 @@ async def test_an_ack_outlives_a_dead_connection(
     connection: Connection, settings: Settings, scene: Scene
 ) -> None:
     jobs = await claimed(connection, settings, scene, 10)
-    one = await scene.acker.link.connect()
+    one = await scene.acker.connection.connect()
     await sql(connection, "SELECT pg_terminate_backend(%s)", [one.info.backend_pid])
     for held in jobs:
         scene.acker.put(held, Outcome(Status.COMPLETED))
@@ -194,7 +194,7 @@ async def test_a_statement_undone_by_a_deadlock_is_sent_again(
     # Who is the victim is staged with a setting that is not for programs.
     await sql(connection, "GRANT SET ON PARAMETER deadlock_timeout TO queue_worker, queue_program")
     await sql(connection, "SELECT set_config('deadlock_timeout', '10s', false)")
-    engine = await scene.acker.link.connect()
+    engine = await scene.acker.connection.connect()
     await engine.execute("SELECT set_config('deadlock_timeout', '50ms', false)")
     async with await AsyncConnection.connect(settings.conninfo) as careless:
         await careless.execute("SELECT set_config('deadlock_timeout', '10s', true)")
@@ -205,11 +205,11 @@ async def test_a_statement_undone_by_a_deadlock_is_sent_again(
         blocked = asyncio.create_task(
             sql(careless, "SELECT 1 FROM job_logs WHERE id = %s FOR UPDATE", [first.claim.id])
         )
-        await until(lambda: scene.acker.link.repeats > 0 or blocked.done())
+        await until(lambda: scene.acker.connection.repeats > 0 or blocked.done())
         await blocked
         await careless.commit()
     await scene.finish()
-    assert scene.acker.link.repeats >= 1
+    assert scene.acker.connection.repeats >= 1
     assert set((await states(connection)).values()) == {"completed"}
 
 

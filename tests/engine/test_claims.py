@@ -343,14 +343,14 @@ async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
         lanes, inflight = Lanes(["default"]), InFlight({"default": 5}, "w-1")
         quiet = settings.with_(doorbell=False)
         claimer = Claimer(
-            late,
-            lanes,
-            inflight,
-            Doorbell(quiet, "w-1"),
-            Breaker(late, {}, list, "w-1"),
-            started.append,
-            quiet,
-            "w-1",
+            connection=late,
+            lanes=lanes,
+            inflight=inflight,
+            doorbell=Doorbell(quiet, "w-1"),
+            breaker=Breaker(late, {}, list, "w-1"),
+            start=started.append,
+            settings=quiet,
+            worker="w-1",
         )
         run, stalled = late.run, []
 
@@ -406,7 +406,7 @@ async def test_a_claim_whose_reply_is_lost_burns_no_attempt(
     )
     async with working(patient, handler) as worker:
         await until(lambda: worker.claimer.resting)
-        one = worker.claimer.link if statement == "claim_jobs" else worker.sweeper.link
+        one = worker.claimer.connection if statement == "claim_jobs" else worker.sweeper.connection
         run, lost = one.run, []
 
         async def lossy(name: str, values: Any) -> Any:
@@ -453,7 +453,7 @@ async def test_one_that_is_lost_while_the_worker_stops_burns_none_either(
         await until(
             lambda: worker.sweeper.turns > turns + 1, what="the end of the sweep that was under way"
         )
-        one, run = worker.claimer.link, worker.claimer.link.run
+        one, run = worker.claimer.connection, worker.claimer.connection.run
 
         async def lossy(name: str, values: Any) -> Any:
             rows = await run(name, values)

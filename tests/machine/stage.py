@@ -134,7 +134,7 @@ class Hands:
 
     async def forget_replies(self) -> None:
         """What a worker does after a reconnect."""
-        self.worker.claimer._epoch = self.worker.claimer.link.epoch
+        self.worker.claimer._epoch = self.worker.claimer.connection.epoch
         self.worker.claimer.suspect()
         await self.worker.claimer._greet()
 

@@ -1,6 +1,7 @@
 """The house: which way the arrows point, and one caller for every statement."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -12,10 +13,26 @@ MODULES = sorted([*ROOT.glob("pgqueue/**/*.py"), *ROOT.glob("service/**/*.py")])
 STATEMENTS = sorted(path.stem for path in ROOT.glob("sql/queries/*.sql"))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def texts_in(path: Path) -> list[tuple[int, str]]:
+    """Line and content of each string constant."""
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Everything that a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -31,6 +48,138 @@ def importing(folder: str, *names: str) -> list[str]:
         for name in imports(path)
         if any(name == one or name.startswith(f"{one}.") for one in names)
     ]
+
+
+def module_of(path: Path) -> str:
+    """The name under which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "service" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMED = {module_of(path): path for path in MODULES}
+FACADE = "pgqueue"
+"""Imports the whole library for its users; no module of the library imports from it."""
+
+ENTRY_POINTS = {"pgqueue.worker.__main__", "pgqueue.cli.__main__", "pgqueue_service.demo.__main__"}
+"""Programs, which no module imports: `python -m pgqueue.worker` is a command of pgqueue.cli."""
+
+ONLY_FOR_TYPES = {("pgqueue.job", "pgqueue.attempt")}
+"""Imported under TYPE_CHECKING: NewJob says what a task is, and a task says what its handler is
+given."""
+
+
+def only_for_types(tree: ast.AST) -> set[int]:
+    """The import nodes that stand under `if TYPE_CHECKING`."""
+    return {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for one in node.body
+        for inner in ast.walk(one)
+    }
+
+
+@functools.cache
+def edges(module: str, *, types: bool) -> set[str]:
+    """Our modules that a module imports, at its top or in a function: those under TYPE_CHECKING, or
+    all others."""
+    tree = tree_of(NAMED[module])
+    typed = only_for_types(tree)
+    found = set()
+    for node in ast.walk(tree):
+        if (id(node) in typed) is not types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from package import module` needs the module; `from module import name` the module
+            # that has the name.
+            found |= inner & NAMED.keys() or {node.module}
+    return (found & NAMED.keys()) - {module}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that lead to each other (Tarjan's strongly connected components)."""
+    numbers: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        numbers[node] = lowest[node] = len(numbers)
+        stack.append(node)
+        for other in sorted(graph.get(node, ())):
+            if other not in numbers:
+                visit(other)
+                lowest[node] = min(lowest[node], lowest[other])
+            elif other in stack:
+                lowest[node] = min(lowest[node], numbers[other])
+        if lowest[node] == numbers[node]:
+            position = stack.index(node)
+            group = sorted(stack[position:])
+            del stack[position:]
+            if len(group) > 1:
+                found.append(group)
+
+    for node in sorted(graph):
+        if node not in numbers:
+            visit(node)
+    return found
+
+
+def room_of(module: str) -> str:
+    """pgqueue.worker.acker -> pgqueue.worker; pgqueue.client -> pgqueue.client."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": set[str]()}
+    assert circles(graph) == [["a", "b", "c"]]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles({module: edges(module, types=False) for module in NAMED}) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    rooms: dict[str, set[str]] = {}
+    for module in NAMED.keys() - ENTRY_POINTS - {FACADE}:
+        mine = rooms.setdefault(room_of(module), set())
+        mine |= {room_of(other) for other in edges(module, types=False)} - {room_of(module)}
+    assert circles(rooms) == []
+
+
+def test_what_is_imported_for_types_alone_is_listed() -> None:
+    assert {
+        (module, other) for module in NAMED for other in edges(module, types=True)
+    } == ONLY_FOR_TYPES
+
+
+def test_no_module_of_the_library_imports_from_its_facade() -> None:
+    assert [
+        module
+        for module in NAMED
+        if module.startswith("pgqueue.") and FACADE in edges(module, types=False)
+    ] == []
+
+
+MAX_POSITIONAL = 5
+
+
+def test_constructors_with_many_arguments_take_them_by_keyword() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{method.lineno} {one.name}"
+        for path in MODULES
+        for one in ast.walk(tree_of(path))
+        if isinstance(one, ast.ClassDef)
+        for method in one.body
+        if isinstance(method, ast.FunctionDef)
+        and method.name == "__init__"
+        and len(method.args.posonlyargs + method.args.args) - 1 > MAX_POSITIONAL
+    ]
+    assert wrong == []
 
 
 def test_the_library_never_imports_the_service() -> None:
@@ -91,7 +240,12 @@ def test_only_the_command_line_and_the_tests_know_the_embedded_server() -> None:
             "pgqueue/database/",
             ["pgqueue.worker", "pgqueue.client", "pgqueue.policy", "pgqueue.job"],
         ),
+        (
+            "pgqueue/enqueue/",
+            ["pgqueue.worker", "pgqueue.client", "pgqueue.sync_client", "pgqueue.cli"],
+        ),
         ("pgqueue/client.py", ["pgqueue.worker", "pgqueue.policy", "pgqueue.cli"]),
+        ("pgqueue/sync_client.py", ["pgqueue.worker", "pgqueue.policy", "pgqueue.cli"]),
         (
             "pgqueue/worker/performer.py",
             [
@@ -217,10 +371,10 @@ def test_the_library_names_nothing_of_its_users() -> None:
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_every_statement_has_exactly_one_caller(statement: str) -> None:
     callers = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
+        f"{path.relative_to(ROOT)}:{line}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value == statement
+        for line, text in texts_in(path)
+        if text == statement
     ]
     places = {caller.rsplit(":", 1)[0] for caller in callers}
     assert len(places) == 1, f"{statement}.sql is named in {callers or 'no module'}"
