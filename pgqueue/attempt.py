@@ -17,7 +17,7 @@ from pgqueue.masking import clean
 if sys.version_info >= (3, 13):
     from typing import TypeVar
 else:
-    from typing_extensions import TypeVar  # psycopg brings it for these versions
+    from typing_extensions import TypeVar  # psycopg depends on it for just these versions
 
 P = TypeVar("P")
 R = TypeVar("R", default=Any)

@@ -18,14 +18,29 @@ CANCEL_SECONDS = 1.0
 MAX_LAYERS = 4
 
 
-class Framework(Protocol):
-    """Django's connection, SQLAlchemy's Connection or Session."""
+class DjangoConnection(Protocol):
+    """`django.db.connection`, or one of `django.db.connections`."""
+
+    def ensure_connection(self) -> None: ...
+
+
+class SQLAlchemyConnection(Protocol):
+    """SQLAlchemy's Connection or Session."""
+
+    def in_transaction(self) -> bool: ...
 
     @property
     def connection(self) -> Any: ...
 
 
-Joinable = psycopg.Connection[Any] | Framework
+class PooledConnection(Protocol):
+    """What `Engine.raw_connection()` of SQLAlchemy answers."""
+
+    @property
+    def driver_connection(self) -> Any: ...
+
+
+Joinable = psycopg.Connection[Any] | DjangoConnection | SQLAlchemyConnection | PooledConnection
 
 
 def psycopg_connection(given: Any) -> psycopg.Connection[Any]:
