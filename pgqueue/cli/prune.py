@@ -42,7 +42,9 @@ def prune(archive: Path | None, as_json: bool) -> None:
     if as_json:
         stay = {"kept": done.kept, "reason": done.reason} if done.kept else {}
         print_json(
-            public({"jobs": done.jobs, "tombstones": done.tombstones, "buried": done.buried} | stay)
+            public(
+                {"jobs": done.jobs, "tombstones": done.tombstones, "expired": done.expired} | stay
+            )
         )
         return
     kept = (
@@ -54,9 +56,9 @@ def prune(archive: Path | None, as_json: bool) -> None:
         click.echo(
             f"{done.kept} jobs past their time stay, because they cannot be removed: {done.reason}"
         )
-    if done.buried:
+    if done.expired:
         click.echo(
-            f"{done.buried} jobs that had been processing for 24 hours moved to the dead-letter "
+            f"{done.expired} jobs that had been processing for 24 hours moved to the dead-letter "
             "queue, or back to their queues"
         )
 

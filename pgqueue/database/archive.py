@@ -51,7 +51,7 @@ def _append(path: Path, text: bytes) -> None:
     try:
         # Another run may be in the middle of a line, which must not be taken for a torn one.
         fcntl.flock(file, fcntl.LOCK_EX)
-        _mend(file)
+        _end_last_line(file)
         end = os.fstat(file).st_size
         try:
             left = memoryview(text)
@@ -67,7 +67,7 @@ def _append(path: Path, text: bytes) -> None:
         _sync(path.parent)
 
 
-def _mend(file: int) -> None:
+def _end_last_line(file: int) -> None:
     """Cuts off a line without its end. A run that was killed, or a full disk, left it there; its
     row was not removed."""
     size = os.fstat(file).st_size

@@ -38,7 +38,7 @@ class Pruned(msgspec.Struct):
 
     jobs: int = 0
     tombstones: int = 0
-    buried: int = 0
+    expired: int = 0
     kept: int = 0
     reason: str | None = None
     next: UUID | None = None
@@ -54,8 +54,8 @@ async def prune(
     most: int | None = None,
     told: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
-    """Removes ended jobs and tombstones past their time, at most `most` rows, and buries what has
-    been processing for 24 hours in queues that nobody serves. `connection` is in autocommit; each
+    """Remove ended jobs and tombstones past their time, at most `most` rows; end jobs that have
+    been processing for 24 hours in queues that no worker serves. `connection` is in autocommit; each
     batch is a transaction of its own. A row that cannot be removed (another table refers to it, a
     trigger refuses, it is damaged) stays, and the others of its batch go. Raises ArchiveError.
 
@@ -75,7 +75,7 @@ async def prune(
     done.tombstones = await _repeat(
         connection, "prune_tombstones", {"keep_ids": settings.keep_ids}, most
     )
-    done.buried = await _repeat(connection, "bury_forgotten", {}, most)
+    done.expired = await _repeat(connection, "bury_forgotten", {}, most)
     told(done)
     return done
 

@@ -153,10 +153,10 @@ class Acker:
         while True:
             try:
                 group = await self.breaker.judge(group)
-            except Exception as error:  # noqa: BLE001 - whatever it is, outcomes are to be written
+            except Exception as error:  # noqa: BLE001 - outcomes are written after any error
                 trouble.tell(error)
                 if divisible(error):
-                    # The circuit breaker cannot be told; that must not keep the jobs.
+                    # The circuit breaker cannot be updated; that must not hold the jobs back.
                     return group
                 await asyncio.sleep(pace.grow())
             else:
@@ -179,7 +179,7 @@ class Acker:
             try:
                 group, written, rows = await self._send(statement, group, lost=lost)
                 break
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' outcomes are to be written
+            except Exception as error:  # noqa: BLE001 - the other outcomes are written after any error
                 if divisible(error):
                     refused = Refused(statement, group, tries, lost, last)
                     await (
@@ -219,8 +219,7 @@ class Acker:
         self, group: list[Ended], written: Set[Key]
     ) -> tuple[list[Ended], Set[Key]]:
         """Which of the rest were written too: by a statement whose reply was lost, or by the commit
-        of a handler's own transaction, and then the job is completed whatever the handler made of
-        that."""
+        of a handler's own transaction. The latter completes the job, however the handler ends."""
         rest = [one for one in group if key(one[0]) not in written]
         rows = await self.connection.run("confirm_acks", self._mine(leases(rest)))
         ended: dict[Key, str] = {(id, lease): status for id, lease, status in rows}
@@ -334,8 +333,8 @@ class Acker:
         )
 
     def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
-        """A line for each type, however many jobs there are of it; and one for each job that is
-        given up."""
+        """A line for each type, however many jobs there are of it; and one for each job that
+        moved to the dead-letter queue."""
         answers = {(id, lease): (status, delay) for id, lease, status, delay in rows}
         waiting: dict[str, list[float]] = {}
         for held, _ in group:

@@ -36,7 +36,7 @@ class AttemptWrites:
         self._settings = settings
         self._turn = asyncio.Lock()
         self._intents: list[Intent] = []
-        self._trouble = Trouble("attempts wait for the database to take down what they intend")
+        self._trouble = Trouble("attempts wait for the database to store their intents")
         self._intending: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._threads: ThreadAttemptWrites | None = None
@@ -65,8 +65,8 @@ class AttemptWrites:
                 async with self._turn:
                     await self._intend_group(group)
             except AWAY as error:
-                # Whoever waits is cancelled when its lease is gone; until then it can still be
-                # done.
+                # A waiting attempt is cancelled when its lease is gone; until then its intent can
+                # still be stored.
                 self._intents = group + self._intents
                 self._trouble.tell(error)
                 await asyncio.sleep(pace.grow())

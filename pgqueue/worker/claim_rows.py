@@ -76,8 +76,8 @@ def claim_from(row: Row, queue: str) -> Claim:
 
 
 class SweepRow(NamedTuple):
-    """A job that was mended; or what there is to know of a lane (action lane) or of the database's
-    clock (action clock)."""
+    """A job that a sweep changed; or facts of a lane (action lane) or of the database's clock (action
+    clock)."""
 
     id: Any
     lease: int

@@ -90,7 +90,7 @@ class Claimer:
                 await self._greet()
                 await self._turn()
                 pace.reset()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs are to be claimed
+            except Exception as error:  # noqa: BLE001 - claims go on after any error
                 self.trouble.tell(error)
                 if divisible(error) and await self._claims_nothing():
                     await self._searched()
@@ -191,8 +191,8 @@ class Claimer:
             self._patience = 0.0
             return
         if self.doorbell.working:
-            # Say "asleep", and look once more: whoever commits after this look sees the flag and
-            # rings.
+            # Set the flag "asleep", and look once more: a producer that commits after this look
+            # sees the flag and rings.
             self.doorbell.clear()
             await self.connection.run("sleep_worker", {"worker": self.worker})
             again, next_due = await self._claim_on()

@@ -1,4 +1,4 @@
-"""Calls a handler: in a context of its own, in this process only, and so that whatever it raises
+"""Calls a handler: in a context of its own, in this process only, and so that everything it raises
 comes back as an error."""
 
 import inspect

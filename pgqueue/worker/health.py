@@ -1,5 +1,4 @@
-"""/healthz and /readyz of a worker, for whoever watches over the process. The API's are served by
-the API."""
+"""/healthz and /readyz of a worker, for probes. The API serves its own."""
 
 import asyncio
 import os

@@ -1,5 +1,4 @@
-"""What a worker has in hand: the attempts it claimed and has not yet got rid of, and how many slots
-that leaves."""
+"""In-flight attempts of one worker, and the free slots of each queue."""
 
 import asyncio
 import math
@@ -13,7 +12,7 @@ from pgqueue.worker.refusals import Aside
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One attempt in hand. Times are of the monotonic clock, in seconds."""
+    """One in-flight attempt. Times are of the monotonic clock, in seconds."""
 
     claim: Claim
     extended_at: float
@@ -21,7 +20,7 @@ class Held:
     then."""
     task: "asyncio.Task[None] | None" = None
     lost: str | None = None
-    """Why the lease is gone; whatever the handler still does counts for nothing."""
+    """Why the lease is gone. What the handler still does has no effect on the job."""
     begun: bool = False
     """Its handler was called, or is about to be."""
     released: bool = False
@@ -30,7 +29,7 @@ class Held:
     """When its handler's time is over."""
     overdue: bool = False
     stopped_at: float = 0.0
-    """When it was told to stop: its time was over, or its lease gone."""
+    """When it was cancelled: its time was over, or its lease gone."""
     abandoned: bool = False
     """It has not stopped, and its job goes on without it."""
     completing: bool = False
@@ -89,8 +88,8 @@ class InFlight:
 
     @contextmanager
     def reserved(self, most: int, *, sweeping: bool = False) -> Iterator[dict[str, int]]:
-        """Up to `most` free slots of each queue, kept from everybody else while a statement is
-        under way that may fill them."""
+        """Up to `most` free slots of each queue, reserved while a statement runs that may
+        fill them."""
         taken = {
             queue: min(self._unused(queue) if sweeping else self.free(queue), most)
             for queue in self.slots

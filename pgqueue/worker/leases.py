@@ -35,9 +35,9 @@ class _Bounded(psycopg.Connection[TupleRow]):
 
 
 class LeaseKeeper:
-    """Extends the lease of whatever has been in hand for a third of it. An attempt is told that it
-    has lost its lease on proof, or when nothing could be extended for so long that somebody else
-    may have it by now; not at the first failure."""
+    """Extends each lease when a third of it has passed. An attempt is stopped when it is certain
+    that its lease is gone, or when no extension succeeded for so long that another worker may have
+    the job; not at the first failure."""
 
     def __init__(
         self, inflight: InFlight, settings: Settings, worker: str, watchdog: Watchdog
@@ -88,7 +88,7 @@ class LeaseKeeper:
             if due:
                 try:
                     self._extend_or_divide(due)
-                except Exception as error:  # noqa: BLE001 - whatever it is, leases are to be kept
+                except Exception as error:  # noqa: BLE001 - leases are extended after any error
                     self._disconnect()
                     self._trouble.tell(error)
                 else:

@@ -43,7 +43,7 @@ class Loop:
                 if (mine := asyncio.current_task()) is None or mine.cancelling():
                     raise
                 error: BaseException = RuntimeError("it was cancelled from within")
-            except Exception as caught:  # noqa: BLE001 - whatever it is, it is told and counted
+            except Exception as caught:  # noqa: BLE001 - every error is logged and counted
                 error = caught
             if time.monotonic() - began > SETTLED:
                 failures, pace = 0, Pace()

@@ -65,7 +65,7 @@ class Performer:
             return
         if claim.id in self._unstoppable:
             # Cancelled and replayed, for instance: an attempt before this one has lost its lease,
-            # and goes on all the same.
+            # and has not stopped.
             where = (
                 "goes on although it was cancelled" if task.is_async else "still runs in a thread"
             )
@@ -119,8 +119,8 @@ class Performer:
             self._abandon(held)
 
     def _abandon(self, held: Held) -> None:
-        """It goes on although it was cancelled. Its slot does not wait for it, and whatever it
-        still writes meets the fence."""
+        """Stop waiting for a handler that goes on although it was cancelled. Its slot is free, and
+        the fence refuses its writes."""
         held.abandoned = True
         self.running.discard(held)
         self._unstoppable.add(held.claim.id)
@@ -162,7 +162,7 @@ class Performer:
                 error = TimedOut(_too_long(task))
         except asyncio.CancelledError as cancelled:
             error = self._why(task, held, cancelled)
-        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is a failed attempt, sys.exit() too
+        except BaseException as caught:  # noqa: BLE001 - everything a handler raises is a failed attempt, sys.exit() too
             error = caught
         if not held.abandoned:
             self._end(task, held, job, error)

@@ -1,5 +1,4 @@
-"""Keeps house beside the work: every few minutes one of the workers removes what is past its
-time."""
+"""Retention by workers: every few minutes one of them removes the rows that are past their time."""
 
 import asyncio
 import logging
@@ -21,8 +20,8 @@ MOST = 20_000
 """Rows that one turn removes; a longer backlog takes several turns, or `pgqueue prune`."""
 
 
-async def keep_house(settings: Settings) -> None:
-    """Until cancelled. Several workers may; one at a time does."""
+async def prune_regularly(settings: Settings) -> None:
+    """Prune until cancelled. Of several workers one at a time does."""
     if not settings.auto_prune:
         return
     begin: UUID | None = None
@@ -38,8 +37,7 @@ async def keep_house(settings: Settings) -> None:
 async def _turn(
     lock: AsyncConnection[tuple[object, ...]], settings: Settings, begin: UUID | None = None
 ) -> UUID | None:
-    """Where the next turn goes on: rows that cannot be removed must not be all that every turn
-    comes to."""
+    """Where the next turn goes on: rows that cannot be removed must not fill every turn."""
     async with lock.transaction():
         cursor = await lock.execute(load("try_lock"), {"lock": LOCK})
         row = await cursor.fetchone()
@@ -47,12 +45,12 @@ async def _turn(
             return begin
         async with await connected(settings.conninfo, settings.pgbouncer) as connection:
             done = await prune(connection, settings, whole=False, begin=begin, most=MOST)
-    if done.jobs or done.tombstones or done.buried:
+    if done.jobs or done.tombstones or done.expired:
         log.info(
-            "pruned %d jobs and %d tombstones, buried %d forgotten jobs",
+            "pruned %d jobs and %d tombstones, ended %d jobs after 24 hours in processing",
             done.jobs,
             done.tombstones,
-            done.buried,
+            done.expired,
             extra={"event": "pruned"},
         )
     if done.kept:

@@ -18,7 +18,8 @@ AWAY = ("08", "25006", "40", "53", "57P")
 that stops."""
 
 WAITING = ("55P03", "57014")
-"""Errors of a row that somebody has locked, or that takes too long: it may get through later."""
+"""Errors of a row that another transaction has locked, or that takes too long: it may get through
+later."""
 
 LEAVE_OUT_SECONDS = 30.0
 LEAVE_OUT_AT_MOST_SECONDS = 3600.0
@@ -47,7 +48,7 @@ def divisible(error: BaseException) -> bool:
 
 
 def final(error: BaseException) -> bool:
-    """Of a row alone: whether waiting for somebody's lock cannot help it."""
+    """Of a row alone: whether waiting for a lock cannot help it."""
     return not (isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(WAITING))
 
 

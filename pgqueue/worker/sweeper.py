@@ -47,7 +47,7 @@ LOOK_AHEAD_INTERVAL = 15.0
 back, up to AHEAD of now."""
 
 LONGEST_PAUSE = 5.0
-"""Seconds; one that took long because somebody stood still is no reason to stay away for a
+"""Seconds: a sweep that took long because a process stood still must not delay the next one by a
 minute."""
 
 
@@ -130,7 +130,7 @@ class Sweeper:
                 pace.reset()
                 self.trouble.over()
                 wait = max(min(took / SHARE, LONGEST_PAUSE), self._interval() if finished else 0.0)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' leases are to be looked after
+            except Exception as error:  # noqa: BLE001 - sweeps go on after any error
                 self.trouble.tell(error)
                 wait = pace.grow()
                 if divisible(error):
@@ -180,7 +180,7 @@ class Sweeper:
             rows, sent_at = await self._sweep(swept, size, end)
             for row in rows:
                 if row.action not in ("lane", "clock"):
-                    self._mend(row, swept[row.lane - 1][1], sent_at)
+                    self._act_on(row, swept[row.lane - 1][1], sent_at)
         seen: dict[int, tuple[int, Place]] = {}
         for row in rows:
             match row.action:
@@ -198,8 +198,7 @@ class Sweeper:
         return seen
 
     async def _probe(self) -> None:
-        """Starts a job to see whether what it depends on works again, when nobody else is doing
-        so."""
+        """Start a job to see whether its dependency works again, when no other worker does."""
         if not (dependencies := self.breaker.probing) or self.claimer.stopping:
             return
         async with self.claimer.quiet:
@@ -240,7 +239,7 @@ class Sweeper:
                 self.claimer.suspect()
             raise
 
-    def _mend(self, row: SweepRow, lane: Lane, sent_at: float) -> None:
+    def _act_on(self, row: SweepRow, lane: Lane, sent_at: float) -> None:
         if row.action != "claim":
             extra = {"event": f"job.{row.action}", "jobId": row.job_id}
             log.warning("Job %s %s: its lease ran out", row.job_id, WHAT[row.action], extra=extra)

@@ -22,7 +22,7 @@ LONG = 1.0
 
 
 class Watchdog:
-    """`turn` runs in the loop, everything else beside it."""
+    """`turn` runs in the loop, everything else in a thread."""
 
     def __init__(self) -> None:
         self._turned_at = time.monotonic()

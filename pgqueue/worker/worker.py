@@ -35,7 +35,7 @@ from pgqueue.worker.leases import LeaseKeeper
 from pgqueue.worker.log_lines import tell_outcome, tell_start
 from pgqueue.worker.loops import Loop
 from pgqueue.worker.performer import Performer
-from pgqueue.worker.pruner import keep_house
+from pgqueue.worker.pruner import prune_regularly
 from pgqueue.worker.sweeper import Sweeper
 from pgqueue.worker.watchdog import Watchdog
 
@@ -118,17 +118,17 @@ class Worker:
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
-            beside = {
+            helpers = {
                 "doorbell": self.doorbell.run,
-                "housekeeping": lambda: keep_house(self.settings),
+                "pruning": lambda: prune_regularly(self.settings),
                 "timeouts": self.performer.watch,
                 "leases": self.leases.watch,
                 "watchdog": self.watchdog.turn,
             }
             background = [
-                own_task(Loop(name, run, self.stopping).run()) for name, run in beside.items()
+                own_task(Loop(name, run, self.stopping).run()) for name, run in helpers.items()
             ]
-            # What the acker had in hand when it failed would be lost to it: it is not started
+            # The outcomes that the acker held when it failed are lost to it: it is not started
             # again.
             loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
             loops += [

@@ -183,7 +183,7 @@ class TestPrune:
         assert result.stdout.startswith(
             "1 jobs removed (completed ones are kept for 7d, dead ones for 50d)"
         )
-        assert document(await cli("prune", "--json")) == {"jobs": 1, "tombstones": 0, "buried": 0}
+        assert document(await cli("prune", "--json")) == {"jobs": 1, "tombstones": 0, "expired": 0}
         assert await value(connection, "SELECT string_agg(job_id, ',') FROM job_logs") == "fresh"
 
     async def test_archives_first(self, cli: Cli, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ async def test_after_a_day_off_retention_gives_up_no_job_that_has_attempts_left(
     await a_job(connection, job_id="alive", attempt_count=1, **off | {"locked_by": "w-alive"})
     async with link(settings) as one:
         await registered(one, "w-alive")
-    assert (await prune(connection, settings)).buried == 2
+    assert (await prune(connection, settings)).expired == 2
     states = {
         row["job_id"]: row["status"]
         for row in await sql(connection, "SELECT job_id, status FROM job_logs")

@@ -154,7 +154,7 @@ class Operating(Sweeping):
                 oracle.give_up_lease(row)
             else:
                 oracle.bury(row, now)
-        assert (pruned.jobs, pruned.tombstones, pruned.buried) == (
+        assert (pruned.jobs, pruned.tombstones, pruned.expired) == (
             len(old),
             len(forgotten),
             len(given_up),

@@ -188,7 +188,7 @@ async def test_a_job_that_nobody_sweeps_is_buried_after_24_hours(
         status="processing",
         started_at=timedelta(hours=-23),
     )
-    assert (await prune(connection, settings)).buried == 1
+    assert (await prune(connection, settings)).expired == 1
     row = await the_job(connection, "old")
     assert (row["status"], row["lease"], row["error"]) == (
         "dlq",
