@@ -13,19 +13,20 @@
 -- search_path=NAME"). Roles belong to the whole server, rights to this database.
 --
 -- pgqueue_migrator   owns everything: tables, functions, and with them the rights that the
--- functions lend. Nobody works as it pgqueue_producer   enqueues (enqueue_job, and what the client
--- calls) and rings the doorbell; no right on any table, so that it can
---                    neither read other people's payloads nor go round a limit by a bare INSERT; no jobs of types with admin=True
+--                    functions lend. No program works as it
+-- pgqueue_producer   enqueues (enqueue_job, and what the client calls) and rings the doorbell. No
+--                    right on any table, so that it can neither read the payloads of others nor go
+--                    round a limit by a bare INSERT; no jobs of types with admin=True
 -- pgqueue_worker     performs jobs: reads all, changes the columns of a job that an attempt changes
--- (never payload, user or id),
---                    publishes job types (but cannot take admin=True from one), keeps its place among the processes, prunes; and
---                    enqueues, for handlers that do
--- pgqueue_reader     looks at everything and changes nothing. It sees payloads too, or SELECT *
--- would not work: they are personal
---                    data, so this is for operators, and not for a dashboard that anybody opens
+--                    (never payload, user or id), publishes job types (but cannot take admin=True
+--                    from one), keeps its place among the processes, prunes; and enqueues, for
+--                    handlers that do
+-- pgqueue_reader     reads everything and changes nothing. It sees payloads too, or SELECT * would
+--                    not work: they are personal data, so this is for operators, and not for a
+--                    dashboard that everyone opens
 -- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, jobs of types
--- with admin=True, cancel, replay,
---                    delete, pause, publishing job types, and a place among the processes. No UPDATE on any job but by the functions
+--                    with admin=True, cancel, replay, delete, pause, publishing job types, and a
+--                    place among the processes. No UPDATE on any job but by the functions
 --
 -- The role that owned the tables so far becomes a member of pgqueue_migrator, so that what works
 -- goes on working; take that away (REVOKE pgqueue_migrator FROM ...) when every program has a role
@@ -74,33 +75,43 @@ DECLARE
     others text;
 BEGIN
     IF to_regclass('job_logs') IS NULL OR to_regclass('job_migrations') IS NULL THEN
-        RAISE EXCEPTION 'the tables of pgqueue are not on the search path (%)', current_setting('search_path')
-            USING HINT = 'Run "pgqueue migrate" first; or name their schema: PGOPTIONS="-c search_path=NAME".';
+        RAISE EXCEPTION 'the tables of pgqueue are not on the search path (%)',
+            current_setting('search_path')
+            USING HINT = 'Run "pgqueue migrate" first; or name their schema: '
+                         'PGOPTIONS="-c search_path=NAME".';
     END IF;
     SELECT string_agg(c.role::text, ', ' ORDER BY c.role::text) INTO others FROM (
         -- The same question as in sql/queries/list_creators.sql.
         SELECT DISTINCT coalesce(r.rolname, 'PUBLIC') AS role
           FROM pg_class t
           JOIN pg_namespace n ON n.oid = t.relnamespace
-         CROSS JOIN LATERAL (SELECT a.grantee FROM aclexplode(n.nspacl) AS a WHERE a.privilege_type = 'CREATE'
+         CROSS JOIN LATERAL (SELECT a.grantee FROM aclexplode(n.nspacl) AS a
+                              WHERE a.privilege_type = 'CREATE'
                              UNION SELECT n.nspowner) AS may
           LEFT JOIN pg_roles r ON r.oid = may.grantee
-         WHERE t.oid = to_regclass('job_logs')::oid AND r.rolname IS DISTINCT FROM 'pg_database_owner'
-           AND (r.oid IS NULL OR NOT r.rolsuper AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'::text))) AS c;
-    IF others IS NOT NULL AND coalesce(current_setting('pgqueue.others_may_create', true), '') = 'on' THEN
+         WHERE t.oid = to_regclass('job_logs')::oid
+           AND r.rolname IS DISTINCT FROM 'pg_database_owner'
+           AND (r.oid IS NULL OR NOT r.rolsuper
+                AND NOT pg_has_role(r.oid, t.relowner, 'USAGE'::text))) AS c;
+    IF others IS NOT NULL
+       AND coalesce(current_setting('pgqueue.others_may_create', true), '') = 'on' THEN
         RAISE WARNING 'others may create in the schema of pgqueue: %', others;
     ELSIF others IS NOT NULL THEN
-        RAISE EXCEPTION 'others may create in the schema of pgqueue: %', others USING HINT = pg_catalog.format(
-            'REVOKE CREATE ON SCHEMA %s FROM %s; or give pgqueue a schema of its own. With PGOPTIONS="-c pgqueue.others_may_create=on" '
-            'this is a warning.', (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid), others);
+        RAISE EXCEPTION 'others may create in the schema of pgqueue: %', others
+            USING HINT = pg_catalog.format(
+            'REVOKE CREATE ON SCHEMA %s FROM %s; or give pgqueue a schema of its own. '
+            'With PGOPTIONS="-c pgqueue.others_may_create=on" this is a warning.',
+            (SELECT c.relnamespace::regnamespace FROM pg_class c
+              WHERE c.oid = to_regclass('job_logs')::oid), others);
     END IF;
-    FOREACH name IN ARRAY ARRAY['pgqueue_migrator', 'pgqueue_producer', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_operator'] LOOP
+    FOREACH name IN ARRAY ARRAY['pgqueue_migrator', 'pgqueue_producer', 'pgqueue_worker',
+                                'pgqueue_reader', 'pgqueue_operator'] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = name) THEN
                 EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', name);
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- somebody ran this for another database at the same moment
+            NULL;  -- another session ran this for another database at the same moment
         END;
     END LOOP;
     IF NOT pg_has_role('pgqueue_operator'::name, 'pgqueue_reader'::name, 'MEMBER'::text)
@@ -116,10 +127,13 @@ DO $$
 -- Owner, and rights to functions: each is for the roles that are named below, and for no other. A
 -- function in `internal` is called by other functions and by triggers, and by no session.
 DECLARE
-    home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
-    was_owner text := (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = to_regclass('job_logs')::oid);
-    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers', 'job_tombstones',
-                              'job_dependencies', 'job_migrations', 'job_functions'];
+    home      text := (SELECT c.relnamespace::regnamespace FROM pg_class c
+                        WHERE c.oid = to_regclass('job_logs')::oid);
+    was_owner text := (SELECT c.relowner::regrole FROM pg_class c
+                        WHERE c.oid = to_regclass('job_logs')::oid);
+    tables    text[] := ARRAY['job_logs', 'job_types', 'job_queues', 'job_workers',
+                              'job_tombstones', 'job_dependencies', 'job_migrations',
+                              'job_functions'];
     types     text[] := ARRAY['job_ticket', 'job_change', 'pgqueue_answer', 'pgqueue_bulk_answer'];
     enqueuing text[] := ARRAY['enqueue_job', 'pgqueue_try_enqueue', 'pgqueue_enqueue_many',
                               'pgqueue_enqueue_group', 'ring_doorbell'];
@@ -142,10 +156,12 @@ DECLARE
     who       record;
     what      text;
 BEGIN
-    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %s TO pgqueue_producer, pgqueue_worker, pgqueue_reader, pgqueue_operator', home);
+    EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %s TO pgqueue_producer, pgqueue_worker, '
+                              'pgqueue_reader, pgqueue_operator', home);
     EXECUTE pg_catalog.format('GRANT USAGE, CREATE ON SCHEMA %s TO pgqueue_migrator', home);
     FOR who IN SELECT r.rolname FROM pg_roles r
-                WHERE NOT r.rolsuper AND r.rolname <> 'pgqueue_migrator' AND NOT pg_has_role(r.oid, 'pgqueue_migrator'::name, 'USAGE'::text)
+                WHERE NOT r.rolsuper AND r.rolname <> 'pgqueue_migrator'
+                  AND NOT pg_has_role(r.oid, 'pgqueue_migrator'::name, 'USAGE'::text)
                   AND (r.rolname = current_user OR r.oid = was_owner::regrole::oid) LOOP
         EXECUTE pg_catalog.format('GRANT pgqueue_migrator TO %I', who.rolname);
     END LOOP;
@@ -168,11 +184,13 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO pgqueue_migrator', who.signature);
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', who.signature);
         IF who.callers IS NOT NULL THEN
-            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s', who.signature, who.callers);
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s',
+                                      who.signature, who.callers);
         END IF;
         IF who.prosecdef THEN
             -- pg_temp last: else a caller's temporary table called job_logs would come before ours.
-            EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path = %s, pg_temp', who.signature, home);
+            EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path = %s, pg_temp',
+                                      who.signature, home);
         END IF;
     END LOOP;
 END
@@ -182,15 +200,18 @@ GRANT SELECT ON job_logs, job_types, job_queues, job_workers, job_tombstones, jo
                 job_migrations, job_functions
    TO pgqueue_reader, pgqueue_worker;
 
-GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at, dead_at, locked_by, error,
-              stack_trace, progress, progress_note, history, intent_at, receipt) ON job_logs TO pgqueue_worker;
-GRANT DELETE ON job_logs TO pgqueue_worker;  -- retention; with PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go
+GRANT UPDATE (status, attempt_count, run_after, lease, started_at, lease_until, processed_at,
+              dead_at, locked_by, error, stack_trace, progress, progress_note, history, intent_at,
+              receipt) ON job_logs TO pgqueue_worker;
+-- For retention. With PGQUEUE_AUTO_PRUNE=off and a role of its own for `prune` it can go.
+GRANT DELETE ON job_logs TO pgqueue_worker;
 GRANT INSERT, DELETE, UPDATE (ended_at) ON job_tombstones TO pgqueue_worker;
 
--- All but job_type: who could rename one with a limit or for administrators could publish another
--- in its place.
-GRANT INSERT, UPDATE (queue, max_attempts, limit_count, limit_window, user_from, backoff_base, backoff_cap, timeout, depends_on, admin,
-                      published_at) ON job_types TO pgqueue_worker, pgqueue_operator;
+-- All but job_type: a role that could rename a type with a limit, or one for administrators, could
+-- publish another in its place.
+GRANT INSERT, UPDATE (queue, max_attempts, limit_count, limit_window, user_from, backoff_base,
+                      backoff_cap, timeout, depends_on, admin, published_at)
+   ON job_types TO pgqueue_worker, pgqueue_operator;
 GRANT INSERT, UPDATE ON job_dependencies TO pgqueue_worker;
 GRANT INSERT, UPDATE, DELETE ON job_workers TO pgqueue_worker, pgqueue_operator;
 
@@ -198,6 +219,7 @@ COMMENT ON ROLE pgqueue_migrator IS 'pgqueue: owns the tables and functions; for
 COMMENT ON ROLE pgqueue_producer IS 'pgqueue: may enqueue jobs, and nothing else.';
 COMMENT ON ROLE pgqueue_worker IS 'pgqueue: may perform jobs.';
 COMMENT ON ROLE pgqueue_reader IS 'pgqueue: may look at everything, payloads included.';
-COMMENT ON ROLE pgqueue_operator IS 'pgqueue: the API and the command line: looks, enqueues, cancels, replays, pauses.';
+COMMENT ON ROLE pgqueue_operator IS
+    'pgqueue: the API and the command line: reads, enqueues, cancels, replays, pauses.';
 
 COMMIT;

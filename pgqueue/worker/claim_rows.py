@@ -6,17 +6,14 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pgqueue.attempt import Claim
 
 Row = tuple[Any, ...]
 
 PAYLOAD = 8
-"""The column of a job's payload, and in the row of the clock what else there is to know."""
+"""The column of a job's payload."""
 
-_NTH = 10
-_nth = itemgetter(_NTH)
+_nth = itemgetter(10)
 
 
 class Answer(NamedTuple):
@@ -44,21 +41,33 @@ def answer_from(rows: Sequence[Row]) -> Answer:
         id, _, lane, job_id, *_ = row
         if job_id is not None:
             jobs.append(row)
-        elif id is not None:
-            lanes[lane] = (row[_NTH], (row[-1], id))
+        elif lane is not None:
+            run_after, taken, *_ = row[12:]
+            lanes[lane] = (taken, (run_after, id))
         else:
             clock = row
     jobs.sort(key=_nth)
-    said = msgspec.json.decode(clock[PAYLOAD])
-    next_due = None if clock[_NTH] is None else clock[_NTH] / 1_000_000
-    return Answer(jobs, lanes, clock[-1], next_due, said["paused"], said["trouble"])
+    now, next_due, paused, trouble = clock[14:]
+    return Answer(jobs, lanes, now, next_due and next_due / 1_000_000, paused, trouble)
 
 
 def claim_from(row: Row, queue: str) -> Claim:
     """Of a job in an Answer."""
-    id, lease, _, job_id, job_type, user_id, attempt, most, payload, created_at, _, uncertain, _ = (
-        row
-    )
+    (
+        id,
+        lease,
+        _,
+        job_id,
+        job_type,
+        user_id,
+        attempt,
+        most,
+        payload,
+        created_at,
+        _,
+        uncertain,
+        *_,
+    ) = row
     return Claim(
         id,
         lease,
@@ -75,31 +84,68 @@ def claim_from(row: Row, queue: str) -> Claim:
     )
 
 
-class SweepRow(NamedTuple):
-    """A job that a sweep changed; or facts of a lane (action lane) or of the database's clock (action
-    clock)."""
+class SweptJob(NamedTuple):
+    """A job that a sweep has changed."""
 
     id: Any
     lease: int
-    """Of a lane: how many jobs to be rescued were left behind."""
     lane: int
     job_id: str
     job_type: str
     user_id: str
     attempt_count: int
-    """Of a lane: how many rows were seen. Of the clock: 0 when this worker's row has gone."""
     max_attempts: int
-    """Of a lane: how many due jobs were left behind."""
     payload: bytes
     created_at: datetime
     run_after: datetime
     action: str
     uncertain: bool
-    trouble: list[str] | None
-    """Only in the row of the clock, as in Answer."""
 
 
-def claim_from_sweep(row: SweepRow, queue: str) -> Claim:
+class SweptLane(NamedTuple):
+    """What a sweep saw in its slice of a lane."""
+
+    lane: int
+    place: tuple[datetime, Any]
+    """Of the last row."""
+    seen: int
+    """Rows in the slice."""
+    due_left: int
+    """Due jobs that were left behind."""
+    lapsed_left: int
+    """Jobs whose lease ran out that were left behind."""
+
+
+class Sweep(NamedTuple):
+    """The answer of sweep_jobs.sql."""
+
+    jobs: list[SweptJob]
+    lanes: list[SweptLane]
+    now: datetime
+    """By the database's clock."""
+    registered: bool
+    """Whether this worker's row is in job_workers."""
+    trouble: list[str]
+    """As in Answer."""
+
+
+def sweep_from(rows: Sequence[Row]) -> Sweep:
+    """Of the rows of sweep_jobs.sql, which come in no order that is promised."""
+    jobs, lanes = [], []
+    clock: Row = ()
+    for row in rows:
+        id, _, lane, job_id, *_ = row
+        if job_id is not None:
+            jobs.append(SweptJob._make(row[:13]))
+        elif lane is not None:
+            seen, due_left, lapsed_left, *_ = row[13:]
+            lanes.append(SweptLane(lane, (row[10], id), seen, due_left, lapsed_left))
+        else:
+            clock = row
+    return Sweep(jobs, lanes, *clock[16:])
+
+
+def claim_from_sweep(row: SweptJob, queue: str) -> Claim:
     return Claim(
         row.id,
         row.lease,

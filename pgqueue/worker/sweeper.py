@@ -15,7 +15,7 @@ from pgqueue.database.adapters import array
 from pgqueue.database.worker_connection import Pace, WorkerConnection
 from pgqueue.settings import Settings
 from pgqueue.worker.breaker import Breaker
-from pgqueue.worker.claim_rows import SweepRow, claim_from_sweep, probe_from
+from pgqueue.worker.claim_rows import Sweep, SweptJob, claim_from_sweep, probe_from, sweep_from
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.inflight import Held, InFlight
 from pgqueue.worker.lanes import LAST_ID, START, Lane, Lanes, Place
@@ -177,24 +177,20 @@ class Sweeper:
         """One slice of each of these lanes, up to `end`, and what there is to do in it. Answers how
         many rows were seen in which of them, and the place of the last."""
         async with self.claimer.quiet:
-            rows, sent_at = await self._sweep(swept, size, end)
-            for row in rows:
-                if row.action not in ("lane", "clock"):
-                    self._act_on(row, swept[row.lane - 1][1], sent_at)
+            answer, sent_at = await self._sweep(swept, size, end)
+            for job in answer.jobs:
+                self._act_on(job, swept[job.lane - 1][1], sent_at)
         seen: dict[int, tuple[int, Place]] = {}
-        for row in rows:
-            match row.action:
-                case "lane":
-                    lane = swept[row.lane - 1][1]
-                    seen[row.lane - 1] = (row.attempt_count, (row.run_after, row.id))
-                    if row.max_attempts:
-                        self._leave(lane)
-                    self._lapsed[lane.queue] += row.lease
-                case "clock":
-                    self._hear(row.run_after, sent_at)
-                    self.breaker.heard(row.trouble)
-                    if swept and not row.attempt_count:
-                        await self.register(self.connection)
+        for one in answer.lanes:
+            lane = swept[one.lane - 1][1]
+            seen[one.lane - 1] = (one.seen, one.place)
+            if one.due_left:
+                self._leave(lane)
+            self._lapsed[lane.queue] += one.lapsed_left
+        self._hear(answer.now, sent_at)
+        self.breaker.heard(answer.trouble)
+        if swept and not answer.registered:
+            await self.register(self.connection)
         return seen
 
     async def _probe(self) -> None:
@@ -223,13 +219,11 @@ class Sweeper:
                 )
                 self.start(self.inflight.take(claim, sent_at))
 
-    async def _sweep(
-        self, swept: Swept, size: int, end: Place | None
-    ) -> tuple[list[SweepRow], float]:
+    async def _sweep(self, swept: Swept, size: int, end: Place | None) -> tuple[Sweep, float]:
         with self.inflight.reserved(0 if self.claimer.stopping else MOST, sweeping=True) as free:
             sent_at = time.monotonic()
             rows = await self._run("sweep_jobs", self._parameters(swept, free, size, end))
-            return list(map(SweepRow._make, rows)), sent_at
+            return sweep_from(rows), sent_at
 
     async def _run(self, statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
         try:
@@ -239,7 +233,7 @@ class Sweeper:
                 self.claimer.suspect()
             raise
 
-    def _act_on(self, row: SweepRow, lane: Lane, sent_at: float) -> None:
+    def _act_on(self, row: SweptJob, lane: Lane, sent_at: float) -> None:
         if row.action != "claim":
             extra = {"event": f"job.{row.action}", "jobId": row.job_id}
             log.warning("Job %s %s: its lease ran out", row.job_id, WHAT[row.action], extra=extra)

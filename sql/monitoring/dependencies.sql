@@ -9,9 +9,12 @@
 --
 -- open: mend what reason says; nothing else is to be done, for the next probe that succeeds closes
 -- it and everything drains.
-SELECT d.dependency, d.state, d.reason, d.opened_at, round(extract(epoch FROM now() - d.opened_at), 3)::float8 AS open_s,
-       CASE d.state WHEN 'open' THEN round(extract(epoch FROM d.probe_at - now()), 3)::float8 END AS next_probe_s,
+SELECT d.dependency, d.state, d.reason, d.opened_at,
+       round(extract(epoch FROM now() - d.opened_at), 3)::float8 AS open_s,
+       CASE d.state WHEN 'open'
+            THEN round(extract(epoch FROM d.probe_at - now()), 3)::float8 END AS next_probe_s,
        (SELECT count(*) FROM jsonb_object_keys(d.failures)) AS failures,
-       ARRAY(SELECT t.job_type FROM job_types t WHERE t.depends_on = d.dependency ORDER BY 1) AS job_types
+       ARRAY(SELECT t.job_type FROM job_types t WHERE t.depends_on = d.dependency
+              ORDER BY 1) AS job_types
   FROM job_dependencies d
  ORDER BY d.state = 'closed', d.dependency;

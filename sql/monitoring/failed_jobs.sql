@@ -4,7 +4,8 @@
 --
 -- A few are everyday life: a mail server that was busy. Many with one error: retrying_jobs.sql
 -- counts them; mend the cause, they come again by themselves at run_after. Nothing to do by hand.
-SELECT j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.created_at, j.run_after, j.error
+SELECT j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.created_at, j.run_after,
+       j.error
   FROM job_logs j
  WHERE j.processed_at IS NULL AND j.status = 'failed'
  ORDER BY j.created_at DESC LIMIT 1000;

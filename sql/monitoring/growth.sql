@@ -8,13 +8,17 @@
 -- Empty: the table has no statistics yet. ANALYZE job_logs makes them.
 WITH bounds AS (
     SELECT b.bound, b.ord, count(*) OVER () AS bounds
-      FROM pg_stats s CROSS JOIN LATERAL unnest(s.histogram_bounds::text::uuid[]) WITH ORDINALITY AS b(bound, ord)
-     WHERE s.schemaname = (SELECT c.relnamespace::regnamespace::text FROM pg_class c WHERE c.oid = to_regclass('job_logs'))
+      FROM pg_stats s
+     CROSS JOIN LATERAL unnest(s.histogram_bounds::text::uuid[]) WITH ORDINALITY AS b(bound, ord)
+     WHERE s.schemaname = (SELECT c.relnamespace::regnamespace::text FROM pg_class c
+                            WHERE c.oid = to_regclass('job_logs'))
        AND s.tablename = 'job_logs' AND s.attname = 'id'
 ), size AS (
-    SELECT greatest(c.reltuples, 0) AS rows, pg_total_relation_size(c.oid) AS bytes FROM pg_class c WHERE c.oid = to_regclass('job_logs')
+    SELECT greatest(c.reltuples, 0) AS rows, pg_total_relation_size(c.oid) AS bytes FROM pg_class c
+     WHERE c.oid = to_regclass('job_logs')
 ), days AS (
-    SELECT d.day, job_uuid_at(d.day AT TIME ZONE 'UTC') AS low, job_uuid_at((d.day + interval '1 day') AT TIME ZONE 'UTC') AS high
+    SELECT d.day, job_uuid_at(d.day AT TIME ZONE 'UTC') AS low,
+           job_uuid_at((d.day + interval '1 day') AT TIME ZONE 'UTC') AS high
       FROM generate_series(date_trunc('day', now() AT TIME ZONE 'UTC') - interval '29 days',
                            date_trunc('day', now() AT TIME ZONE 'UTC'), interval '1 day') AS d(day)
 )

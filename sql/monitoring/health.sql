@@ -19,7 +19,8 @@
 WITH live AS (
     SELECT w.kind, w.queues, w.types FROM job_workers w WHERE w.seen_at > now() - interval '30 s'
 ), dead AS (
-    SELECT j.dead_at FROM job_logs j WHERE j.dead_at IS NOT NULL ORDER BY j.dead_at DESC LIMIT 100000
+    SELECT j.dead_at FROM job_logs j WHERE j.dead_at IS NOT NULL
+     ORDER BY j.dead_at DESC LIMIT 100000
 ), waiting AS MATERIALIZED (
     SELECT j.queue, j.status, j.run_after, j.started_at FROM job_logs j
      WHERE j.processed_at IS NULL AND j.status IN ('enqueued', 'failed') LIMIT 100000
@@ -37,7 +38,8 @@ WITH live AS (
      WHERE l.status = 'completed' AND l.processed_at > u.since
 ), failures AS (
     SELECT (SELECT count(*) FROM dead d WHERE d.dead_at > u.since)
-         + (SELECT count(*) FROM waiting w WHERE w.status = 'failed' AND w.started_at > u.since) AS jobs
+         + (SELECT count(*) FROM waiting w
+             WHERE w.status = 'failed' AND w.started_at > u.since) AS jobs
       FROM judged u
 ), declared AS (
     SELECT t.job_type FROM live l CROSS JOIN LATERAL jsonb_each_text(l.types) AS t(job_type, hash)
@@ -49,6 +51,9 @@ SELECT (SELECT count(*) FROM dead) AS dead,
        (SELECT coalesce(sum(d.jobs), 0)::bigint FROM due d) AS depth,
        (SELECT coalesce(sum(d.jobs), 0)::bigint FROM due d
          WHERE NOT EXISTS (SELECT FROM live l WHERE l.kind = 'worker' AND l.queues ? d.queue)
-           AND NOT EXISTS (SELECT FROM job_queues q WHERE q.queue = d.queue AND q.paused)) AS unserved,
+           AND NOT EXISTS (SELECT FROM job_queues q
+                            WHERE q.queue = d.queue AND q.paused)) AS unserved,
        (SELECT count(*) FROM declared) AS disagreements
-  FROM failures f, (SELECT count(*) AS jobs, percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds) AS p99 FROM completed) AS c;
+  FROM failures f,
+       (SELECT count(*) AS jobs, percentile_cont(0.99) WITHIN GROUP (ORDER BY seconds) AS p99
+          FROM completed) AS c;

@@ -13,7 +13,8 @@
 -- seconds. p99 above 10: more workers, or more slots in PGQUEUE_QUEUES
 WITH RECURSIVE lanes AS (
     -- Jumps from lane to lane in the claim index.
-    (SELECT j.queue, j.priority FROM job_logs j WHERE j.processed_at IS NULL ORDER BY j.queue, j.priority LIMIT 1)
+    (SELECT j.queue, j.priority FROM job_logs j WHERE j.processed_at IS NULL
+      ORDER BY j.queue, j.priority LIMIT 1)
     UNION ALL
     SELECT n.queue, n.priority
       FROM lanes l CROSS JOIN LATERAL (
@@ -24,11 +25,13 @@ WITH RECURSIVE lanes AS (
     SELECT p.status, p.run_after
       FROM (SELECT l.queue, l.priority FROM lanes l LIMIT 1000) AS l CROSS JOIN LATERAL (
            (SELECT j.status, j.run_after FROM job_logs j
-             WHERE j.processed_at IS NULL AND j.queue = l.queue AND j.priority = l.priority AND j.run_after <= now()
+             WHERE j.processed_at IS NULL AND j.queue = l.queue AND j.priority = l.priority
+               AND j.run_after <= now()
              ORDER BY j.run_after, j.id LIMIT 100000)
            UNION ALL
            (SELECT j.status, j.run_after FROM job_logs j
-             WHERE j.processed_at IS NULL AND j.queue = l.queue AND j.priority = l.priority AND j.run_after > now()
+             WHERE j.processed_at IS NULL AND j.queue = l.queue AND j.priority = l.priority
+               AND j.run_after > now()
              ORDER BY j.run_after, j.id LIMIT 100000)) AS p
 ), waiting AS (
     SELECT count(*) FILTER (WHERE v.status = 'enqueued') AS enqueued,
@@ -36,13 +39,15 @@ WITH RECURSIVE lanes AS (
            count(*) FILTER (WHERE v.status = 'failed') AS failed,
            count(*) FILTER (WHERE v.status <> 'processing' AND v.run_after <= now()) AS ready,
            count(*) FILTER (WHERE v.status <> 'processing' AND v.run_after > now()) AS scheduled,
-           extract(epoch FROM now() - min(v.run_after) FILTER (WHERE v.status <> 'processing' AND v.run_after <= now()))
+           extract(epoch FROM now() - min(v.run_after) FILTER (
+               WHERE v.status <> 'processing' AND v.run_after <= now()))
                AS oldest_ready_s
       FROM live v
 ), dead AS (
     -- In steps of 1,000 along the index of the dead; counted in one go, Postgres would rather read
     -- the whole table.
-    SELECT 0 AS count, '-infinity'::timestamptz AS dead_at, '00000000-0000-0000-0000-000000000000'::uuid AS id
+    SELECT 0 AS count, '-infinity'::timestamptz AS dead_at,
+           '00000000-0000-0000-0000-000000000000'::uuid AS id
     UNION ALL
     SELECT d.count + 1000, n.dead_at, n.id
       FROM dead d CROSS JOIN LATERAL (
@@ -52,7 +57,8 @@ WITH RECURSIVE lanes AS (
      WHERE d.count < 100000
 ), died AS (
     SELECT least(100000, d.count + (SELECT count(*)
-                        FROM (SELECT FROM job_logs j WHERE j.dead_at IS NOT NULL AND (j.dead_at, j.id) > (d.dead_at, d.id)
+                        FROM (SELECT FROM job_logs j
+                               WHERE j.dead_at IS NOT NULL AND (j.dead_at, j.id) > (d.dead_at, d.id)
                                ORDER BY j.dead_at, j.id LIMIT 999) AS rest)) AS dlq
       FROM dead d ORDER BY d.count DESC LIMIT 1
 ), size AS MATERIALIZED (
@@ -66,28 +72,35 @@ WITH RECURSIVE lanes AS (
            sum(f.share * c.reltuples) FILTER (WHERE f.status = 'cancelled') AS cancelled
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
-      JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = 'status'
-     CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[], s.most_common_freqs) AS f(status, share)
+      JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname
+           AND s.attname = 'status'
+     CROSS JOIN LATERAL unnest(s.most_common_vals::text::text[], s.most_common_freqs)
+            AS f(status, share)
      WHERE c.oid = 'job_logs'::regclass AND c.reltuples > 0
 ), newest AS (
     -- By the range of the primary key that the last 15 minutes are.
     SELECT j.status, extract(epoch FROM j.processed_at - j.run_after) AS took_s
       FROM job_logs j
-     WHERE j.id >= job_uuid_at(now() - interval '15 min') AND j.id < job_uuid_at(now() + interval '1 day')
+     WHERE j.id >= job_uuid_at(now() - interval '15 min')
+       AND j.id < job_uuid_at(now() + interval '1 day')
      ORDER BY j.id DESC LIMIT 10000
 ), recent AS (
     SELECT count(*) FILTER (WHERE r.took_s IS NOT NULL) AS recent_finished,
            (count(*) FILTER (WHERE r.status IN ('failed', 'dlq')))::float8
-               / nullif(count(*) FILTER (WHERE r.status IN ('completed', 'failed', 'dlq')), 0) AS recent_failed_share,
+               / nullif(count(*) FILTER (WHERE r.status IN ('completed', 'failed', 'dlq')), 0)
+               AS recent_failed_share,
            percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY greatest(r.took_s, 0)::float8)
                FILTER (WHERE r.status IN ('completed', 'dlq')) AS took
       FROM newest r
 )
 SELECT w.enqueued, w.processing, w.failed, d.dlq,
-       CASE WHEN s.big THEN coalesce(round(g.completed)::bigint, 0) ELSE c.completed END AS completed,
-       CASE WHEN s.big THEN coalesce(round(g.cancelled)::bigint, 0) ELSE c.cancelled END AS cancelled,
+       CASE WHEN s.big THEN coalesce(round(g.completed)::bigint, 0)
+            ELSE c.completed END AS completed,
+       CASE WHEN s.big THEN coalesce(round(g.cancelled)::bigint, 0)
+            ELSE c.cancelled END AS cancelled,
        s.big AS estimated,
        w.ready, w.scheduled, round(w.oldest_ready_s, 3)::float8 AS oldest_ready_s,
        r.recent_finished, round(r.recent_failed_share::numeric, 4)::float8 AS recent_failed_share,
-       round(r.took[1]::numeric, 3)::float8 AS recent_p50_s, round(r.took[2]::numeric, 3)::float8 AS recent_p99_s
+       round(r.took[1]::numeric, 3)::float8 AS recent_p50_s,
+       round(r.took[2]::numeric, 3)::float8 AS recent_p99_s
   FROM waiting w, died d, size s, counted c, guessed g, recent r;

@@ -6,8 +6,10 @@
 -- user's other jobs until it commits: commit sooner. A DDL statement (ALTER, VACUUM FULL, CREATE
 -- INDEX without CONCURRENTLY): wait or end it. To end a session: SELECT pg_terminate_backend(PID);
 -- a worker that loses its connection gets another one and gives back what it held.
-SELECT a.pid, a.application_name, now() - a.query_start AS waiting, l.locktype, l.mode, l.relation::regclass AS "table",
-       left(a.query, 80) AS query, b.pid AS blocked_by, b.application_name AS blocker, b.state AS blocker_state,
+SELECT a.pid, a.application_name, now() - a.query_start AS waiting, l.locktype, l.mode,
+       l.relation::regclass AS "table",
+       left(a.query, 80) AS query, b.pid AS blocked_by, b.application_name AS blocker,
+       b.state AS blocker_state,
        now() - b.xact_start AS blocker_in_transaction, left(b.query, 80) AS blocker_query
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid

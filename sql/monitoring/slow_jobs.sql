@@ -10,7 +10,8 @@ SELECT r.job_type, count(*) AS jobs,
        round(percentile_cont(0.5) WITHIN GROUP (ORDER BY r.work)::numeric, 3) AS work_p50_s,
        round(percentile_cont(0.99) WITHIN GROUP (ORDER BY r.work)::numeric, 3) AS work_p99_s,
        round(max(r.work)::numeric, 3) AS work_max_s,
-       (SELECT extract(epoch FROM t.timeout)::integer FROM job_types t WHERE t.job_type = r.job_type) AS timeout_s
+       (SELECT extract(epoch FROM t.timeout)::integer FROM job_types t
+         WHERE t.job_type = r.job_type) AS timeout_s
   FROM (SELECT j.job_type, extract(epoch FROM j.started_at - j.run_after) AS wait,
                extract(epoch FROM j.processed_at - j.started_at) AS work
           FROM (SELECT * FROM job_logs n WHERE n.id < job_uuid_at(now() + interval '1 day')

@@ -11,7 +11,8 @@ WITH asked (user_id, job_type) AS (
 SELECT a.user_id, count(j.id) AS jobs, max(t.limit_count) AS allowed,
        greatest(max(t.limit_count) - count(j.id), 0) AS left_over,
        min(j.created_at) AS first, max(j.created_at) AS last,
-       now() + pgqueue_limit_wait(a.job_type, a.user_id, max(t.limit_count), max(t.limit_window)) AS next_place
+       now() + pgqueue_limit_wait(a.job_type, a.user_id, max(t.limit_count), max(t.limit_window))
+       AS next_place
   FROM asked a
   LEFT JOIN job_types t ON t.job_type = a.job_type
   LEFT JOIN job_logs j ON j.user_id = a.user_id AND j.job_type = a.job_type

@@ -3,7 +3,8 @@
 -- (set_session.sql), so that rows are locked in their order without a lock for each beforehand;
 -- behind a pooler, where the plan cannot be pinned, a deadlock is repeated.
 UPDATE job_logs j
-   SET status = 'completed', processed_at = now(), lease_until = NULL, error = NULL, stack_trace = NULL, intent_at = NULL,
+   SET status = 'completed', processed_at = now(), lease_until = NULL, error = NULL,
+       stack_trace = NULL, intent_at = NULL,
        receipt = a.receipt
   FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(receipts)s::text[]) AS a(id, lease, receipt)
  WHERE j.id = a.id AND j.lease = a.lease AND j.locked_by = %(worker)s AND j.status = 'processing'

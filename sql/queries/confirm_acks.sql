@@ -2,4 +2,5 @@
 -- attempt is over. (Whoever takes a job away ends the lease first, so that this cannot be somebody
 -- else's doing.)
 SELECT j.id, j.lease, j.status FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[]) AS a(id, lease)
-  JOIN job_logs j ON j.id = a.id AND j.lease = a.lease AND j.locked_by = %(worker)s AND j.status <> 'processing'
+  JOIN job_logs j ON j.id = a.id AND j.lease = a.lease AND j.locked_by = %(worker)s
+       AND j.status <> 'processing'

@@ -9,7 +9,8 @@ WITH orphan AS MATERIALIZED (
      ORDER BY j.id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE job_logs j
-   SET status = CASE WHEN j.attempt_count > 1 THEN 'failed' ELSE 'enqueued' END, attempt_count = j.attempt_count - 1,
+   SET status = CASE WHEN j.attempt_count > 1 THEN 'failed' ELSE 'enqueued' END,
+       attempt_count = j.attempt_count - 1,
        lease_until = NULL
   FROM orphan o WHERE j.id = o.id
 RETURNING j.job_id

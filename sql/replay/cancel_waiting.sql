@@ -11,7 +11,8 @@ SET LOCAL toolbox.ago = '1 hour';
 
 SELECT j.queue, j.status, count(*) AS jobs, min(j.created_at) AS first, max(j.created_at) AS last
   FROM job_logs j
- WHERE j.processed_at IS NULL AND j.status IN ('enqueued', 'failed') AND j.job_type = current_setting('toolbox.job_type')
+ WHERE j.processed_at IS NULL AND j.status IN ('enqueued', 'failed')
+   AND j.job_type = current_setting('toolbox.job_type')
    AND j.created_at > now() - current_setting('toolbox.ago')::interval
  GROUP BY j.queue, j.status;
 

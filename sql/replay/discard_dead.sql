@@ -8,8 +8,10 @@
 BEGIN;
 SET LOCAL toolbox.error = 'invalid address';
 
-SELECT d.job_type, d.error, count(*) AS jobs, min(d.dead_at) AS first, max(d.dead_at) AS last, min(d.job_id) AS sample_job_id
-  FROM dead_jobs(error => current_setting('toolbox.error')) AS d GROUP BY d.job_type, d.error ORDER BY jobs DESC LIMIT 20;
+SELECT d.job_type, d.error, count(*) AS jobs, min(d.dead_at) AS first, max(d.dead_at) AS last,
+       min(d.job_id) AS sample_job_id
+  FROM dead_jobs(error => current_setting('toolbox.error')) AS d GROUP BY d.job_type, d.error
+ ORDER BY jobs DESC LIMIT 20;
 
 SELECT count(*) FILTER (WHERE c.changed) AS discarded
   FROM (SELECT d.job_id FROM dead_jobs(error => current_setting('toolbox.error')) AS d

@@ -8,8 +8,10 @@
 BEGIN;
 SET LOCAL toolbox.error = 'connection refused';
 
-SELECT d.job_type, count(*) AS jobs, min(d.dead_at) AS first, max(d.dead_at) AS last, min(d.job_id) AS sample_job_id
-  FROM dead_jobs(error => current_setting('toolbox.error')) AS d GROUP BY d.job_type ORDER BY jobs DESC;
+SELECT d.job_type, count(*) AS jobs, min(d.dead_at) AS first, max(d.dead_at) AS last,
+       min(d.job_id) AS sample_job_id
+  FROM dead_jobs(error => current_setting('toolbox.error')) AS d GROUP BY d.job_type
+ ORDER BY jobs DESC;
 
 SELECT replay_jobs(ARRAY(SELECT d.id FROM dead_jobs(error => current_setting('toolbox.error')) AS d
                           ORDER BY d.dead_at, d.id LIMIT 10000), spacing => '20 ms') AS replayed;

@@ -6,10 +6,13 @@
 BEGIN;
 SET LOCAL toolbox.job_type = 'user.signin.notification';
 
-SELECT left(d.error, 100) AS error, count(*) AS jobs, min(d.dead_at) AS first, max(d.dead_at) AS last
-  FROM dead_jobs(job_type => current_setting('toolbox.job_type')) AS d GROUP BY 1 ORDER BY jobs DESC LIMIT 20;
+SELECT left(d.error, 100) AS error, count(*) AS jobs, min(d.dead_at) AS first,
+       max(d.dead_at) AS last
+  FROM dead_jobs(job_type => current_setting('toolbox.job_type')) AS d GROUP BY 1
+ ORDER BY jobs DESC LIMIT 20;
 
-SELECT replay_jobs(ARRAY(SELECT d.id FROM dead_jobs(job_type => current_setting('toolbox.job_type')) AS d
+SELECT replay_jobs(ARRAY(SELECT d.id
+                           FROM dead_jobs(job_type => current_setting('toolbox.job_type')) AS d
                           ORDER BY d.dead_at, d.id LIMIT 10000), spacing => '20 ms') AS replayed;
 
 ROLLBACK;

@@ -8,10 +8,13 @@
 BEGIN;
 SET LOCAL toolbox.ago = '1 hour';
 
-SELECT date_trunc('minute', d.dead_at) AS minute, count(*) AS jobs, count(DISTINCT d.error) AS errors, min(d.error) AS sample_error
-  FROM dead_jobs(since => now() - current_setting('toolbox.ago')::interval) AS d GROUP BY 1 ORDER BY 1;
+SELECT date_trunc('minute', d.dead_at) AS minute, count(*) AS jobs,
+       count(DISTINCT d.error) AS errors, min(d.error) AS sample_error
+  FROM dead_jobs(since => now() - current_setting('toolbox.ago')::interval) AS d GROUP BY 1
+ ORDER BY 1;
 
-SELECT replay_jobs(ARRAY(SELECT d.id FROM dead_jobs(since => now() - current_setting('toolbox.ago')::interval) AS d
+SELECT replay_jobs(ARRAY(SELECT d.id FROM dead_jobs(
+                             since => now() - current_setting('toolbox.ago')::interval) AS d
                           ORDER BY d.dead_at, d.id LIMIT 10000), spacing => '20 ms') AS replayed;
 
 ROLLBACK;

@@ -196,6 +196,7 @@ async def test_a_sweep_is_the_workers_heartbeat(connection: Connection, settings
 async def test_a_slice_tells_where_it_ended_and_what_it_left(
     connection: Connection, settings: Settings
 ) -> None:
+    from pgqueue.worker.claim_rows import sweep_from
     from pgqueue.worker.lanes import LAST_ID, START
 
     for number in range(5):
@@ -224,6 +225,6 @@ async def test_a_slice_tells_where_it_ended_and_what_it_left(
                 "lease": timedelta(seconds=30),
             },
         )
-    (lane,) = [row for row in rows if row[11] == "lane"]
+    (lane,) = sweep_from(rows).lanes
     third = await the_job(connection, "j2")
-    assert (lane[0], lane[10], lane[6], lane[7]) == (str(third["id"]), third["run_after"], 3, 2)
+    assert lane == (1, (third["run_after"], str(third["id"])), 3, 2, 0)

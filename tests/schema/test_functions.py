@@ -48,6 +48,15 @@ def test_a_file_makes_one_function_of_its_name_and_takes_it_from_public(file: Pa
     assert outside.count(";") == 2, "nothing but these two statements"
 
 
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("sql/**/*.sql")), ids=lambda file: f"{file.parent.name}/{file.name}"
+)
+def test_lines_have_at_most_100_columns(file: Path) -> None:
+    """schema.sql is written by pg_dump."""
+    lines = file.read_text().splitlines()
+    assert file.name == "schema.sql" or [line for line in lines if len(line) > 100] == []
+
+
 def test_what_is_not_public_is_called_pgqueue() -> None:
     names = {file.stem for file in FILES}
     assert names - {name for name in names if name.startswith("pgqueue_")} == PUBLIC
