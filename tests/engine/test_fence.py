@@ -112,6 +112,18 @@ async def test_time_is_moved_only_for_a_job_that_waits(
     assert await the_job(connection, "j") == before
 
 
+async def test_jobs_that_wait_are_found_and_no_others(
+    connection: AsyncConnection[Any], settings: Settings
+) -> None:
+    for status in ("failed", "enqueued", "processing", "completed", "dlq", "cancelled"):
+        await a_job(connection, job_id=status, status=status)
+    sought = {"job_type": "test.job", "job_id": None, "user_id": None, "queue": None}
+    async with AsyncClient.open(settings) as client:
+        found = [row["job_id"] for row in await client.run("find_waiting", sought)]
+        assert found == ["failed", "enqueued"]
+        assert await client.run("find_waiting", sought | {"queue": "other"}) == []
+
+
 async def test_what_has_ended_is_no_work_any_more(
     connection: Connection, settings: Settings
 ) -> None:

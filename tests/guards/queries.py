@@ -519,6 +519,18 @@ QUERIES = [
         "engine/test_fence::test_time_is_moved_only_for_a_job_that_waits[completed]",
     ),
     query(
+        "find_waiting",
+        "status",
+        {"AND j.status IN ('enqueued', 'failed')": NOTHING},
+        "engine/test_fence::test_jobs_that_wait_are_found_and_no_others",
+    ),
+    query(
+        "find_waiting",
+        "live",
+        {"j.processed_at IS NULL AND ": NOTHING},
+        why="it is there for the index; the status says the same",
+    ),
+    query(
         "count_due",
         "live",
         {"j.processed_at IS NULL AND ": NOTHING},
