@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from pgqueue.worker.claim_rows import SweepRow, probe_from
+from pgqueue.worker.claim_rows import probe_from, sweep_from
 from tests.machine.core import Core, workers
 from tests.machine.stage import LEASE, QUEUES, Hands
 from tests.machine.values import AtOnce, Row
@@ -27,13 +27,13 @@ class Sweeping(Core):
             for lane in hands.lanes
         }
         self.stage.play(hands.sweep(resting=resting))
-        rows = [
-            SweepRow._make(row)
+        answers = [
+            sweep_from(answer)
             for statement, answer in self.stage.heard
             if statement == "sweep_jobs"
-            for row in answer
         ]
-        now = next(row.run_after for row in rows if row.action == "clock")
+        now = answers[0].now
+        rows = [job for answer in answers for job in answer.jobs]
         did: Did = {
             action: [row.job_id for row in rows if row.action == action] for action in ACTIONS
         }
