@@ -56,7 +56,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     stack_trace: str | None = None
     dependency: str | None = None
-    """What the failure is blamed on; the circuit breaker is told before the job is."""
+    """The dependency that the failure is attributed to; the circuit breaker counts it before the job's
+    outcome is stored."""
     down: bool = False
     """It is known to be broken: no need to see others fail."""
     aside: timedelta | None = None

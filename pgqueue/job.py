@@ -81,8 +81,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands in the table. Times are aware datetimes in UTC, None when they have not
-    come."""
+    """The state of a job. Times are aware datetimes in UTC, None when they have not come."""
 
     id: UUID
     job_id: str
@@ -105,7 +104,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress: float | None
     progress_note: str | None
     receipt: str | None
-    """What the completed attempt has to show for it."""
+    """A line about the work done, as the completed attempt left it."""
     history: list[dict[str, Any]]
     """What went wrong before, oldest first: failed attempts with time, worker, error and stack;
     replays."""
@@ -124,8 +123,8 @@ class DeadFilter(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What replay_many did: jobs that went back, jobs that matched, and how many of those are still
-    dead."""
+    """The result of replay_many: jobs that went back to their queues, jobs that matched, and how
+    many of those are still dead."""
 
     retried: int
     matched: int

@@ -343,10 +343,10 @@ def assert_enqueued(
 def _missing(
     values: Row, payload: Any, count: int | None, found: list[JobView], waiting: list[JobView]
 ) -> str:
-    told = {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
     if payload is not None:
-        told["payload"] = payload
-    wanted = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        given["payload"] = payload
+    wanted = ", ".join(f"{name}={value!r}" for name, value in given.items())
     number = f"{len(found)} jobs wait, not {count}" if count is not None else "no job waits"
     jobs = "".join(
         f"\n  {view.job_id} ({view.status}, user {view.user_id}): {view.payload!r}"

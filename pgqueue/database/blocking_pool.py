@@ -13,7 +13,13 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import ConnectionPool
 
 from pgqueue.blocking import finished
-from pgqueue.database.pool import CONFIGURE, IS_READ_COMMITTED, UNFIT, Insistence, pool_options
+from pgqueue.database.pool import (
+    CONFIGURE,
+    IS_READ_COMMITTED,
+    UNFIT,
+    ReconnectingPool,
+    pool_options,
+)
 from pgqueue.database.session import demand_now, settle_now
 from pgqueue.settings import Settings
 
@@ -39,12 +45,12 @@ class _Insisting(BlockingLent):
         return finished(pool.insist(conninfo))
 
 
-class BlockingPool(Insistence[BlockingLent], ConnectionPool[BlockingLent]):
+class BlockingPool(ReconnectingPool[BlockingLent], ConnectionPool[BlockingLent]):
     """`limit` (s) bounds each wait for a connection, and each statement. For many threads; not
     across a fork."""
 
     def __init__(self, conninfo: str, *, size: int, limit: float, pooled: bool) -> None:
-        Insistence.__init__(self, limit, pooled=pooled)
+        ReconnectingPool.__init__(self, limit, pooled=pooled)
         self._wanted = threading.Event()
         ConnectionPool.__init__(
             self,

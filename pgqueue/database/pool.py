@@ -32,7 +32,7 @@ ASK = 0.5
 connection and no call."""
 
 CONFIGURE = 5.0
-"""Seconds in which a new connection must take what it is told."""
+"""Seconds in which a new connection must take its settings."""
 
 SOONEST, LATEST = 0.02, 0.5
 """Seconds between two attempts to connect while a call waits for the connection."""
@@ -62,7 +62,7 @@ class Lendable(Protocol):
     def fileno(self) -> int: ...
 
 
-class Insistence(ABC, Generic[L]):
+class ReconnectingPool(ABC, Generic[L]):
     """The rules of both pools. In the pool that blocks these coroutines never suspend
     (pgqueue/blocking.py)."""
 
@@ -205,20 +205,20 @@ class Insistence(ABC, Generic[L]):
 
 
 class _Insisting(Lent):
-    """How psycopg_pool is made to come by connections: by `Pool.insist`, which does not fail. After
-    a failure psycopg_pool waits a second, then two, then four, and refuses calls meanwhile although
-    the database is back."""
+    """Makes psycopg_pool connect by `Pool.insist`, which does not fail. After a failure psycopg_pool
+    waits a second, then two, then four, and refuses calls during that time although the database is
+    back."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", *, pool: "Pool", **_: Any) -> Lent:  # type: ignore[override]  # psycopg_pool passes its kwargs
         return await pool.insist(conninfo)
 
 
-class Pool(Insistence[Lent], AsyncConnectionPool[Lent]):
+class Pool(ReconnectingPool[Lent], AsyncConnectionPool[Lent]):
     """`limit` (s) bounds each wait for a connection, and each statement."""
 
     def __init__(self, conninfo: str, *, size: int, limit: float, pooled: bool) -> None:
-        Insistence.__init__(self, limit, pooled=pooled)
+        ReconnectingPool.__init__(self, limit, pooled=pooled)
         self._wanted = asyncio.Event()
         AsyncConnectionPool.__init__(
             self,
@@ -310,13 +310,13 @@ async def _by_transaction(connection: AsyncConnection[Any]) -> None:
 
 
 UNFIT = (STANDBY, *STALE)
-"""What shows that a connection of a pool is of no more use although it lives."""
+"""What a living connection raises that must not be used again."""
 
 
 @asynccontextmanager
-async def forsaken_on_a_standby(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Closes a connection of a pool that has turned out to lead to a standby, or whose prepared
-    statements no longer fit, so that the pool makes another."""
+async def closed_when_unfit(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Close a connection of a pool that leads to a standby, or whose prepared statements no longer
+    fit, so that the pool makes another."""
     try:
         yield
     except UNFIT:

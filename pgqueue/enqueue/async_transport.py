@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from pgqueue.database.adapters import Parameters
-from pgqueue.database.pool import Pool, forsaken_on_a_standby
+from pgqueue.database.pool import Pool, closed_when_unfit
 from pgqueue.database.statements import load
 from pgqueue.database.worker_connection import BoundedConnection
 from pgqueue.enqueue.doorbell import Doorbell
@@ -70,7 +70,7 @@ class AsyncTransport(Transport):
             await self.open()
         async with (
             self.pool.connection(deadline - time.monotonic()) as connection,
-            forsaken_on_a_standby(connection),
+            closed_when_unfit(connection),
         ):
             left = max(deadline - time.monotonic(), 0.01)
             if isinstance(connection, BoundedConnection):

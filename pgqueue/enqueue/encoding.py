@@ -25,11 +25,11 @@ _QUOTED = re.compile(r'["\\]')
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 """Between them lies every run_after."""
 
-BREATH = 100
-"""Jobs that are made ready at once, while others wait: a millisecond or two."""
+MAX_SLICE_JOBS = 100
+"""Jobs that are encoded in one go, while other tasks of the event loop wait: a millisecond or two."""
 
-LOAD = 64 * 1024
-"""Characters of their payloads, likewise."""
+MAX_SLICE_CHARACTERS = 64 * 1024
+"""Of their payloads, likewise."""
 
 
 def parameters(job: AnyJob) -> dict[str, Any]:
@@ -72,7 +72,7 @@ async def bulk_parameters(
     given, items = [], []
     count = load = 0
     for index, job in enumerate(jobs):
-        if count == BREATH or load >= LOAD:
+        if count == MAX_SLICE_JOBS or load >= MAX_SLICE_CHARACTERS:
             await sleep(0)
             count = load = 0
         try:

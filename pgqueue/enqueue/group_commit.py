@@ -1,4 +1,5 @@
-"""Enqueues that share a commit: what comes while one is under way goes together in the next."""
+"""Enqueues that share a commit: the jobs that arrive while one commit is under way go together in the
+next."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,15 +10,14 @@ from pgqueue.database.errors import LOST, sent_before, survived
 from pgqueue.enqueue.encoding import document
 from pgqueue.enqueue.results import bulk_rows
 
-MOST = 100
-"""Jobs in one group."""
+MAX_GROUP_JOBS = 100
 
-LOAD = 1_000_000
-"""Characters of their payloads."""
+MAX_GROUP_CHARACTERS = 1_000_000
+"""Of the payloads of a group."""
 
-PATIENCE = 0.1
-"""Seconds after which the next group departs although the one before has not returned: one that is
-stuck must not hold up all."""
+STUCK_AFTER_SECONDS = 0.1
+"""After that the next group is sent although the one before has not returned: a commit that is stuck
+must not hold up all."""
 
 Row = dict[str, Any]
 Execute = Callable[[Parameters], Awaitable[tuple[list[Row], bool]]]
@@ -57,7 +57,7 @@ class GroupCommit:
         self._waiting.append((values, answered))
         if self._alarm is None:
             # Nothing under way: at once, but with those whose turn it is now too.
-            self._alarm = loop.call_later(PATIENCE if self._busy else 0, self._depart)
+            self._alarm = loop.call_later(STUCK_AFTER_SECONDS if self._busy else 0, self._depart)
         return await answered
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class GroupCommit:
         count = _fitting(waiting)
         group, self._waiting = waiting[:count], waiting[count:]
         if self._waiting:
-            self._alarm = asyncio.get_running_loop().call_later(PATIENCE, self._depart)
+            self._alarm = asyncio.get_running_loop().call_later(STUCK_AFTER_SECONDS, self._depart)
         if not group:
             return
         self._busy, self._crowded = True, len(group) > 1
@@ -131,8 +131,8 @@ class GroupCommit:
 def _fitting(waiting: list[Waiting]) -> int:
     """How many of them, in their order, go in one group; the first in any case."""
     load = 0
-    for count, (values, _) in enumerate(waiting[:MOST]):
+    for count, (values, _) in enumerate(waiting[:MAX_GROUP_JOBS]):
         load += len(values["payload"])
-        if load > LOAD and count:
+        if load > MAX_GROUP_CHARACTERS and count:
             return count
-    return min(len(waiting), MOST)
+    return min(len(waiting), MAX_GROUP_JOBS)

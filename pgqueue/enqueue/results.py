@@ -1,5 +1,5 @@
-"""From the rows of sql/queries/ to the values that callers get; and from what Postgres refuses to a
-sentence."""
+"""Turns rows of sql/queries/ into the values that callers get, and refusals of Postgres into the
+errors of pgqueue."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,12 +40,12 @@ def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
 def bulk_rows(
     rows: Sequence[dict[str, Any]], given: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row for each of the given jobs, as enqueue_job.sql would have answered: what is not spoken
-    of was created."""
+    """A row for each of the given jobs, as enqueue_job.sql answers it. The bulk statements leave out
+    the jobs that were created."""
     queues = {row["job_type"]: row["queue"] for row in rows if row["ord"] is None}
-    told = {row["ord"]: row for row in rows if row["ord"] is not None}
+    answered = {row["ord"]: row for row in rows if row["ord"] is not None}
     return [
-        told.get(number)
+        answered.get(number)
         or {
             "job_id": values["job_id"],
             "status": "enqueued",

@@ -12,10 +12,11 @@ from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool
 
 from pgqueue.attempt import BaseJob, Claim, Job, ThreadJob
+from pgqueue.database import blocking_pool
 from pgqueue.database.adapters import array
-from pgqueue.database.blocking_pool import BlockingPool, closed_when_unfit, open_blocking_pool
+from pgqueue.database.blocking_pool import BlockingPool, open_blocking_pool
 from pgqueue.database.errors import AWAY
-from pgqueue.database.pool import forsaken_on_a_standby, open_pool
+from pgqueue.database.pool import closed_when_unfit, open_pool
 from pgqueue.database.worker_connection import Pace, WorkerConnection, load
 from pgqueue.errors import LeaseLost
 from pgqueue.policy import written_receipt
@@ -111,7 +112,7 @@ class AttemptWrites:
         pool = await self._opened()
         async with (
             pool.connection() as connection,
-            forsaken_on_a_standby(connection),
+            closed_when_unfit(connection),
             connection.transaction(),
         ):
             yield connection
@@ -224,7 +225,7 @@ class ThreadAttemptWrites:
         held = self._writes.begun(claim)
         with (
             self._opened().connection() as connection,
-            closed_when_unfit(connection),
+            blocking_pool.closed_when_unfit(connection),
             connection.transaction(),
         ):
             yield connection

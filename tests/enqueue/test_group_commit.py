@@ -126,7 +126,7 @@ async def test_one_that_waits_for_somebody_s_open_transaction_holds_up_no_other(
 async def test_a_flight_that_does_not_return_holds_up_nobody_behind_it(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE", 0.01)
+    monkeypatch.setattr(sharing, "STUCK_AFTER_SECONDS", 0.01)
     go_on = asyncio.Event()
     group = client._transport.group_commit._group
     flights = 0

@@ -51,8 +51,13 @@ async def test_those_who_gave_up_do_not_stand_in_the_way_of_others(client: Async
     stuck = Stuck(client)
     first = asyncio.create_task(client.enqueue("test.job", {}))
     await stuck.begun.wait()
-    gone = [asyncio.create_task(client.enqueue("test.job", {})) for _ in range(sharing.MOST)]
-    there = [asyncio.create_task(client.enqueue("test.job", {})) for _ in range(sharing.MOST + 5)]
+    gone = [
+        asyncio.create_task(client.enqueue("test.job", {})) for _ in range(sharing.MAX_GROUP_JOBS)
+    ]
+    there = [
+        asyncio.create_task(client.enqueue("test.job", {}))
+        for _ in range(sharing.MAX_GROUP_JOBS + 5)
+    ]
     await a_turn()
     for caller in gone:
         caller.cancel()
@@ -105,7 +110,7 @@ async def test_a_payload_that_is_too_much_for_postgres_is_its_own_caller_s_troub
 async def test_a_group_carries_no_more_than_its_load(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "LOAD", 1_000)
+    monkeypatch.setattr(sharing, "MAX_GROUP_CHARACTERS", 1_000)
     groups: list[int] = []
     group = client._transport.group_commit._group
 

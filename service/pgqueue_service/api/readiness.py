@@ -16,7 +16,7 @@ from pgqueue.database.adapters import Parameters
 from pgqueue.database.errors import AWAY, LOST, survived
 from pgqueue.database.job_types import publish
 from pgqueue.database.migrations import check_schema
-from pgqueue.database.pool import Pool, forsaken_on_a_standby
+from pgqueue.database.pool import Pool, closed_when_unfit
 from pgqueue.database.pooler import check_pooler
 from pgqueue.database.processes import Run, entry, process_name, register, retire
 from pgqueue.database.reasons import reason
@@ -100,7 +100,7 @@ class Readiness:
             await self._speak()
 
     async def _speak(self) -> None:
-        async with self._pool.connection() as connection, forsaken_on_a_standby(connection):
+        async with self._pool.connection() as connection, closed_when_unfit(connection):
             if not self._published:
                 await check_pooler(connection, self._pool.pooled)
             await check_schema(connection)
