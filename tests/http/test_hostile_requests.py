@@ -390,7 +390,7 @@ async def test_an_error_of_our_own_shows_nothing_and_is_logged_under_its_id(
 
     async with open_api(settings) as api:
         gateway = api._transport.app.state.gateway
-        monkeypatch.setattr(gateway.client, "offer", broken)
+        monkeypatch.setattr(gateway.client, "try_enqueue", broken)
         monkeypatch.setattr(gateway.client, "get", broken)
         enqueue = await api.post(SIGNIN, json=SIGN_IN)
         assert problem(enqueue, 500)["error"] == "Failed to enqueue job"
