@@ -2,8 +2,8 @@
 -- newest jobs.
 --
 -- One user at the limit: that user is answered 429 until next_place; a browser that signs in over
--- and over, or somebody guessing. Many users at the limit: the limit is too low for what people do
--- (PGQUEUE_SIGNIN_LIMIT), or a producer posts everything twice: let it send a jobId.
+-- and over, or an attacker who guesses. Many users at the limit: the limit is too low for what
+-- people do (PGQUEUE_SIGNIN_LIMIT), or a producer posts everything twice: let it send a jobId.
 SELECT j.user_id, j.job_type, count(*) AS jobs, t.limit_count AS allowed,
        t.limit_window AS "window",
        now() + pgqueue_limit_wait(j.job_type, j.user_id, t.limit_count, t.limit_window)

@@ -2,8 +2,8 @@
 -- way. Empty is good.
 --
 -- blocked_by is the session to look at. `idle in transaction` there: a program forgot to commit;
--- its application_name says which. An enqueue_job in somebody's long transaction holds back that
--- user's other jobs until it commits: commit sooner. A DDL statement (ALTER, VACUUM FULL, CREATE
+-- its application_name says which. An enqueue_job in a long transaction holds back the user's
+-- other jobs until it commits: commit sooner. A DDL statement (ALTER, VACUUM FULL, CREATE
 -- INDEX without CONCURRENTLY): wait or end it. To end a session: SELECT pg_terminate_backend(PID);
 -- a worker that loses its connection gets another one and gives back what it held.
 SELECT a.pid, a.application_name, now() - a.query_start AS waiting, l.locktype, l.mode,

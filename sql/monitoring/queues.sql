@@ -5,7 +5,7 @@
 -- first of the ready ones has been due workers, slots     live processes (seen within 30 s) that
 -- serve the queue, and how many jobs they run at once together
 --
--- ready above 0 and workers 0: nobody serves this queue; start `pgqueue worker --queue NAME:50`.
+-- ready above 0 and workers 0: no worker serves this queue; start `pgqueue worker --queue NAME:50`.
 -- paused: `pgqueue resume NAME` when the reason is gone. oldest_ready_s growing with processing
 -- near slots: more workers, or more slots.
 WITH RECURSIVE lanes AS (

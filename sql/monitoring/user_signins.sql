@@ -3,8 +3,8 @@
 -- > NOW() - INTERVAL '1 hour'. Put the user in below.
 --
 -- left_over is how many more the limit lets in now; at 0 the next request is answered 429 until
--- next_place. That is the rule working: somebody's browser signs in again and again, or somebody
--- has the user's password. limits.sql lists all such users.
+-- next_place. That is the rule working: a browser signs in again and again, or an attacker has the
+-- user's password. limits.sql lists all such users.
 WITH asked (user_id, job_type) AS (
     VALUES ('user-123', 'user.signin.notification')
 )

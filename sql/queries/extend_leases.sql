@@ -12,7 +12,7 @@ WITH held AS (
            AND j.status = 'processing'
      ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), extended AS (
-    -- By the worker's monotonic clock: where the database's has leapt meanwhile, the attempt has
+    -- By the worker's monotonic clock: where the database's has leapt since, the attempt has
     -- not run for so long.
     UPDATE job_logs j
        SET lease_until = now() + %(lease)s::interval,

@@ -3,8 +3,8 @@
 --   dlq       to the dead-letter queue
 --   enqueued  the attempt is not burned: snoozed (again after delay) or released (delay null: keeps
 --             its place)
--- certain: what the attempt said that it would do, it is known not to have done; else the next
--- attempt is told.
+-- certain: the side effect that the attempt declared is known not to have happened; else the next
+-- attempt learns that it may have.
 WITH outcome AS MATERIALIZED (
     SELECT j.id, o.status, o.delay, o.error, o.stack_trace, o.certain
       FROM unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(statuses)s::text[],

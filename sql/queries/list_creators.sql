@@ -1,5 +1,5 @@
 -- Roles that may create in the schema of our tables, and are neither superusers nor in the role
--- that owns the tables. The database's owner is not told of. What such a role creates can be taken
+-- that owns the tables. The database's owner is left out. What such a role creates can be taken
 -- for the server's own: an operator whose operands fit better is preferred.
 SELECT DISTINCT n.oid::regnamespace::text AS schema,
        coalesce(pg_catalog.quote_ident(r.rolname::text), 'PUBLIC') AS role

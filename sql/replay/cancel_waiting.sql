@@ -4,7 +4,7 @@
 --
 -- Put type and age in below and run this: it shows what waits, cancels it, and undoes that. Then
 -- write COMMIT for ROLLBACK at the end and run it again. Pause the queue first (SELECT
--- pause_queue('default', true)) if workers are emptying it meanwhile.
+-- pause_queue('default', true)) if workers are emptying it.
 BEGIN;
 SET LOCAL toolbox.job_type = 'user.signin.notification';
 SET LOCAL toolbox.ago = '1 hour';
