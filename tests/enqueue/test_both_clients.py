@@ -5,6 +5,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -31,6 +32,7 @@ from pgqueue.job import DeadFilter
 from pgqueue.settings import Settings
 from tests.support.both_clients import KINDS, Either, Kind
 from tests.support.factories import a_job, sql, value
+from tests.support.pooler import pooled
 from tests.support.scene import link, published, registered, until
 
 Connection = AsyncConnection[Any]
@@ -369,3 +371,17 @@ async def test_connections_that_were_ended_cost_no_call(
         tickets = await asyncio.gather(*(client.enqueue(handler, {}) for _ in range(10)))
         assert all(ticket.created for ticket in tickets)
     assert await value(connection, "SELECT count(*) FROM job_logs") == 60
+
+
+async def test_a_pooler_in_transaction_mode_is_worked_through(
+    kind: Kind, connection: Connection, settings: Settings, tmp_path: Path
+) -> None:
+    await published(connection, settings, handler, limited)
+    async with pooled(str(settings.database_url), tmp_path) as url:
+        through = settings.with_(database_url=url, pgbouncer=True)
+        async with kind.open(through) as client:
+            await asyncio.gather(*(client.enqueue(handler, {}) for _ in range(30)))
+            await client.enqueue(limited, {}, user_id="u")
+            with pytest.raises(RateLimited):
+                await client.enqueue(limited, {}, user_id="u")
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 31
