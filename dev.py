@@ -8,10 +8,13 @@
   python3 dev.py check            style and types
   python3 dev.py docs             builds docs/ into pages: build/docs/index.html
   python3 dev.py chaos [FAULTS]   faults at full size, and a report (--size, --parts, --out)
-  python3 dev.py mutants [NAME]   takes the guards out of the SQL, one at a time; a test must fail each time
+  python3 dev.py mutants [NAME]   removes the guards in the SQL, one at a time; a test must fail
+                                  each time
   python3 dev.py schema [--check] remake sql/schema.sql from the migrations and functions
-  python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues; bench --help
-  python3 dev.py audit            known vulnerabilities of our dependencies; exits 1 when an update fixes one, 3 without network
+  python3 dev.py bench [ARGS]     the figures, against Postgres alone and against other queues
+                                  (bench --help)
+  python3 dev.py audit            known vulnerabilities of our dependencies; exits 1 when an
+                                  update fixes one, 3 without network
   python3 dev.py constraints      remake constraints.txt (needs uv)
 
 The first call makes .venv and installs into it, later ones only when a pyproject.toml or
@@ -92,7 +95,7 @@ def usable(venv: Path) -> bool:
 
 
 def pytest_arguments(given: list[str], cores: int) -> list[str]:
-    """`given`, on all cores, unless it asks for a debugger, live output, a list or a single test."""
+    """`given`, on all cores, unless it asks for a debugger, live output, a list or one test."""
     against = re.compile(
         r"-n.*|--numprocesses.*|--dist.*|(-p)?no:xdist|--pdb|--trace|-[vqxl]*s[vqxl]*|--capture=no"
         r"|--co|--collect-only|--fixtures|--markers|-h|--help|-V|--version"
@@ -236,8 +239,8 @@ def check() -> int:
 
 
 def audit(arguments: "list[str]") -> int:
-    """0: no newer version fixes a known vulnerability. 1: one does. UNKNOWN: there was no network to
-    find out."""
+    """0: no newer version fixes a known vulnerability. 1: one does. UNKNOWN: there was no network
+    to find out."""
     # By OSV and not by the package index: a mirror of that knows no vulnerabilities, and answers
     # that there are none.
     command = [

@@ -33,8 +33,10 @@ async def an_api(url: str, app: str) -> AsyncIterator[tuple[asyncio.subprocess.P
     """A process of `pgqueue api`, and its port, read from its first line."""
     settings = {"PGQUEUE_APP": app, "PGQUEUE_LOG_FORMAT": "json", "PGQUEUE_DRAIN": "0s"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from pgqueue_service.cli.api import api; api()", "--host", "127.0.0.1", "--port", "0",
-        cwd=ROOT, env=environment(url, settings), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        sys.executable, "-c", "from pgqueue_service.cli.api import api; api()", "--host",
+        "127.0.0.1", "--port", "0",
+        cwd=ROOT, env=environment(url, settings), stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     try:
@@ -60,7 +62,8 @@ async def called(run: Run, requests: int, app: str) -> Sample:
     ):
         async with an_api(url, app) as (api, port):
             callers = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "benchmarks.callers", str(port), str(CONNECTIONS), str(requests),
+                sys.executable, "-m", "benchmarks.callers", str(port), str(CONNECTIONS),
+                str(requests),
                 cwd=ROOT, env=environment(url), stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             cpu = cpu_seconds(api.pid)

@@ -56,8 +56,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
     stack_trace: str | None = None
     dependency: str | None = None
-    """The dependency that the failure is attributed to; the circuit breaker counts it before the job's
-    outcome is stored."""
+    """The dependency that the failure is attributed to; the circuit breaker counts it before the
+    job's outcome is stored."""
     down: bool = False
     """It is known to be broken: no need to see others fail."""
     aside: timedelta | None = None

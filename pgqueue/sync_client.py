@@ -92,8 +92,8 @@ class Client:
         return self._transport.open()
 
     def close(self) -> None:
-        """Finish the calls under way and the last ring of the doorbell. Closes the pool that the client opened; a pool that
-        was given stays open."""
+        """Finish the calls under way and the last ring of the doorbell. Closes the pool that the
+        client opened; a pool that was given stays open."""
         finished(self._transport.close())
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
-"""`pgqueue dev`: Postgres and a worker on this machine, until Ctrl-C. Another distribution may build
-a larger system from `run_system`."""
+"""`pgqueue dev`: Postgres and a worker on this machine, until Ctrl-C. Another distribution may
+build a larger system from `run_system`."""
 
 import os
 import signal

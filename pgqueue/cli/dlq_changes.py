@@ -51,8 +51,8 @@ def retry(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Enqueue dead jobs again with attempts from 0: the jobs named by ID, or the jobs that match all
-    filters.
+    """Enqueue dead jobs again with attempts from 0: the jobs named by ID, or the jobs that match
+    all filters.
 
     A single ID may also name a cancelled job. Exits 1 when fewer jobs were enqueued than named.
     """

@@ -42,7 +42,8 @@ async def clock(client: AsyncClient) -> datetime:
 
 
 class DlqFilters(msgspec.Struct, frozen=True):
-    """The filters of the command line. Times may still be durations: the database's clock counts."""
+    """The filters of the command line. Times may still be durations: the database's clock
+    counts."""
 
     job_ids: tuple[str, ...] = ()
     job_type: str | None = None

@@ -74,7 +74,8 @@ def enqueue(
     max_attempts: int | None,
     as_json: bool,
 ) -> None:
-    """Enqueue one job of TYPE. Exits 1 when it is refused, or when the job with that id has ended."""
+    """Enqueue one job of TYPE. Exits 1 when it is refused, or when the job with that id has
+    ended."""
     content = read_payload(payload)
     wait = None if delay is None else timedelta(seconds=seconds(delay, "--in"))
 

@@ -84,7 +84,8 @@ def _steer(queue: str, paused: bool, as_json: bool) -> None:
 @click.command()
 @json_option
 def dependencies(as_json: bool) -> None:
-    """List the dependencies of jobs that failed before, and the states of their circuit breakers."""
+    """List the dependencies of jobs that failed before, and the states of their circuit
+    breakers."""
     rows = _report("dependencies")
     if as_json:
         print_json([public(row) for row in rows])

@@ -144,8 +144,8 @@ def explain(error: Exception) -> tuple[str, int]:
         case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
             return (
                 (
-                    f"the database did not answer in time ({said}): see sql/monitoring/locks.sql for "
-                    "who is in the way"
+                    f"the database did not answer in time ({said}): see sql/monitoring/locks.sql "
+                    "for who is in the way"
                 ),
                 CANNOT_CONNECT,
             )

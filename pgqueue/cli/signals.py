@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT of a process that runs on: handled from its first line on, also while it imports
-modules, starts and runs jobs."""
+"""SIGTERM and SIGINT of a process that runs on: handled from its first line on, also while it
+imports modules, starts and runs jobs."""
 
 import contextlib
 import os

@@ -200,8 +200,8 @@ async def migrate(
     """Bring the schema up to version `to` (the newest when None) and return what was applied.
 
     Safe to run twice, and from two machines at once. With `adopt`, the table of another program is
-    taken over first. `told` is called with each step before it is taken. Raises SchemaError when that is
-    not possible; nothing was changed then."""
+    taken over first. `told` is called with each step before it is taken. Raises SchemaError when
+    that is not possible; nothing was changed then."""
     async with await AsyncConnection.connect(
         conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8"
     ) as connection:
@@ -275,7 +275,8 @@ async def _apply_functions(
         except psycopg.errors.InvalidFunctionDefinition as error:
             raise SchemaError(
                 f"the function {one.name} of the database has another result or other parameters, "
-                f"and no migration has dropped it ({error.diag.message_primary}); nothing was changed"
+                f"and no migration has dropped it ({error.diag.message_primary}); nothing was "
+                "changed"
             ) from None
     await connection.execute(
         """INSERT INTO job_functions AS f (name, checksum, release)
@@ -296,7 +297,8 @@ async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:
     await _lock(connection, lock_timeout)
     cursor = await connection.execute(
         """SELECT coalesce((SELECT c.relnamespace::regnamespace::text FROM pg_class c
-                             WHERE c.oid = coalesce(to_regclass('job_migrations'), to_regclass('job_logs'))::oid),
+                             WHERE c.oid = coalesce(to_regclass('job_migrations'),
+                               to_regclass('job_logs'))::oid),
                            pg_catalog.quote_ident(current_schema()::text))"""
     )
     row = await cursor.fetchone()

@@ -205,9 +205,9 @@ class ReconnectingPool(ABC, Generic[L]):
 
 
 class _Insisting(Lent):
-    """Makes psycopg_pool connect by `Pool.insist`, which does not fail. After a failure psycopg_pool
-    waits a second, then two, then four, and refuses calls during that time although the database is
-    back."""
+    """Makes psycopg_pool connect by `Pool.insist`, which does not fail. After a failure
+    psycopg_pool waits a second, then two, then four, and refuses calls during that time although
+    the database is back."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", *, pool: "Pool", **_: Any) -> Lent:  # type: ignore[override]  # psycopg_pool passes its kwargs

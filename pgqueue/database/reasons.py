@@ -31,20 +31,24 @@ _STATES = {
 _TEXTS = tuple((re.compile(pattern, re.IGNORECASE), what) for pattern, what in (
     # A login that was refused leaves no SQLSTATE, only libpq's text. Of several hosts the one that
     # came closest tells most.
-    (r"password authentication failed|no password supplied|SASL authentication|wrong password", "28P01"),
+    (r"password authentication failed|no password supplied|SASL authentication|wrong password",
+     "28P01"),
     ((r"too many (?:clients|connections)|remaining connection slots|no more connections "
         r"allowed"), "53300"),
     (r'database ".{1,200}" does not exist|no such database', "3D000"),
     ((r'role ".{1,200}" does not exist|no pg_hba\.conf entry|authentication failed|is not '
         r'permitted to log in'), "28"),
     (r"starting up|shutting down|not yet accepting connections|recovery mode", "57P03"),
-    (r"terminating connection|server_login_retry|server closed the connection unexpectedly", "57P01"),
+    (r"terminating connection|server_login_retry|server closed the connection unexpectedly",
+     "57P01"),
     (r"read-only|session is not", "25006"),
     (r"SSL|certificate", "TLS could not be agreed on: see sslmode in the database URL"),
-    (r"resolve host|translate host name|name or service not known", "the name of the host is not known"),
+    (r"resolve host|translate host name|name or service not known",
+     "the name of the host is not known"),
     (r"connection refused", "connection refused: no server listens at this host and port"),
     (r"no such file or directory", "connection refused: no server listens on this socket"),
-    (r"no route to host|network is unreachable", "there is no way to this host through the network"),
+    (r"no route to host|network is unreachable",
+     "there is no way to this host through the network"),
     (r"timeout expired|timed out|didn't complete", "timed out: the server did not answer"),
     (r"connection (?:is |was )?(?:closed|lost|reset)|broken pipe|reset by peer|SYSCALL|EOF", "08"),
 ))  # fmt: skip

@@ -55,9 +55,10 @@ async def prune(
     told: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
     """Remove ended jobs and tombstones past their time, at most `most` rows; end jobs that have
-    been processing for 24 hours in queues that no worker serves. `connection` is in autocommit; each
-    batch is a transaction of its own. A row that cannot be removed (another table refers to it, a
-    trigger refuses, it is damaged) stays, and the others of its batch go. Raises ArchiveError.
+    been processing for 24 hours in queues that no worker serves. `connection` is in autocommit;
+    each batch is a transaction of its own. A row that cannot be removed (another table refers to
+    it, a trigger refuses, it is damaged) stays, and the others of its batch go. Raises
+    ArchiveError.
 
     archive: a folder; rows are written there as JSON lines, on the disk before they go. A crash in
     between leaves rows that are archived twice, never rows that are not. whole: read the table to

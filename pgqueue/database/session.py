@@ -147,7 +147,9 @@ async def _set_where(ask: Ask, name: str) -> tuple[str, str]:
     where = {
         "database": f"on the database: ALTER DATABASE ... RESET {name}",
         "user": f"on the role: ALTER ROLE ... RESET {name}",
-        "database user": f"on the role in this database: ALTER ROLE ... IN DATABASE ... RESET {name}",
+        "database user": (
+            f"on the role in this database: ALTER ROLE ... IN DATABASE ... RESET {name}"
+        ),
         "client": "by DATABASE_URL",
     }
     return given, where.get(source, "in the configuration of the server")

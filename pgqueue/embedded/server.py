@@ -104,7 +104,8 @@ class EmbeddedServer:
     def url(self, database: str = "postgres", user: str = user, password: str | None = None) -> str:
         """Without a password, the superuser's."""
         secret = quote(self.password if password is None else password, safe="")
-        return f"postgresql://{quote(user, safe='')}:{secret}@{self.host}:{self.port}/{quote(database, safe='')}"
+        login = f"{quote(user, safe='')}:{secret}"
+        return f"postgresql://{login}@{self.host}:{self.port}/{quote(database, safe='')}"
 
     def start(self) -> None:
         """Returns when the server takes connections, crash recovery included (up to a minute)."""

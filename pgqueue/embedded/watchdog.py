@@ -16,8 +16,8 @@ fi
 
 
 class Watcher:
-    """A shell that reads the server's pid from a pipe that only this process writes to: the pipe ends
-    when this process ends, by any signal.
+    """A shell that reads the server's pid from a pipe that only this process writes to: the pipe
+    ends when this process ends, by any signal.
 
     Then it ends the server of that pid and, unless told to keep it, removes the folder.
     """

@@ -1,4 +1,5 @@
-"""The transport of AsyncClient: a pool that is awaited, group commits, a doorbell rung by a task."""
+"""The transport of AsyncClient: a pool that is awaited, group commits, a doorbell rung by a
+task."""
 
 import asyncio
 import time

@@ -26,7 +26,8 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo
 """Between them lies every run_after."""
 
 MAX_SLICE_JOBS = 100
-"""Jobs that are encoded in one go, while other tasks of the event loop wait: a millisecond or two."""
+"""Jobs that are encoded in one go, while other tasks of the event loop wait: a millisecond or
+two."""
 
 MAX_SLICE_CHARACTERS = 64 * 1024
 """Of their payloads, likewise."""

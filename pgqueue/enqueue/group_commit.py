@@ -1,5 +1,5 @@
-"""Enqueues that share a commit: the jobs that arrive while one commit is under way go together in the
-next."""
+"""Enqueues that share a commit: the jobs that arrive while one commit is under way go together in
+the next."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,8 +16,8 @@ MAX_GROUP_CHARACTERS = 1_000_000
 """Of the payloads of a group."""
 
 STUCK_AFTER_SECONDS = 0.1
-"""After that the next group is sent although the one before has not returned: a commit that is stuck
-must not hold up all."""
+"""After that the next group is sent although the one before has not returned: a commit that is
+stuck must not hold up all."""
 
 Row = dict[str, Any]
 Execute = Callable[[Parameters], Awaitable[tuple[list[Row], bool]]]

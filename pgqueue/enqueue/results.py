@@ -40,8 +40,8 @@ def ticket_from(row: dict[str, Any], job_type: str) -> Ticket:
 def bulk_rows(
     rows: Sequence[dict[str, Any]], given: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row for each of the given jobs, as enqueue_job.sql answers it. The bulk statements leave out
-    the jobs that were created."""
+    """A row for each of the given jobs, as enqueue_job.sql answers it. The bulk statements leave
+    out the jobs that were created."""
     queues = {row["job_type"]: row["queue"] for row in rows if row["ord"] is None}
     answered = {row["ord"]: row for row in rows if row["ord"] is not None}
     return [

@@ -141,8 +141,8 @@ class LeaseKeeper:
         if waiting:
             log.error(
                 (
-                    "the event loop has stood still for %.0f s: jobs that had not begun are left to "
-                    "other workers: %d"
+                    "the event loop has stood still for %.0f s: jobs that had not begun are left "
+                    "to other workers: %d"
                 ),
                 self._watchdog.still,
                 len(waiting),

@@ -66,8 +66,8 @@ class Watchdog:
             extra |= {"jobId": held.claim.job_id, "jobType": held.claim.job_type}
         log.warning(
             (
-                "%s has blocked the event loop for %.1f s at %s; nothing else runs meanwhile: await, "
-                "or use a plain `def` handler"
+                "%s has blocked the event loop for %.1f s at %s; nothing else runs meanwhile: "
+                "await, or use a plain `def` handler"
             ),
             "something" if held is None else f"Job {held.claim.job_id}",
             self.still,

@@ -91,9 +91,9 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Ask for an orderly end: no new claims; running jobs finish within PGQUEUE_SHUTDOWN_TIMEOUT
-        or go back to their queues, without burning an attempt. Call it in the worker's event
-        loop."""
+        """Ask for an orderly end: no new claims; running jobs finish within
+        PGQUEUE_SHUTDOWN_TIMEOUT or go back to their queues, without burning an attempt. Call it in
+        the worker's event loop."""
         self.stopping.set()
 
     @property

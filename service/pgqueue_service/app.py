@@ -128,8 +128,8 @@ def _litestar(handlers: list[ControllerRouterHandler], **options: Any) -> Litest
     for route in app.routes:
         if not route.path.startswith("/schema") and not _is_guarded(route):
             raise TaskError(
-                f"the route {route.path} has no guard: give it guards=[api_token], or another guard "
-                "of pgqueue_service.api.auth"
+                f"the route {route.path} has no guard: give it guards=[api_token], or another "
+                "guard of pgqueue_service.api.auth"
             )
         if re.fullmatch(rf"{PATH}/[^/{{}}]+", route.path):
             words.append(route.path)

@@ -53,7 +53,8 @@ def networks(value: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings(Settings):
-    """The library's settings and the service's own. Fields that are spans of time are timedeltas."""
+    """The library's settings and the service's own. Fields that are spans of time are
+    timedeltas."""
 
     also_read: ClassVar[frozenset[str]] = Settings.also_read | {"SMTP_ENABLED"}
     quiet_loggers: ClassVar[tuple[str, ...]] = (

@@ -1,5 +1,5 @@
-"""Control characters in what callers write: refused in what identifies a user or a job, removed from
-what is only shown."""
+"""Control characters in what callers write: refused in what identifies a user or a job, removed
+from what is only shown."""
 
 import re
 

@@ -1,4 +1,5 @@
-"""`connection=` of the blocking client: Django's connection, SQLAlchemy's Connection and Session."""
+"""`connection=` of the blocking client: Django's connection, SQLAlchemy's Connection and
+Session."""
 
 import asyncio
 from collections.abc import Iterator

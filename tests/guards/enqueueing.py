@@ -113,7 +113,9 @@ ENQUEUEING = [
         "pgqueue_enqueue_many",
         "hurry",
         {
-            "OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb": "OR true OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb"
+            "OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb": (
+                "OR true OR NOT EXISTS ( SELECT FROM pg_catalog.jsonb"
+            )
         },
         f"{RACE}[unlimited]",
     ),

@@ -12,7 +12,9 @@ PROBES = [
         "pgqueue_dependency_failed",
         "conflict",
         {
-            "(pgqueue_dependency_failed.dependency) ON CONFLICT DO NOTHING": "(pgqueue_dependency_failed.dependency)"
+            "(pgqueue_dependency_failed.dependency) ON CONFLICT DO NOTHING": (
+                "(pgqueue_dependency_failed.dependency)"
+            )
         },
         "engine/test_probes::test_a_dependency_is_one_row_however_often_it_fails",
     ),
@@ -20,7 +22,9 @@ PROBES = [
         "pgqueue_dependency_failed",
         "lock",
         {
-            "d.dependency = pgqueue_dependency_failed.dependency FOR UPDATE": "d.dependency = pgqueue_dependency_failed.dependency"
+            "d.dependency = pgqueue_dependency_failed.dependency FOR UPDATE": (
+                "d.dependency = pgqueue_dependency_failed.dependency"
+            )
         },
         "engine/test_probes::test_failures_that_are_told_at_once_add_up",
     ),
@@ -94,7 +98,9 @@ PROBES = [
         "pgqueue_claim_probe",
         "status",
         {
-            "AND j.status IN ('enqueued', 'failed') AND j.run_after <= now()": "AND j.run_after <= now()"
+            "AND j.status IN ('enqueued', 'failed') AND j.run_after <= now()": (
+                "AND j.run_after <= now()"
+            )
         },
         "engine/test_probes::test_a_job_that_runs_is_no_probe",
     ),

@@ -66,7 +66,9 @@ QUERIES = [
         "extend_leases",
         "worker",
         {
-            "AND j.locked_by = %(worker)s AND j.status = 'processing' ORDER": "AND j.status = 'processing' ORDER"
+            "AND j.locked_by = %(worker)s AND j.status = 'processing' ORDER": (
+                "AND j.status = 'processing' ORDER"
+            )
         },
         f"{UNDONE}[extend]",
     ),
@@ -74,7 +76,9 @@ QUERIES = [
         "extend_leases",
         "lost-worker",
         {
-            "AND j.locked_by = %(worker)s AND j.status = 'processing')": "AND j.status = 'processing')"
+            "AND j.locked_by = %(worker)s AND j.status = 'processing')": (
+                "AND j.status = 'processing')"
+            )
         },
         f"{UNDONE}[extend]",
     ),
@@ -263,7 +267,9 @@ QUERIES = [
         "sweep_jobs",
         "waiting",
         {
-            "WHEN s.status <> 'processing' THEN s.run_after <= now()": "WHEN s.status <> 'processing' THEN false"
+            "WHEN s.status <> 'processing' THEN s.run_after <= now()": (
+                "WHEN s.status <> 'processing' THEN false"
+            )
         },
         "engine/test_sweeps::test_stragglers_behind_the_cursor_are_claimed",
     ),
@@ -402,7 +408,9 @@ QUERIES = [
         "sweep_jobs",
         "unknown",
         {
-            "f.action = 'release' AND (f.known OR f.started_at <= now() - interval '24 h')": "f.action = 'release' AND f.known"
+            "f.action = 'release' AND (f.known OR f.started_at <= now() - interval '24 h')": (
+                "f.action = 'release' AND f.known"
+            )
         },
         f"{DAY_OFF}_jobs_in_flight_are_rescued_while_attempts_are_left",
     ),
@@ -431,7 +439,9 @@ QUERIES = [
         "sweep_jobs",
         "leap",
         {
-            "coalesce(now() > %(expected)s::timestamptz + interval '1 min', false)": "%(expected)s::timestamptz = 'infinity'"
+            "coalesce(now() > %(expected)s::timestamptz + interval '1 min', false)": (
+                "%(expected)s::timestamptz = 'infinity'"
+            )
         },
         "engine/test_clock_leaps::test_while_a_sweep_is_patient_no_lease_is_over",
     ),

@@ -50,7 +50,9 @@ SCHEMA = [
     table(
         "claim-index",
         {
-            "(queue, priority, run_after, id) WHERE processed_at IS NULL": "(queue, priority, run_after, id)"
+            "(queue, priority, run_after, id) WHERE processed_at IS NULL": (
+                "(queue, priority, run_after, id)"
+            )
         },
         "engine/test_fence::test_the_claim_index_has_only_live_rows",
     ),
@@ -80,14 +82,19 @@ SCHEMA = [
     table(
         "check-ended",
         {
-            "CHECK (status NOT IN ('completed', 'dlq', 'cancelled') OR processed_at IS NOT NULL)": "CHECK (true)"
+            (
+                "CHECK (status NOT IN ('completed', 'dlq', 'cancelled') OR "
+                "processed_at IS NOT NULL)"
+            ): "CHECK (true)"
         },
         f"{LIE}[enqueued-status = 'completed']",
     ),
     table(
         "check-live",
         {
-            "CHECK (status IN ('completed', 'dlq', 'cancelled') OR processed_at IS NULL)": "CHECK (true)"
+            "CHECK (status IN ('completed', 'dlq', 'cancelled') OR processed_at IS NULL)": (
+                "CHECK (true)"
+            )
         },
         f"{LIE}[completed-status = 'enqueued']",
     ),
@@ -104,7 +111,9 @@ SCHEMA = [
     table(
         "check-attempts-left",
         {
-            "CHECK (status NOT IN ('enqueued', 'failed') OR attempt_count < max_attempts)": "CHECK (true)"
+            "CHECK (status NOT IN ('enqueued', 'failed') OR attempt_count < max_attempts)": (
+                "CHECK (true)"
+            )
         },
         f"{LIE}[dlq-status = 'enqueued', processed_at = NULL, dead_at = NULL]",
     ),

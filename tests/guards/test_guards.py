@@ -30,8 +30,9 @@ GUARDING = re.compile(
 """What guards look like."""
 
 ADVICE = """
-If the statement was changed, give its entry in tests/guards/*.py the new words. If the guard is new, make an entry, and a test that
-fails without it. If it has gone on purpose, so may its entry. Then try it: python3 dev.py mutants {name}"""
+If the statement was changed, give its entry in tests/guards/*.py the new words. If the guard is
+new, make an entry, and a test that fails without it. If it was removed on purpose, remove its
+entry. Then try it: python3 dev.py mutants {name}"""
 
 
 def code_of(file: str) -> str:

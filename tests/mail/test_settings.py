@@ -1,5 +1,5 @@
-"""ServiceSettings of the mail that cannot work: refused when the worker starts, all at once, with what to
-write instead."""
+"""ServiceSettings of the mail that cannot work: refused when the worker starts, all at once, with
+what to write instead."""
 
 from email import message_from_bytes
 from email.header import decode_header, make_header

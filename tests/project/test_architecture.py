@@ -355,10 +355,12 @@ def test_no_task_of_the_notifications_knows_the_driver() -> None:
 
 
 FOREIGN = re.compile(
-    r"smtp|sendgrid|sign[-_ ]?in\b|signin|\bbull|jinja|litestar|uvicorn|pgqueue_service|(?<!e-)mail",
+    r"smtp|sendgrid|sign[-_ ]?in\b|signin|\bbull|jinja|litestar|uvicorn|pgqueue_service"
+    r"|(?<!e-)mail",
     re.IGNORECASE,
 )
-"""What belongs to users of the library, or to the service. E-mail addresses are masked in any text."""
+"""What belongs to users of the library, or to the service. E-mail addresses are masked in any
+text."""
 
 
 def test_the_library_names_nothing_of_its_users() -> None:

@@ -1,4 +1,5 @@
-"""Both products as wheels, installed into environments of their own and used outside of the checkout.
+"""Both products as wheels, installed into environments of their own and used outside of the
+checkout.
 
 Needs the network, or a cache of packages: it installs what the wheels depend on.
 """

@@ -167,8 +167,10 @@ class TestEnqueueJob:
         await a_type(connection, job_type="plain")
         await sql(
             connection,
-            """SELECT * FROM enqueue_job('plain', '{}', job_id => 'x', user_id => 'u', queue => 'q', priority => 2,
-                                         run_after => now() + interval '1 day', max_attempts => 3)""",
+            """SELECT * FROM enqueue_job('plain', '{}', job_id => 'x', user_id => 'u', queue => 'q',
+                 priority => 2,
+                                         run_after => now() + interval '1 day',
+                                           max_attempts => 3)""",
         )
         job = await the_job(connection, "x")
         assert (job["user_id"], job["queue"], job["priority"], job["max_attempts"]) == (
@@ -232,8 +234,8 @@ class TestABareInsert:
             await sql(
                 connection,
                 (
-                    f"INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('b{number}', "
-                    f"'{SIGN_IN}', 'u1', '{{}}')"
+                    f"INSERT INTO job_logs (job_id, job_type, user_id, payload) "
+                    f"VALUES ('b{number}', '{SIGN_IN}', 'u1', '{{}}')"
                 ),
             )
         assert (await enqueue(connection, "over"))["status"] is None
@@ -404,7 +406,8 @@ class TestQueriesThatPeopleHave:
         assert [row["job_id"] for row in dead] == ["dead-1"]
         counted = await value(
             connection,
-            """SELECT COUNT(*) FROM job_logs WHERE user_id = 'user-123' AND job_type = 'user.signin.notification'
+            """SELECT COUNT(*) FROM job_logs WHERE user_id = 'user-123'
+                 AND job_type = 'user.signin.notification'
       AND created_at > NOW() - INTERVAL '1 hour';""",
         )
         assert counted == 12

@@ -167,7 +167,9 @@ async def trap(squatter: Connection, owner: Connection) -> None:
         (row["oprname"], row["l"], row["r"])
         for row in await sheltered(
             owner,
-            """SELECT oprname::text, format_type(oprleft, NULL) AS l, format_type(oprright, NULL) AS r FROM pg_operator
+            """SELECT oprname::text, format_type(oprleft, NULL) AS l,
+                      format_type(oprright, NULL) AS r
+                 FROM pg_operator
                 WHERE oprnamespace = 'pg_catalog'::regnamespace""",
         )
     }
@@ -245,9 +247,11 @@ async def trap_ours(squatter: Connection, owner: Connection) -> None:
     ours = await sheltered(
         owner,
         """SELECT p.proname AS name, p.pronargdefaults AS optional,
-                  array(SELECT format_type(a.t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a (t, n)
+                  array(SELECT format_type(a.t, NULL)
+                   FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a (t, n)
                          ORDER BY n) AS types
-             FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proowner = 'pgqueue_migrator'::regrole
+             FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+               AND p.proowner = 'pgqueue_migrator'::regrole
               AND p.prorettype <> 'trigger'::regtype""",
     )
     for function in ours:
@@ -262,7 +266,8 @@ async def trap_ours(squatter: Connection, owner: Connection) -> None:
         }
         for shape in shapes - {tuple(kinds)}:
             await squatter.execute(
-                f"""CREATE FUNCTION public.{function["name"]}({", ".join(shape)}) RETURNS trap LANGUAGE plpgsql
+                f"""CREATE FUNCTION public.{function["name"]}({", ".join(shape)})
+                    RETURNS trap LANGUAGE plpgsql
                     AS 'BEGIN RAISE ''taken''; END'""".encode()
             )
 
@@ -312,8 +317,9 @@ async def test_nothing_that_another_role_made_is_taken(
         [buried["pgqueue_id_hash"], b""],
     )
     mine = {"payload": {"userId": "u"}, "queue": "q", "priority": 3}
-    for kind, name, status in [("free", "a", "enqueued"), ("free", None, "enqueued"), ("free", "a", "enqueued"),
-                               ("kept", "k1", "enqueued"), ("kept", None, "enqueued"), ("kept", "k3", None)]:  # fmt: skip
+    for kind, name, status in [("free", "a", "enqueued"), ("free", None, "enqueued"),
+                               ("free", "a", "enqueued"), ("kept", "k1", "enqueued"),
+                               ("kept", None, "enqueued"), ("kept", "k3", None)]:  # fmt: skip
         (ticket,) = await ours(squatter, "enqueue_job", job_type=kind, job_id=name, **mine)
         assert ticket["status"] == status
     (answer,) = await ours(
@@ -335,8 +341,11 @@ async def test_nothing_that_another_role_made_is_taken(
                 (["n1", "n2", "n3"], ["n1", "buried", "n1"], ["m1", "m2"])
             ):
                 jobs = [
-                    {"job_type": kind, "job_id": name if name == "buried" else f"{name} {function} {types}", "filled": {"more": 1},
-                     "payload": {"userId": f"{function} {types}"}, "delay": 1, "priority": 4, "queue": "q", "max_attempts": 3}
+                    {"job_type": kind,
+                     "job_id": name if name == "buried" else f"{name} {function} {types}",
+                     "filled": {"more": 1},
+                     "payload": {"userId": f"{function} {types}"}, "delay": 1, "priority": 4,
+                     "queue": "q", "max_attempts": 3}
                     for kind in types for name in names
                 ]  # fmt: skip
                 answers = await ours(squatter, function, jobs=jobs)
@@ -415,8 +424,10 @@ async def ours(connection: Connection, function: str, **given: Any) -> list[dict
     """Calls it by its whole signature: what the caller itself writes must take no trap."""
     (found,) = await sheltered(
         connection,
-        """SELECT p.proargnames[:p.pronargs] AS names, string_to_array(pg_get_function_identity_arguments(p.oid), ', ') AS shape
-             FROM pg_proc p WHERE p.proname = %s AND p.proowner = to_regrole('pgqueue_migrator')::oid""",
+        """SELECT p.proargnames[:p.pronargs] AS names,
+             string_to_array(pg_get_function_identity_arguments(p.oid), ', ') AS shape
+             FROM pg_proc p WHERE p.proname = %s
+               AND p.proowner = to_regrole('pgqueue_migrator')::oid""",
         [function],
     )
     kinds = [

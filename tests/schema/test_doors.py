@@ -31,7 +31,8 @@ DENIED = psycopg.errors.InsufficientPrivilege
 OPEN_TO_ALL = """
     SELECT p.proname::text AS name FROM pg_proc p
      WHERE p.pronamespace = 'public'::regnamespace
-       AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+       AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        WHERE a.grantee = 0)
      UNION ALL
     SELECT c.relname FROM pg_class c
      WHERE c.relnamespace = 'public'::regnamespace
@@ -39,7 +40,8 @@ OPEN_TO_ALL = """
      UNION ALL
     SELECT t.typname FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
      WHERE t.typnamespace = 'public'::regnamespace AND c.relkind = 'c'
-       AND EXISTS (SELECT FROM aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a WHERE a.grantee = 0)"""
+       AND EXISTS (SELECT FROM aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
+        WHERE a.grantee = 0)"""
 """What of ours every role of the server has a right to: for functions and types that is the default
 of Postgres."""
 
@@ -139,7 +141,8 @@ class TestNobody:
     ) -> None:
         """A trigger on it would run with the rights of the role that migrates."""
         async with session(empty_database_url) as owner:
-            await rows_of(owner, "CREATE TABLE job_migrations (version integer, name text, checksum text, "
+            await rows_of(owner,
+                "CREATE TABLE job_migrations (version integer, name text, checksum text, "
                 "min_release integer, "
                                  "applied_at timestamptz)")  # fmt: skip
         with pytest.raises(Exception, match="pgqueue did not make"):
@@ -168,8 +171,11 @@ class TestInserts:
             await rows_of(owner, "GRANT INSERT ON job_logs TO only_inserter")
             async with session(url) as inserter:
                 await rows_of(inserter, "SET search_path = pg_catalog")
-                wrong = await complaint(inserter, "INSERT INTO public.job_logs (job_id, job_type, user_id, payload) "
-                                                  "VALUES ('j', 'doors.bare', 'u', '{}')")  # fmt: skip
+                wrong = await complaint(
+                    inserter,
+                    "INSERT INTO public.job_logs (job_id, job_type, user_id, payload) "
+                    "VALUES ('j', 'doors.bare', 'u', '{}')",
+                )
             assert wrong is None
             (row,) = await rows_of(owner, "SELECT * FROM job_logs")
             assert (row["queue"], row["max_attempts"], row["status"]) == ("slow", 7, "enqueued")
@@ -243,7 +249,8 @@ class TestLimits:
         many = json.dumps([{**an_item(name), "filled": filled} for name in ("b", "c")])
         await rows_of(
             shop,
-            "SELECT * FROM pgqueue_try_enqueue('doors.limited', '{\"userId\": \"u\"}', 'a', filled => %s)",
+            "SELECT * FROM pgqueue_try_enqueue('doors.limited', '{\"userId\": \"u\"}', 'a', "
+            "filled => %s)",
             [given],
         )
         await rows_of(shop, "SELECT * FROM pgqueue_enqueue_many(%s)", [many])

@@ -330,7 +330,8 @@ async def test_a_bare_insert_works_under_any_search_path(connection: Connection,
     await connection.execute("CREATE TABLE elsewhere.orders (id text)")
     await connection.execute(
         """CREATE FUNCTION elsewhere.ordered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-               INSERT INTO public.job_logs (job_id, job_type, user_id, payload) VALUES (NEW.id, 'test.job', 'u', '{}');
+               INSERT INTO public.job_logs (job_id, job_type, user_id, payload)
+                VALUES (NEW.id, 'test.job', 'u', '{}');
                PERFORM public.enqueue_job('test.job', '{}', job_id => NEW.id || '-2');
                RETURN NEW;
            END $$"""

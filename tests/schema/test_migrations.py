@@ -125,8 +125,8 @@ class TestForward:
         await sql(
             empty,
             (
-                f"ALTER DATABASE {empty.info.dbname} SET default_transaction_isolation = 'repeatable "
-                "read'"
+                f"ALTER DATABASE {empty.info.dbname} "
+                "SET default_transaction_isolation = 'repeatable read'"
             ),
         )
         counts = await asyncio.gather(*(migrate(empty_database_url) for _ in range(2)))
@@ -212,7 +212,11 @@ class TestFunctions:
         assert [one.label for one in applied_now] == ["functions/cancel_job"]
         assert steps == ["applying functions: cancel_job"]
         assert await migrate(empty_database_url) == []
-        await sql(empty, "INSERT INTO job_logs (job_id, job_type, user_id, payload) VALUES ('j', 't', 'u', '{}')")  # fmt: skip
+        await sql(
+            empty,
+            "INSERT INTO job_logs (job_id, job_type, user_id, payload) "
+            "VALUES ('j', 't', 'u', '{}')",
+        )
         (answer,) = await sql(empty, "SELECT * FROM cancel_job('j')")
         assert answer["message"] == "Cancelled it is"
 
@@ -378,13 +382,14 @@ CREATE TABLE job_logs (
 );
 CREATE INDEX job_logs_user ON job_logs (user_id);
 CREATE INDEX idx_job_logs_status ON job_logs (status);
-INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, attempt_count, created_at, processed_at) VALUES
-    ('11111111-1111-4111-8111-111111111111', 'done', 'user.signin.notification', 'u1', 'completed', '{"userId": "u1"}', NULL, 1,
-     '2026-03-01 12:00:00.5', '2026-03-01 12:00:01'),
-    ('22222222-2222-4222-8222-222222222222', 'dead', 'user.signin.notification', NULL, 'dlq', '{}', 'boom', 5,
-     '2026-03-01 12:00:00', NULL),
-    ('33333333-3333-4333-8333-333333333333', 'waiting', 'user.signin.notification', 'u1', 'enqueued', '{}', NULL, 0,
-     '2026-03-01 12:00:00', NULL);
+INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, attempt_count,
+  created_at, processed_at) VALUES
+    ('11111111-1111-4111-8111-111111111111', 'done', 'user.signin.notification', 'u1',
+     'completed', '{"userId": "u1"}', NULL, 1, '2026-03-01 12:00:00.5', '2026-03-01 12:00:01'),
+    ('22222222-2222-4222-8222-222222222222', 'dead', 'user.signin.notification', NULL,
+     'dlq', '{}', 'boom', 5, '2026-03-01 12:00:00', NULL),
+    ('33333333-3333-4333-8333-333333333333', 'waiting', 'user.signin.notification', 'u1',
+     'enqueued', '{}', NULL, 0, '2026-03-01 12:00:00', NULL);
 """
 """As the old service's own SQL made it."""
 
@@ -407,13 +412,14 @@ CREATE TABLE job_logs (
 CREATE UNIQUE INDEX unique_job_id ON job_logs (job_id);
 CREATE INDEX job_logs_claim ON job_logs (status);
 CREATE INDEX "job_logs_dead" ON job_logs (created_at);
-INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, attempt_count, created_at, processed_at) VALUES
-    ('11111111-1111-4111-8111-111111111111', 'done', 'user.signin.notification', 'u1', 'completed', '{{"userId": "u1"}}', NULL, 1,
-     '2026-03-01 12:00:00.5', '2026-03-01 12:00:01'),
-    ('clx0000000000000000000000', 'dead', 'user.signin.notification', 'u1', 'dlq', '{{}}', 'boom', 5,
-     '2026-03-01 12:00:00', '2026-03-01 12:01:00'),
-    ('33333333-3333-4333-8333-333333333333', 'waiting', 'user.signin.notification', 'u1', 'failed', '{{}}', NULL, 2,
-     '2026-03-01 12:00:00', NULL);
+INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, attempt_count,
+  created_at, processed_at) VALUES
+    ('11111111-1111-4111-8111-111111111111', 'done', 'user.signin.notification', 'u1',
+     'completed', '{{"userId": "u1"}}', NULL, 1, '2026-03-01 12:00:00.5', '2026-03-01 12:00:01'),
+    ('clx0000000000000000000000', 'dead', 'user.signin.notification', 'u1',
+     'dlq', '{{}}', 'boom', 5, '2026-03-01 12:00:00', '2026-03-01 12:01:00'),
+    ('33333333-3333-4333-8333-333333333333', 'waiting', 'user.signin.notification', 'u1',
+     'failed', '{{}}', NULL, 2, '2026-03-01 12:00:00', NULL);
 """
 """As Prisma makes it: text ids, an enum, timestamp(3); its index names are ours."""
 
@@ -478,9 +484,12 @@ class TestTheOldServicesTable:
         await sql(old, "UPDATE job_logs SET stack_trace = 'at line 1' WHERE job_id = 'done'")
         await sql(
             old,
-            """INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error, stack_trace)
-               SELECT gen_random_uuid(), 'more-' || n, 't', 'u', 'dlq', '{}', '550 <someone@example.com>: no such user',
-                      CASE WHEN n < 6 THEN repeat('x', 9000) || ' someone@example.com password=abc' END
+            """INSERT INTO job_logs (id, job_id, job_type, user_id, status, payload, error,
+                 stack_trace)
+               SELECT gen_random_uuid(), 'more-' || n, 't', 'u', 'dlq', '{}',
+                 '550 <someone@example.com>: no such user',
+                      CASE WHEN n < 6 THEN repeat('x', 9000) || ' someone@example.com password=abc'
+                        END
                  FROM generate_series(1, 7) n""",
         )
         await migrate(empty_database_url, adopt=BullTable())

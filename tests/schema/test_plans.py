@@ -20,9 +20,11 @@ Connection = AsyncConnection[Any]
 ROWS = 100_000
 
 FILL = """
-INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts, status, attempt_count, run_after,
+INSERT INTO job_logs (job_id, job_type, user_id, payload, payload_digest, queue, max_attempts,
+  status, attempt_count, run_after,
                       started_at, lease_until, processed_at)
-SELECT 'j' || n, 'test.job', 'user-' || mod(n, %(users)s::int), %(payload)s, '\\x00', 'default', 5, %(status)s,
+SELECT 'j' || n, 'test.job', 'user-' || mod(n, %(users)s::int), %(payload)s, '\\x00', 'default', 5,
+  %(status)s,
        (%(status)s <> 'enqueued')::int, now() + %(due)s + n * interval '1 ms',
        CASE WHEN %(status)s <> 'enqueued' THEN now() END,
        CASE WHEN %(status)s = 'processing' THEN now() + interval '1 h' END,
@@ -250,7 +252,8 @@ async def test_the_limit_reads_as_many_rows_as_it_allows(
             connection,
             """EXPLAIN (ANALYZE, FORMAT JSON)
                SELECT j.created_at + interval '1 h' - clock_timestamp() FROM job_logs j
-                WHERE j.user_id = 'user-0' AND j.job_type = 'test.job' AND j.created_at > clock_timestamp() - interval '1 h'
+                WHERE j.user_id = 'user-0' AND j.job_type = 'test.job'
+                  AND j.created_at > clock_timestamp() - interval '1 h'
                 ORDER BY j.created_at DESC OFFSET 9 LIMIT 1""",
         )
     plan = list(nodes(row["QUERY PLAN"][0]["Plan"]))

@@ -37,8 +37,10 @@ TABLES = {
 }
 WORKING = ("producer", "worker", "reader", "operator")
 
-ATTEMPT = {"status", "attempt_count", "run_after", "lease", "started_at", "lease_until", "processed_at", "dead_at", "locked_by",
-           "error", "stack_trace", "progress", "progress_note", "history", "intent_at", "receipt"}  # fmt: skip
+ATTEMPT = {"status", "attempt_count", "run_after", "lease", "started_at", "lease_until",
+    "processed_at", "dead_at", "locked_by",
+           "error", "stack_trace", "progress", "progress_note", "history", "intent_at",
+           "receipt"}  # fmt: skip
 """The columns of job_logs that an attempt changes."""
 
 REGISTRY = {"job_types": {"INSERT", "UPDATE"}, "job_workers": {"INSERT", "UPDATE", "DELETE"}}
@@ -54,7 +56,8 @@ MAY: dict[str, dict[str, set[str]]] = {
         "job_dependencies": {"SELECT", "INSERT", "UPDATE"},
     },
 }
-POLICY = {"queue", "max_attempts", "limit_count", "limit_window", "user_from", "backoff_base", "backoff_cap", "timeout",
+POLICY = {"queue", "max_attempts", "limit_count", "limit_window", "user_from", "backoff_base",
+    "backoff_cap", "timeout",
           "depends_on", "admin", "published_at"}  # fmt: skip
 """The columns of job_types that publishing changes: one that is renamed would leave its name to
 another."""
@@ -168,9 +171,11 @@ async def columns(connection: Connection) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for row in await rows_of(
         connection,
-        """SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a
+        """SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_attribute a
              JOIN pg_class c ON c.oid = a.attrelid
-            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+            WHERE c.relnamespace = 'public'::regnamespace
+              AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
               AND a.attnum > 0 AND NOT a.attisdropped""",
     ):
         found.setdefault(row["relname"], {})[row["attname"]] = row["type"]
@@ -213,7 +218,8 @@ OF_AN_OWNER = (
     "ALTER TABLE {0} ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY mine ON {0} USING (true)",
     "CREATE INDEX ON {0} ((1))",
-    "CREATE TRIGGER mine BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION pgqueue_fill_defaults()",
+    "CREATE TRIGGER mine BEFORE INSERT ON {0} FOR EACH ROW "
+    "EXECUTE FUNCTION pgqueue_fill_defaults()",
     "CREATE RULE mine AS ON INSERT TO {0} DO INSTEAD NOTHING",
     "COMMENT ON TABLE {0} IS 'mine'",
     "DROP TABLE {0} CASCADE",
@@ -259,9 +265,11 @@ async def test_at_every_function(connection: Connection, roles: dict[str, str], 
     functions = await rows_of(
         connection,
         """SELECT p.proname AS name,
-                  array(SELECT format_type(a.t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a (t, n)
+                  array(SELECT format_type(a.t, NULL)
+                   FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a (t, n)
                          ORDER BY n) AS types
-             FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prorettype <> 'trigger'::regtype""",
+             FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+               AND p.prorettype <> 'trigger'::regtype""",
     )
     assert {one["name"] for one in functions} == FUNCTIONS, "a new function: who may call it?"
     async with session(roles[role]) as somebody:
@@ -344,7 +352,8 @@ async def test_a_role_passes_nothing_on(
         """SELECT c.relname FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
             WHERE c.relnamespace = 'public'::regnamespace AND acl.grantee = 0
             UNION ALL SELECT p.proname FROM pg_proc p
-            WHERE p.pronamespace = 'public'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')""",
+            WHERE p.pronamespace = 'public'::regnamespace
+              AND has_function_privilege('public', p.oid, 'EXECUTE')""",
     )
     assert passed_on == []
 
@@ -393,8 +402,10 @@ class TestTheTestsThemselves:
 
 async def is_no_more_than(connection: Connection, login: str) -> None:
     cursor = await connection.execute(
-        """SELECT session_user::text, current_user::text, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls,
-                  pg_has_role('pgqueue_migrator', 'MEMBER') FROM pg_roles WHERE rolname = current_user"""
+        """SELECT session_user::text, current_user::text, rolsuper OR rolcreaterole OR rolcreatedb
+             OR rolbypassrls,
+                  pg_has_role('pgqueue_migrator', 'MEMBER') FROM pg_roles
+                   WHERE rolname = current_user"""
     )
     assert await cursor.fetchall() == [(login, login, False, False)]
 

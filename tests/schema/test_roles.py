@@ -102,7 +102,8 @@ CHANGES = (
     "ALTER TABLE job_logs ADD COLUMN x integer",
     "DROP FUNCTION cancel_job(text)",
     "CREATE TABLE mine (id integer)",
-    "CREATE TRIGGER t BEFORE INSERT ON job_logs FOR EACH ROW EXECUTE FUNCTION pgqueue_fill_defaults()",
+    "CREATE TRIGGER t BEFORE INSERT ON job_logs FOR EACH ROW "
+    "EXECUTE FUNCTION pgqueue_fill_defaults()",
 )
 """What none of the working roles may."""
 
@@ -204,8 +205,10 @@ class TestWorker:
         await a_type(connection, job_type="role.job")
         await sql(
             connection,
-            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at, created_at)
-               VALUES ('old', 'role.job', 'u', '{}', 'completed', now() - interval '30 days', now() - interval '30 days')""",
+            """INSERT INTO job_logs (job_id, job_type, user_id, payload, status, processed_at,
+                 created_at)
+               VALUES ('old', 'role.job', 'u', '{}', 'completed', now() - interval '30 days',
+                 now() - interval '30 days')""",
         )
         async with session(logins.url("queue_worker")) as worker:
             done = await prune(worker, settings_for(logins.url("queue_worker")))
@@ -328,18 +331,22 @@ class TestMigrator:
         strangers = await sql(
             connection,
             """SELECT c.relname AS name FROM pg_class c
-                WHERE c.relnamespace = 'public'::regnamespace AND c.relowner <> 'pgqueue_migrator'::regrole
+                WHERE c.relnamespace = 'public'::regnamespace
+                  AND c.relowner <> 'pgqueue_migrator'::regrole
                 UNION ALL
                SELECT p.proname FROM pg_proc p
-                WHERE p.pronamespace = 'public'::regnamespace AND p.proowner <> 'pgqueue_migrator'::regrole
+                WHERE p.pronamespace = 'public'::regnamespace
+                  AND p.proowner <> 'pgqueue_migrator'::regrole
                 UNION ALL
                SELECT t.typname FROM pg_type t
-                WHERE t.typnamespace = 'public'::regnamespace AND t.typowner <> 'pgqueue_migrator'::regrole""",
+                WHERE t.typnamespace = 'public'::regnamespace
+                  AND t.typowner <> 'pgqueue_migrator'::regrole""",
         )
         assert strangers == []
         lending = await sql(
             connection,
-            """SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE') AS open FROM pg_proc p
+            """SELECT p.proname, p.proconfig, has_function_privilege('public', p.oid, 'EXECUTE')
+                 AS open FROM pg_proc p
                 WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef""",
         )
         assert len(lending) == 12
@@ -348,7 +355,8 @@ class TestMigrator:
             assert "search_path=public, pg_temp" in function["proconfig"], function
         unread = await sql(
             connection,
-            """SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+            """SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+                 AND c.relkind = 'r'
                   AND NOT has_table_privilege('pgqueue_reader', c.oid, 'SELECT')""",
         )
         assert unread == []
@@ -397,8 +405,10 @@ async def test_roles_can_be_made_by_an_owner_who_is_no_superuser(
         if super_user.info.server_version >= 160000:
             for role in ("migrator", "producer", "worker", "reader", "operator"):
                 await super_user.execute(
-                    f"""DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgqueue_{role}')
-                        THEN GRANT pgqueue_{role} TO {name} WITH ADMIN OPTION; END IF; END $$""".encode()
+                    f"""DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles
+                         WHERE rolname = 'pgqueue_{role}')
+                        THEN GRANT pgqueue_{role} TO {name} WITH ADMIN OPTION; END IF;
+                          END $$""".encode()
                 )
         await sql(super_user, f"ALTER DATABASE {database} OWNER TO {name}")
         url = pg_server.url(database, name, "x")

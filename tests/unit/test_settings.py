@@ -106,7 +106,8 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 def test_no_secret_is_ever_shown() -> None:
     settings = settings_from(
-        {"DATABASE_URL": URL, "PGQUEUE_DIRECT_URL": URL, "SMTP_PASSWORD": "hunter2", "SENDGRID_API_KEY": "SG.hunter2",
+        {"DATABASE_URL": URL, "PGQUEUE_DIRECT_URL": URL, "SMTP_PASSWORD": "hunter2",
+            "SENDGRID_API_KEY": "SG.hunter2",
          "PGQUEUE_ADMIN_TOKENS": "hunter2-one,hunter2-two"}, ServiceSettings)  # fmt: skip
     rows = {name: value for name, value, _ in shown(settings)}
     assert "hunter2" not in str(rows)
@@ -186,7 +187,8 @@ def test_an_empty_secret_is_a_mistake_and_opens_nothing(
 @pytest.mark.parametrize("name", ["PGQUEUE_ADMIN_TOKENS", "PGQUEUE_API_TOKENS"])
 @pytest.mark.parametrize(
     "token",
-    ["REPLACE-ME", "replace_me_please", "changeme1234", "your-token-here", "<token>-of-admin", "my-admin-token-1", "password123",
+    ["REPLACE-ME", "replace_me_please", "changeme1234", "your-token-here", "<token>-of-admin",
+     "my-admin-token-1", "password123",
      "a", "brief", "a" * 40, "abababababababab", "with a space in it"],
 )  # fmt: skip
 def test_a_token_that_anybody_guesses_is_refused_and_not_repeated(name: str, token: str) -> None:
@@ -242,7 +244,8 @@ def test_a_secret_loses_line_ends_and_a_byte_order_mark_and_keeps_its_blanks(
 @pytest.mark.parametrize(
     ("name", "meant"),
     [("PGQUEUE_LEESE", "PGQUEUE_LEASE"), ("PGQUEUE_POLL_INTERVALL", "PGQUEUE_POLL_INTERVAL"),
-     ("PGQUEUE_SMTP_PASSWORD", "SMTP_PASSWORD"), ("SMTP_PASWORD", "SMTP_PASSWORD"), ("PGQUEUE_API_TOKEN", "PGQUEUE_API_TOKENS"),
+     ("PGQUEUE_SMTP_PASSWORD", "SMTP_PASSWORD"), ("SMTP_PASWORD", "SMTP_PASSWORD"),
+      ("PGQUEUE_API_TOKEN", "PGQUEUE_API_TOKENS"),
      ("PGQUEUE_FROBNICATE", None), ("PGQUEUE_QUEUE", "PGQUEUE_QUEUES")],
 )  # fmt: skip
 def test_a_misspelt_name_is_told_at_the_start(name: str, meant: str | None) -> None:
@@ -261,7 +264,8 @@ def test_service_links_of_kubernetes_stop_nothing_and_are_told() -> None:
     links = {
         "PORT": "tcp://10.0.0.1:80", "SMTP_PORT": "tcp://10.0.0.1:25", "SMTP_PORT_25_TCP": "tcp://10.0.0.1:25",
         "SMTP_PORT_25_TCP_ADDR": "10.0.0.1", "SMTP_SERVICE_HOST": "10.0.0.1", "PGQUEUE_PORT": "tcp://10.0.0.1:3333",
-        "PGQUEUE_SERVICE_PORT": "3333", "PGQUEUE_HEALTH_PORT": "tcp://10.0.0.1:8080", "PGQUEUE_PORT_3333_TCP_PROTO": "tcp",
+        "PGQUEUE_SERVICE_PORT": "3333", "PGQUEUE_HEALTH_PORT": "tcp://10.0.0.1:8080",
+        "PGQUEUE_PORT_3333_TCP_PROTO": "tcp",
     }  # fmt: skip
     settings = settings_from(links, ServiceSettings)
     assert (settings.port, settings.smtp_port, settings.health_port) == (3333, 587, None)
@@ -316,8 +320,10 @@ def test_a_password_that_is_percent_encoded_is_any_text(password: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["postgresql://", "postgresql:///app", "postgresql:///app?host=/run/postgresql", "postgresql://%2Frun%2Fpostgresql/app",
-     "postgresql://a:1,b:2/app?target_session_attrs=read-write", "postgres://bob@/app?host=a,b&port=1,2", "service=mine",
-     "postgresql://?service=mine", "postgresql://h/app?options=-c%20geqo%3Doff", "host=h password='a b://c' dbname=app",
+     "postgresql://a:1,b:2/app?target_session_attrs=read-write",
+     "postgres://bob@/app?host=a,b&port=1,2", "service=mine",
+     "postgresql://?service=mine", "postgresql://h/app?options=-c%20geqo%3Doff",
+     "host=h password='a b://c' dbname=app",
      "postgresql://[::1]:5433/app", "postgresql://h/app?application_name=a%2Bb+c", "postgresql://bob:a?b#c@h/app"],
 )  # fmt: skip
 def test_what_libpq_takes_is_taken_as_it_stands(url: str) -> None:
@@ -329,7 +335,8 @@ def test_what_libpq_takes_is_taken_as_it_stands(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["mysql://bob:hunter2@db/x", "postgresql+psycopg://bob:hunter2@db/x", "postgresql://bob:x@hunter2@db/x",
-     "postgresql://bob:1/hunter2@db/x", "postgresql://bob:hunter2/1@db/x", "postgresql://bob:hunter2%zz@db/x", "hunter2",
+     "postgresql://bob:1/hunter2@db/x", "postgresql://bob:hunter2/1@db/x",
+     "postgresql://bob:hunter2%zz@db/x", "hunter2",
      "host=db hunter2", "postgresql://bob:hunter2@db:port/x"],
 )  # fmt: skip
 def test_a_url_that_cannot_be_right_is_refused_without_its_words(url: str) -> None:

@@ -79,7 +79,8 @@ async def produce(client: AsyncClient, name: str, mine: AsyncConnection[Any]) ->
     await client.enqueue(name, "nonsense", delay="30s", connection=mine)
     await client.try_enqueue(NewJob(resize, "nonsense"))  # wrong
     await client.try_enqueue(NewJob(7, "nonsense"))  # wrong
-    await client.enqueue_many([NewJob(resize, Resize("a.png")), NewJob(name, 7), NewJob(anything, None)])
+    three = [NewJob(resize, Resize("a.png")), NewJob(name, 7), NewJob(anything, None)]
+    await client.enqueue_many(three)
     await client.enqueue_many([NewJob(resize, "nonsense")])  # wrong
     several = [NewJob(resize, Resize("a.png")), NewJob(name, 7), NewJob(cut, Resize("a.png"))]
     await client.enqueue_many(several)

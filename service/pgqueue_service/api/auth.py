@@ -70,7 +70,8 @@ class Access:
                 [
                     f"HOST={settings.host} is open to other machines and PGQUEUE_API_TOKENS is "
                     "not set: set it, or listen on "
-                    "127.0.0.1, or set PGQUEUE_ALLOW_ANONYMOUS=true to take sign-ins without a token"
+                    "127.0.0.1, or set PGQUEUE_ALLOW_ANONYMOUS=true to take sign-ins without a "
+                    "token"
                 ]
             )
 
@@ -128,9 +129,10 @@ class Access:
         return found, "unknown" if found is Level.NONE else given.hex()[:8]
 
     def objection(self, scope: Mapping[str, Any]) -> str | None:
-        """Why a request is refused before its route is looked at; None when it is not. Where a route is open
-        without a token, a page of another site must not reach it through a user's browser: not by
-        the page's own Origin, and not by a host name that resolves to this machine."""
+        """Why a request is refused before its route is looked at; None when it is not. Where a
+        route is open without a token, a page of another site must not reach it through a user's
+        browser: not by the page's own Origin, and not by a host name that resolves to this
+        machine."""
         if not self.anonymous:
             return None
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
@@ -165,8 +167,8 @@ def log_refusal(scope: Mapping[str, Any], refusal: Refusal, who: str) -> None:
 
 
 def _log_action(scope: Mapping[str, Any], who: str) -> None:
-    """A line in the log for every request of an administrator that may change something: one for each
-    request."""
+    """A line in the log for every request of an administrator that may change something: one for
+    each request."""
     if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["state"].get(_LOGGED):
         return
     scope["state"][_LOGGED] = True

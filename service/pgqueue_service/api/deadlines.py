@@ -1,4 +1,5 @@
-"""The longest time that a request waits for the database, and that it keeps other requests waiting."""
+"""The longest time that a request waits for the database, and that it keeps other requests
+waiting."""
 
 import asyncio
 import logging
@@ -59,8 +60,8 @@ class Turns:
         self._until = time.monotonic() + SLICE
 
     async def pause(self) -> None:
-        """Call this often: it lets other requests work when a slice is over. Raises TimeoutError after
-        the deadline."""
+        """Call this often: it lets other requests work when a slice is over. Raises TimeoutError
+        after the deadline."""
         now = time.monotonic()
         if now < self._until:
             return

@@ -144,7 +144,8 @@ class JobGateway:
         return await self._within(self._soon, work)
 
     async def patiently(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work` within the time that an operator's request may take. TimeoutError."""
+        """The result of `work` within the time that an operator's request may take.
+        TimeoutError."""
         return await self._within(self._later, work)
 
     async def _before(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
@@ -176,8 +177,8 @@ class JobGateway:
 
 
 def accepted(ticket: Ticket, message: str) -> Accepted:
-    """The answer to an enqueued job. Raises the error of the ticket, or Refusal 409 when the job has
-    ended."""
+    """The answer to an enqueued job. Raises the error of the ticket, or Refusal 409 when the job
+    has ended."""
     if ticket.error is not None:
         raise ticket.error
     status = ticket.status or Status.ENQUEUED

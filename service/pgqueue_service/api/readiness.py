@@ -56,7 +56,8 @@ class Readiness:
         self._asking: asyncio.Task[None] | None = None
 
     async def question(self) -> str | None:
-        """What is wrong now; None when nothing is. A problem found earlier is checked again first."""
+        """What is wrong now; None when nothing is. A problem found earlier is checked again
+        first."""
         if self._asking is None and (
             self.problem is not None or time.monotonic() - self._asked_at > FRESH
         ):

@@ -20,8 +20,8 @@ _MISSING = re.compile("Object missing required field `([^`]*)`")
 
 
 def shaped(value: Any, shape: type[T], what: str = "The body") -> T:
-    """The plain values as a struct. Refusal 400 names the member that is wrong, or unknown where the
-    shape takes no others."""
+    """The plain values as a struct. Refusal 400 names the member that is wrong, or unknown where
+    the shape takes no others."""
     if not isinstance(value, dict):
         raise Refusal(400, NO_OBJECT if what == "The body" else f"{what} must be a JSON object")
     for name in value:

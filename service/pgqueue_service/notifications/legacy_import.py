@@ -63,7 +63,8 @@ async def _rename(connection: AsyncConnection[Any]) -> None:
     # Indexes and constraints keep their names when a table is renamed, and would be in the way of
     # ours.
     cursor = await connection.execute(
-        """SELECT i.indexrelid::regclass::text, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        """SELECT i.indexrelid::regclass::text, c.relname
+             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             WHERE i.indrelid = 'job_logs'::regclass::oid"""
     )
     for qualified, name in await cursor.fetchall():
@@ -87,18 +88,25 @@ async def _copy_rows(connection: AsyncConnection[Any]) -> tuple[int, int]:
     )
     # Nothing in this text comes from outside: it is put together from the names above.
     statement = f"""
-        INSERT INTO job_logs (id, job_id, job_type, user_id, payload, payload_digest, status, error, stack_trace, attempt_count,
-                              max_attempts, queue, created_at, run_after, started_at, processed_at, dead_at)
+        INSERT INTO job_logs (id, job_id, job_type, user_id, payload, payload_digest, status,
+                              error, stack_trace, attempt_count, max_attempts, queue,
+                              created_at, run_after, started_at, processed_at, dead_at)
         SELECT CASE WHEN b.id::text ~ '^[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$'
                     THEN b.id::text::uuid ELSE pgqueue_uuid() END,
-               b.job_id::text, b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb,
-               pgqueue_digest(b.job_type::text, coalesce(b.user_id::text, 'system'), b.payload::jsonb), b.status::text,
+               b.job_id::text, b.job_type::text, coalesce(b.user_id::text, 'system'),
+               b.payload::jsonb,
+               pgqueue_digest(b.job_type::text, coalesce(b.user_id::text, 'system'),
+                              b.payload::jsonb),
+               b.status::text,
                {error}, {stack_trace},
                least(greatest(b.attempt_count, 0), 1000), least(greatest(b.attempt_count, 5), 1000),
-               'default', {created}, {created}, {ended}, {ended}, CASE WHEN b.status::text = 'dlq' THEN {ended} END
+               'default', {created}, {created}, {ended}, {ended},
+               CASE WHEN b.status::text = 'dlq' THEN {ended} END
           FROM job_logs_bull b
-         WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL AND char_length(b.job_id::text) BETWEEN 1 AND 255
-           AND char_length(b.job_type::text) BETWEEN 1 AND 255 AND coalesce(char_length(b.user_id::text), 0) <= 255
+         WHERE b.status::text IN ('completed', 'dlq') AND b.payload IS NOT NULL
+           AND char_length(b.job_id::text) BETWEEN 1 AND 255
+           AND char_length(b.job_type::text) BETWEEN 1 AND 255
+           AND coalesce(char_length(b.user_id::text), 0) <= 255
            AND position('\\u0000' IN b.payload::text) = 0
         ON CONFLICT DO NOTHING"""  # noqa: S608 - see above: nothing from outside
     cursor = await connection.execute(statement)
@@ -115,7 +123,8 @@ async def _clean_texts(connection: AsyncConnection[Any]) -> None:
     while True:
         cursor = await connection.execute(
             """SELECT id, error, stack_trace FROM job_logs
-                WHERE id > %s AND (error IS NOT NULL OR stack_trace IS NOT NULL) ORDER BY id LIMIT %s""",
+                WHERE id > %s AND (error IS NOT NULL OR stack_trace IS NOT NULL)
+                ORDER BY id LIMIT %s""",
             [last, BATCH],
         )
         rows = await cursor.fetchall()
@@ -126,7 +135,8 @@ async def _clean_texts(connection: AsyncConnection[Any]) -> None:
         changed = [row for row, old in zip(cleaned, rows, strict=True) if row != old]
         await connection.execute(
             """UPDATE job_logs j SET error = c.error, stack_trace = c.stack_trace
-                 FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS c(id, error, stack_trace) WHERE j.id = c.id""",
+                 FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS c(id, error, stack_trace)
+                WHERE j.id = c.id""",
             [[row[column] for row in changed] for column in range(3)],
         )
 

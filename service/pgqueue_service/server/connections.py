@@ -101,8 +101,8 @@ class Guard(Parser):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connection that has let the server wait the longest. When none waits, refuse the
-        new one."""
+        """Close the connection that has let the server wait the longest. When none waits, refuse
+        the new one."""
         waiting = [
             one
             for one in self.connections

@@ -47,8 +47,8 @@ class DeadLetters(Controller):
         cursor: Annotated[str | None, query("cursor")] = None,
         limit: Annotated[str | None, query("limit", pattern="^([1-9][0-9]?|100)?$")] = None,
     ) -> DeadPage:
-        """Get a page of dead jobs, newest first. `error` is a part of the error; `since` and `until`
-        limit the time at which a job was moved to the queue."""
+        """Get a page of dead jobs, newest first. `error` is a part of the error; `since` and
+        `until` limit the time at which a job was moved to the queue."""
         which = dead_filter(
             job_type=job_type, user_id=user_id, error=error, since=since, until=until
         )
@@ -92,8 +92,8 @@ class DeadLetters(Controller):
     async def retry_batch(
         self, data: JSONBody[RetryBatchBody], gateway: NamedDependency[JobGateway]
     ) -> ReplayAnswer:
-        """Enqueue dead jobs again, the longest dead first: `ratePerSecond` of them a second, at most
-        10,000 in one request."""
+        """Enqueue dead jobs again, the longest dead first: `ratePerSecond` of them a second, at
+        most 10,000 in one request."""
         batch = await read_batch(data)
         work = gateway.client.replay_many(
             batch_filter(batch), rate=batch.rate_per_second, dry_run=batch.dry_run

@@ -1,5 +1,5 @@
-"""The description of the HTTP interface (OpenAPI 3.1) and its page, which loads nothing from another
-host."""
+"""The description of the HTTP interface (OpenAPI 3.1) and its page, which loads nothing from
+another host."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -44,7 +44,8 @@ _PAGE = b"""<!doctype html>
 <script type="module" src="/schema/rapidoc.js"></script>
 </head>
 <body>
-<rapi-doc spec-url="/schema/openapi.json" load-fonts="false" show-header="false" render-style="view" schema-style="table"
+<rapi-doc spec-url="/schema/openapi.json" load-fonts="false" show-header="false" render-style="view"
+schema-style="table"
  allow-server-selection="false" theme="light"></rapi-doc>
 </body>
 </html>

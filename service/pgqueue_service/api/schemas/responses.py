@@ -28,8 +28,8 @@ class Health(msgspec.Struct):
 
 
 class BulkResult(Shape, omit_defaults=True):
-    """The result of one item: jobId and status, or error and code (the HTTP status that it would have
-    had alone)."""
+    """The result of one item: jobId and status, or error and code (the HTTP status that it would
+    have had alone)."""
 
     job_id: str | None = None
     status: str | None = None
@@ -198,7 +198,8 @@ def _moment_in_history(text: Any) -> str | None:
 
 
 class Stats(Shape):
-    """Jobs in each state, jobs that wait, and the last 15 minutes (sql/monitoring/job_stats.sql)."""
+    """Jobs in each state, jobs that wait, and the last 15 minutes
+    (sql/monitoring/job_stats.sql)."""
 
     enqueued: int
     processing: int

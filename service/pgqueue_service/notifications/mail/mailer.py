@@ -53,8 +53,8 @@ class Mailer:
         if job.uncertain:
             logger.warning(
                 (
-                    "Mail of job %s may have been sent before: the outcome of an earlier attempt is "
-                    "unknown"
+                    "Mail of job %s may have been sent before: the outcome of an earlier attempt "
+                    "is unknown"
                 ),
                 job.job_id,
                 extra={"event": "mail.doubtful", "jobId": job.job_id},

@@ -69,8 +69,8 @@ class Renderer:
         moment: datetime,
         locale: str | None = None,
     ) -> Mail:
-        """The mail about a sign-in at `moment`, an aware datetime. No text of a caller is shown as a
-        link. Raises InvalidAddress, a ValueError."""
+        """The mail about a sign-in at `moment`, an aware datetime. No text of a caller is shown as
+        a link. Raises InvalidAddress, a ValueError."""
         locale = self.locale(locale)
         # One file a language: signin.mn.j2 sets the sentences, signin.txt.j2 and signin.html.j2 put
         # them in their places.

@@ -1,5 +1,5 @@
-"""The transports of mails: the log, SMTP, SendGrid. Each reports a failed attempt with the exceptions
-of pgqueue.errors."""
+"""The transports of mails: the log, SMTP, SendGrid. Each reports a failed attempt with the
+exceptions of pgqueue.errors."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,7 +37,8 @@ class Transport(Protocol):
         """
 
     async def close(self) -> None:
-        """Close idle connections; a mail that is being sent keeps its connection until it is sent."""
+        """Close idle connections; a mail that is being sent keeps its connection until it is
+        sent."""
 
 
 @asynccontextmanager

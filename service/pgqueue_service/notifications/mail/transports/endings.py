@@ -38,8 +38,8 @@ def broken(message: str) -> DependencyDown:
 
 
 def forbidden(message: str) -> DependencyDown:
-    """The provider refuses this service, and said so about one mail: the breaker opens for a shorter
-    time, because only that mail may be refused."""
+    """The provider refuses this service, and said so about one mail: the breaker opens for a
+    shorter time, because only that mail may be refused."""
     return DependencyDown(DEPENDENCY, message, after=ASIDE)
 
 

@@ -78,7 +78,8 @@ class SendGridTransport:
             raise interrupted(self._where, error, uncertain=True) from error
         if response.status_code != ACCEPTED:
             raise refusal(self._where, response, mail.to)
-        return f"sendgrid {ACCEPTED} {quoted(response.headers.get('X-Message-Id', ''), mail.to)}".rstrip()
+        message_id = quoted(response.headers.get("X-Message-Id", ""), mail.to)
+        return f"sendgrid {ACCEPTED} {message_id}".rstrip()
 
     async def close(self) -> None:
         await self._client.aclose()

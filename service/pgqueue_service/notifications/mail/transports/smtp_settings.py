@@ -1,5 +1,5 @@
-"""The mail server of the settings. A worker reports settings that cannot work when it starts, not at
-the first mail."""
+"""The mail server of the settings. A worker reports settings that cannot work when it starts, not
+at the first mail."""
 
 import re
 import ssl
@@ -25,7 +25,8 @@ class Encryption(Enum):
 
     FROM_THE_START = "tls"
     STARTTLS = "starttls"
-    """Without it no mail is sent: a host in between can remove the offer from the server's reply."""
+    """Without it no mail is sent: a host in between can remove the offer from the server's
+    reply."""
     WHERE_OFFERED = "opportunistic"
     NEVER = "none"
 

@@ -1,8 +1,8 @@
 """The words by which a mail provider says that it refuses this service, and not one mail.
 
-The texts come from other servers, which may repeat the addresses of users. Addresses are removed and
-texts are bounded before the words are searched: the address of a user must not read like a quota.
-"""
+The texts come from other servers, which may repeat the addresses of users. Addresses are removed
+and texts are bounded before the words are searched: the address of a user must not read like a
+quota."""
 
 import re
 
@@ -63,8 +63,8 @@ _SENDING = re.compile(
     r"your (?!message|mail|e-?mail)\w+)\b"
 )
 _OF_SOMETHING_ELSE = re.compile(
-    r"\b(?:receiv\w+|mailbox|inbox|storage|disk|space|size|length|larger?|bytes|big|attachments?|tried "
-    r"to reach|"
+    r"\b(?:receiv\w+|mailbox|inbox|storage|disk|space|size|length|larger?|bytes|big|attachments?|"
+    r"tried to reach|"
     r"trying to (?:contact|reach)|connections?|concurrent|hops?|loops?)\b"
 )
 
@@ -96,8 +96,8 @@ _US = _any(
         r"(?:send|submit)(?! (?:\w+ ){0,3}to\b)"
     ),
     (
-        r"\b(?:spf|dkim|dmarc)\b.{0,60}\b(?:fail\w*|reject\w*|policy|unauth\w+|missing|requir\w+|invalid|not? "
-        r"pass\w*)"
+        r"\b(?:spf|dkim|dmarc)\b.{0,60}\b(?:fail\w*|reject\w*|policy|unauth\w+|missing|requir\w+|invalid|"
+        r"not? pass\w*)"
     ),
     r"\b(?:fail\w*|does not pass|did not pass|without)\b.{0,40}\b(?:spf|dkim|dmarc)\b",
     # Our account
