@@ -13,7 +13,7 @@ from pgqueue.cli.dev import Children, data_option, run_system
 from pgqueue.cli.runner import WRONG_USAGE, fail, read_settings
 from pgqueue_service.settings import ServiceSettings, service_settings
 
-START_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 30.0
 """Seconds within which the API has to answer."""
 
 
@@ -46,7 +46,7 @@ def _base(settings: ServiceSettings) -> str:
 
 def _await_api(settings: ServiceSettings, children: Children) -> bool:
     """Whether the API answers. The port was free, so no other program can answer there."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline and all(child.poll() is None for child in children.values()):
         try:
             with urllib.request.urlopen(f"{_base(settings)}/healthz", timeout=1):

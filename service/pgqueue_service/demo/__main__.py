@@ -1,4 +1,4 @@
-"""`python3 dev.py demo`: sign-ins become delivered e-mails, before your eyes."""
+"""`python3 dev.py demo`: shows how sign-ins become delivered e-mails."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ COLOURS = {
     "failed": "yellow",
     "dlq": "red",
 }
-PATIENCE = 60.0
+JOB_TIMEOUT_SECONDS = 60.0
 """Seconds that the slowest of the jobs may take."""
 
 SIGN_INS = {
@@ -35,7 +35,7 @@ SIGN_INS = {
 
 @dataclass
 class Show:
-    """Tells what happens, with the seconds since the beginning."""
+    """Prints what happens, with the seconds since the start."""
 
     client: httpx.AsyncClient
     begun: float = field(default_factory=time.monotonic)
@@ -68,7 +68,7 @@ class Show:
 
     async def watch(self, jobs: dict[str, str], until: dict[str, str]) -> None:
         """Shows every change of the jobs (user -> id) until each is in the state wanted."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(JOB_TIMEOUT_SECONDS):
             while True:
                 states = {user: await self._look(user, job_id) for user, job_id in jobs.items()}
                 if all(states[user] == wanted for user, wanted in until.items()):

@@ -17,7 +17,7 @@ from pgqueue.database.migrations import exists, migrate
 from pgqueue.embedded.server import EmbeddedServer
 from pgqueue_service.demo.inbox import Inbox, open_inbox
 
-PATIENCE = 30.0
+START_TIMEOUT_SECONDS = 30.0
 """Seconds in which the API has to answer."""
 
 
@@ -104,7 +104,7 @@ async def _ready(
     client: httpx.AsyncClient, children: list[asyncio.subprocess.Process], folder: Path
 ) -> None:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
             while not (
                 await _answers(client) and "worker.started" in (folder / "worker.log").read_text()
             ):
