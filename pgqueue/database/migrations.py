@@ -278,6 +278,7 @@ async def _apply_functions(
                 f"and no migration has dropped it ({error.diag.message_primary}); nothing was "
                 "changed"
             ) from None
+    await _refuse_overloads(connection, [one.name for one in changed])
     await connection.execute(
         """INSERT INTO job_functions AS f (name, checksum, release)
            SELECT n.name, n.checksum, %s FROM unnest(%s::text[], %s::text[]) AS n(name, checksum)
@@ -285,6 +286,23 @@ async def _apply_functions(
                                             release = excluded.release, applied_at = now()""",
         [__version__, [one.name for one in changed], [one.checksum for one in changed]],
     )
+
+
+async def _refuse_overloads(connection: AsyncConnection[Any], names: list[str]) -> None:
+    """A function of ours with other parameters stays beside the new one, and calls become
+    ambiguous. Functions of other roles do not count."""
+    cursor = await connection.execute(
+        """SELECT p.proname FROM pg_proc p JOIN pg_class c ON c.relnamespace = p.pronamespace
+            WHERE c.oid = to_regclass('job_functions')::oid AND p.proowner = c.relowner
+              AND p.proname::text = ANY (%s::text[])
+            GROUP BY p.proname HAVING count(*) > 1 ORDER BY 1""",
+        [names],
+    )
+    if twice := [name for (name,) in await cursor.fetchall()]:
+        raise SchemaError(
+            f"the database has another {twice[0]} with other parameters, and no migration has "
+            "dropped it; nothing was changed"
+        )
 
 
 async def _settle(connection: AsyncConnection[Any], lock_timeout: str) -> None:

@@ -278,6 +278,21 @@ class TestFunctions:
         assert steps == [f"{NEWEST + 1:04d}_later", "functions/pause_queue"]
         assert await value(empty, "SELECT pause_queue('default', true)") is True
 
+    async def test_other_parameters_need_one_too(
+        self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
+    ) -> None:
+        """Else the old function would stay, and calls would be ambiguous."""
+        await migrate(empty_database_url)
+        rewritten(release, "cancel_job", "(job_id text)", "(job_id varchar)")
+        rewritten(release, "cancel_job", "cancel_job(text)", "cancel_job(varchar)")
+        with pytest.raises(SchemaError, match=r"another cancel_job with other parameters"):
+            await migrate(empty_database_url)
+        a_migration(release, "DROP FUNCTION cancel_job(text)")
+        assert [one.label for one in await migrate(empty_database_url)][1:] == [
+            "functions/cancel_job"
+        ]
+        assert (await sql(empty, "SELECT * FROM cancel_job('x')"))[0]["message"] == "Job not found"
+
     async def test_a_migration_that_fails_leaves_the_functions_as_they_were(
         self, empty: AsyncConnection[Any], empty_database_url: str, release: Path
     ) -> None:
