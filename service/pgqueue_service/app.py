@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -131,7 +130,8 @@ def _litestar(handlers: list[ControllerRouterHandler], **options: Any) -> Litest
                 f"the route {route.path} has no guard: give it guards=[api_token], or another "
                 "guard of pgqueue_service.api.auth"
             )
-        if re.fullmatch(rf"{PATH}/[^/{{}}]+", route.path):
+        before, _, word = route.path.rpartition("/")
+        if before == PATH and "{" not in word:
             words.append(route.path)
     for handler in namesakes(words):
         app.register(handler)
