@@ -23,7 +23,7 @@
 --                    handlers that do
 -- pgqueue_reader     reads everything and changes nothing. It sees payloads too, or SELECT * would
 --                    not work: they are personal data, so this is for operators, and not for a
---                    dashboard that everyone opens
+--                    dashboard that all users open
 -- pgqueue_operator   what the API and `pgqueue` as a tool need: reader and producer, jobs of types
 --                    with admin=True, cancel, replay, delete, pause, publishing job types, and a
 --                    place among the processes. No UPDATE on any job but by the functions

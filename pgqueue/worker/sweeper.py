@@ -57,7 +57,7 @@ Swept = Sequence[tuple[int, Lane, Place]]
 WHAT = {
     "rescue": "is rescued",
     "release": "goes back to its paused queue",
-    "bury": "goes to the dead-letter queue",
+    "dlq": "goes to the dead-letter queue",
 }
 
 

@@ -1,4 +1,4 @@
--- A time out of a JSON value that anyone may have written; null where it is not a time.
+-- A time out of a JSON value that any program may have written; null where it is not a time.
 CREATE OR REPLACE FUNCTION pgqueue_moment(text) RETURNS timestamptz
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN

@@ -42,7 +42,7 @@
 --
 -- A function that runs with its owner's rights must not run what another role made. Its search_path
 -- is ours and pg_temp last. That is not enough where other roles may create things in our schema:
--- of two operators or functions Postgres takes the one whose types fit better, whoever made it. So
+-- of two operators or functions Postgres takes the one whose types fit better, with any owner. So
 -- in these functions each operator has operands of exactly the types that the server's own has, a
 -- call of ours has exactly its argument types and all of its arguments, and a call of the server's
 -- with arguments names pg_catalog. tests/schema/test_definers.py tries it.
@@ -315,8 +315,8 @@ CREATE TYPE pgqueue_bulk_answer AS (
 
 CREATE FUNCTION pgqueue_fill_defaults() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- For a bare INSERT: fills in what enqueue_job() fills in, whatever rights and search path the role
--- that inserts has. Rows of enqueue_job() bring all of it and skip this.
+-- For a bare INSERT: fills in what enqueue_job() fills in, for a role with any rights and any search
+-- path. Rows of enqueue_job() bring all of it and skip this.
 BEGIN
     IF NEW.queue IS NULL OR NEW.max_attempts IS NULL THEN
         SELECT coalesce(NEW.queue, t.queue), coalesce(NEW.max_attempts, t.max_attempts)

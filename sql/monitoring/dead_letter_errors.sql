@@ -2,8 +2,8 @@
 -- quoted texts, and words that hold a digit or an @ (numbers, ids, hosts, addresses). The biggest
 -- groups first, 100 of them.
 --
--- One group that is big and recent is an outage or a bug: mend that, then replay the group; by HTTP
--- that is POST /api/admin/dlq/retry-batch with a part of the error. Many small groups are bad
+-- One group that is big and recent is an outage or a bug: remove the cause, then replay the group; by
+-- HTTP that is POST /api/admin/dlq/retry-batch with a part of the error. Many small groups are bad
 -- input: look at the samples, fix the callers, replay with a corrected payload or delete.
 WITH newest AS (
     SELECT j.job_id, j.job_type, j.dead_at, left(coalesce(j.error, ''), 300) AS error

@@ -3,7 +3,7 @@
 -- reads what waits or runs, never what has ended.
 --
 -- A few are everyday life: a mail server that was busy. Many with one error: retrying_jobs.sql
--- counts them; mend the cause, they come again by themselves at run_after. Nothing to do by hand.
+-- counts them. Remove the cause: they run again by themselves at run_after.
 SELECT j.job_id, j.job_type, j.user_id, j.attempt_count, j.max_attempts, j.created_at, j.run_after,
        j.error
   FROM job_logs j

@@ -1,15 +1,15 @@
 -- The numbers behind `pgqueue check`, one row. What is too much is for the caller to say; the
 -- contract's alerts are in brackets.
 --
--- dead           jobs in the dead-letter queue (> 10): pgqueue dlq list says why; mend that, then
--- pgqueue dlq retry failed_share   of the jobs that ended or failed in the last 15 minutes, the
--- part that failed or died (> 0.05): see
---                retrying_jobs.sql; null when there was nothing
+-- dead           jobs in the dead-letter queue (> 10): pgqueue dlq errors says why; remove the
+--                cause, then pgqueue dlq retry
+-- failed_share   of the jobs that ended or failed in the last 15 minutes, the part that failed or
+--                died (> 0.05): see retrying_jobs.sql; null when there was nothing
 -- p99_s          99 % of the jobs that completed in the last 15 minutes took at most this long,
--- from due to done (> 10):
---                see slow_jobs.sql; null when there was nothing
--- depth          jobs that are due and wait (> 1000): more workers, or more slots unserved
--- those of them whose queue no living worker serves, paused queues aside (> 0): start one
+--                from due to done (> 10): see slow_jobs.sql; null when there was nothing
+-- depth          jobs that are due and wait (> 1000): more workers, or more slots
+-- unserved       those of them whose queue no living worker serves, paused queues aside (> 0):
+--                start one
 -- disagreements  job types that living processes declare differently (> 0): a rollout that is not
 -- finished
 --

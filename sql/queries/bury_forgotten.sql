@@ -3,7 +3,7 @@
 -- worker is gone goes back to its queue while there are attempts left.
 WITH forgotten AS MATERIALIZED (
     SELECT j.id, j.lease_until <= now() AND j.attempt_count < j.max_attempts AS waits,
-           CASE WHEN j.lease_until > now() THEN 'In processing for 24 hours: given up'
+           CASE WHEN j.lease_until > now() THEN 'In processing for 24 hours: no more attempts'
                 ELSE format('The lease of attempt %%s ran out: '
                             'its worker %%s died or lost the database',
                             j.attempt_count, j.locked_by) END

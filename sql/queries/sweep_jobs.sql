@@ -5,13 +5,13 @@
 --            with attempt_count (100, 10, 1), so that a job that kills its worker does not take its
 --            neighbours with it
 --   release  the same in a paused queue, or where the job's dependency is down: back to waiting
---   bury     leases that ran out in the last attempt, and attempts that have run for 24 hours,
+--   dlq      leases that ran out in the last attempt, and attempts that have run for 24 hours,
 --            their lease extended all the time: to the dead-letter queue
 -- A lease has run out, too, that ends later than its worker's leases can: it was made before the
 -- clock was set back. After a leap of the clock, patient, none has run out: living workers extend
 -- their leases first. ahead looks past now for leases from such a time. It is also the worker's
--- heartbeat. A lease of a type that the worker does not know is left to a worker that does, but for
--- burying. Three kinds of rows, each with columns of its own (all but id, lane and run_after are
+-- heartbeat. A lease of a type that the worker does not know is left to a worker that does, except
+-- for dlq. Three kinds of rows, each with columns of its own (all but id, lane and run_after are
 -- null in the rows of another kind):
 --   a job      one for each that was changed: id to uncertain; action is what was done
 --   a lane     where its slice ended (run_after, id), how many rows were seen, and how many were
@@ -55,7 +55,7 @@ WITH patient AS MATERIALIZED (
     SELECT s.*, room.free, s.job_type = ANY (%(types)s::text[]) AS known,
            stop.held_back, over.lapsed,
            CASE WHEN s.status <> 'processing' THEN 'claim'
-                WHEN NOT over.lapsed OR s.attempt_count >= s.max_attempts THEN 'bury'
+                WHEN NOT over.lapsed OR s.attempt_count >= s.max_attempts THEN 'dlq'
                 WHEN stop.held_back OR s.started_at <= now() - interval '24 h'
                      AND s.job_type <> ALL (%(types)s::text[]) THEN 'release'
                 ELSE 'rescue' END AS action
@@ -76,7 +76,7 @@ WITH patient AS MATERIALIZED (
     SELECT f.id, f.ord, f.lease, f.lease_until, f.lapsed, f.action, f.free, f.queue,
            f.run_after
       FROM found f
-     WHERE f.action = 'bury'
+     WHERE f.action = 'dlq'
         OR f.action = 'claim' AND NOT f.held_back
         OR f.action = 'release' AND (f.known OR f.started_at <= now() - interval '24 h')
         OR f.known AND f.action = 'rescue' AND %(rescue)s::boolean
@@ -95,7 +95,7 @@ WITH patient AS MATERIALIZED (
                            FROM found m WHERE m.known AND m.action = 'rescue'))
 ), locked AS MATERIALIZED (
     SELECT j.id, c.ord, c.action,
-           CASE WHEN NOT c.lapsed THEN 'In processing for 24 hours: given up'
+           CASE WHEN NOT c.lapsed THEN 'In processing for 24 hours: no more attempts'
                 ELSE format('The lease of attempt %%s ran out: '
                             'its worker %%s died or lost the database',
                             j.attempt_count, j.locked_by) END
@@ -107,7 +107,7 @@ WITH patient AS MATERIALIZED (
      ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), changed AS (
     UPDATE job_logs j
-       SET status = CASE l.action WHEN 'bury' THEN 'dlq' WHEN 'release' THEN 'failed'
+       SET status = CASE l.action WHEN 'dlq' THEN 'dlq' WHEN 'release' THEN 'failed'
                                   ELSE 'processing' END,
            attempt_count = j.attempt_count + (l.action IN ('claim', 'rescue'))::integer,
            lease = j.lease + 1,
@@ -117,8 +117,8 @@ WITH patient AS MATERIALIZED (
                               THEN now() + %(lease)s::interval END,
            locked_by = CASE WHEN l.action IN ('claim', 'rescue') THEN %(worker)s
                             ELSE j.locked_by END,
-           processed_at = CASE WHEN l.action = 'bury' THEN now() END,
-           dead_at = CASE WHEN l.action = 'bury' THEN now() END,
+           processed_at = CASE WHEN l.action = 'dlq' THEN now() END,
+           dead_at = CASE WHEN l.action = 'dlq' THEN now() END,
            error = CASE WHEN l.action = 'claim' THEN j.error ELSE l.reason END,
            history = CASE WHEN l.action = 'claim' THEN j.history ELSE
                pgqueue_history(j.history, jsonb_build_object(

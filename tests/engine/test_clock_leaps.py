@@ -158,7 +158,7 @@ async def test_while_a_sweep_is_patient_no_lease_is_over(
         now = await value(connection, "SELECT now()")
         assert await sweep(one, expected=now - HOUR) == {"claim": ["waits"]}
         assert await sweep(one, patient=True) == {}
-        assert await sweep(one, expected=now) == {"bury": ["last"], "rescue": ["over"]}
+        assert await sweep(one, expected=now) == {"dlq": ["last"], "rescue": ["over"]}
 
 
 async def test_an_extension_corrects_when_the_attempt_began(
@@ -195,7 +195,7 @@ async def test_after_a_day_off_jobs_in_flight_are_rescued_while_attempts_are_lef
     await a_job(connection, job_id="last", attempt_count=5, **off)
     await a_job(connection, job_id="unknown", job_type="test.stranger", **off)
     async with link(settings) as one:
-        assert await sweep(one) == {"bury": ["last"], "release": ["unknown"], "rescue": ["first"]}
+        assert await sweep(one) == {"dlq": ["last"], "release": ["unknown"], "rescue": ["first"]}
     assert "The lease of attempt 5 ran out" in (await the_job(connection, "last"))["error"]
     row = await the_job(connection, "unknown")
     assert (row["status"], row["attempt_count"]) == ("failed", 1), (

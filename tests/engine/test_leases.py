@@ -117,13 +117,13 @@ async def test_whoever_takes_a_running_job_away_ends_the_lease_first(
                 await sql(connection, "SELECT cancel_job('j')")
             case "24 hours":
                 await sql(connection, "UPDATE job_logs SET started_at = now() - interval '25 h'")
-                assert await sweep(one) == {"bury": ["j"]}
+                assert await sweep(one) == {"dlq": ["j"]}
             case _:
                 await sql(
                     connection,
                     "UPDATE job_logs SET lease_until = now() - interval '1 s', attempt_count = 5",
                 )
-                assert await sweep(one) == {"bury": ["j"]}
+                assert await sweep(one) == {"dlq": ["j"]}
         before = await the_job(connection, "j")
         assert list(await VERBS[verb](one, stale)) == []
         assert list(await one.run("confirm_acks", of(stale))) == [], (

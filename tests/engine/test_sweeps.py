@@ -48,7 +48,7 @@ async def test_an_expired_job_without_attempts_left_is_buried_and_not_started(
     await a_job(connection, job_id="dead", status="processing", attempt_count=5, lease_until=OVER)
     await a_job(connection, job_id="alive", status="processing", lease_until=OVER)
     async with link(settings) as one:
-        assert await sweep(one) == {"bury": ["dead"], "rescue": ["alive"]}
+        assert await sweep(one) == {"dlq": ["dead"], "rescue": ["alive"]}
     row = await the_job(connection, "dead")
     assert (row["status"], row["attempt_count"], row["lease"]) == ("dlq", 5, 2)
     assert row["processed_at"] == row["dead_at"] is not None
@@ -63,12 +63,12 @@ async def test_24_hours_in_processing_are_enough_even_with_a_living_lease(
     )
     await a_job(connection, job_id="younger", status="processing", started_at=timedelta(hours=-23))
     async with link(settings) as one:
-        assert await sweep(one, free=0, rescue=False) == {"bury": ["j"]}
+        assert await sweep(one, free=0, rescue=False) == {"dlq": ["j"]}
     row = await the_job(connection, "j")
     assert (row["status"], row["lease"], row["error"]) == (
         "dlq",
         2,
-        "In processing for 24 hours: given up",
+        "In processing for 24 hours: no more attempts",
     )
 
 
@@ -103,7 +103,7 @@ async def test_an_expired_lease_of_an_unknown_type_is_left_to_a_worker_that_know
         lease_until=OVER,
     )
     async with link(settings) as one:
-        assert await sweep(one) == {"bury": ["over"], "claim": ["waiting"]}
+        assert await sweep(one) == {"dlq": ["over"], "claim": ["waiting"]}
 
 
 async def test_stragglers_behind_the_cursor_are_claimed(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.machine.values import DAY, Answer, AtOnce, Dependency, Grave, Item, Kind, Place, Row
 
-FORGOTTEN = "In processing for 24 hours: given up"
+FORGOTTEN = "In processing for 24 hours: no more attempts"
 
 
 def digest_of(job_type: str, user_id: str, payload: dict[str, Any]) -> str:

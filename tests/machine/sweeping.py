@@ -45,11 +45,11 @@ class Sweeping(Core):
         ]
         self._check_taken_away(hands, seen, now, did)
         untouched = [
-            row for row in seen if row.job_id not in did["bury"] and not self.oracle.held_back(row)
+            row for row in seen if row.job_id not in did["dlq"] and not self.oracle.held_back(row)
         ]
         group = self._check_rescues(hands, untouched, now, did, free, may_rescue)
         self._check_stragglers(untouched, group, did, free)
-        for name in did["bury"]:
+        for name in did["dlq"]:
             self.oracle.bury(self.oracle.rows[name], now)
         for name in did["release"]:
             self.oracle.give_up_lease(self.oracle.rows[name])
@@ -96,7 +96,7 @@ class Sweeping(Core):
         release |= {
             row.job_id for row in out if row.forgotten(now) and row.job_type not in hands.types
         }
-        assert set(did["bury"]) == bury
+        assert set(did["dlq"]) == bury
         assert set(did["release"]) == release - bury
 
     def _check_rescues(
@@ -149,4 +149,4 @@ class Sweeping(Core):
         self.sweep(other, resting=True)
 
 
-ACTIONS = ("bury", "release", "rescue", "claim")
+ACTIONS = ("dlq", "release", "rescue", "claim")

@@ -193,7 +193,7 @@ async def test_a_job_that_nobody_sweeps_is_buried_after_24_hours(
     assert (row["status"], row["lease"], row["error"]) == (
         "dlq",
         2,
-        "In processing for 24 hours: given up",
+        "In processing for 24 hours: no more attempts",
     )
     assert (await the_job(connection, "young"))["status"] == "processing"
 

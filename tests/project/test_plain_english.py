@@ -56,9 +56,6 @@ ALLOWED = re.compile(
 RECORDS = ROOT / "docs" / "evidence"
 """Below it: reports, which name tests as they were called then."""
 
-TO_BE_CLEANED = ("pgqueue/worker/sweeper.py", "sql/")
-"""Rooms whose sentences are still being written anew."""
-
 
 def files() -> list[Path]:
     prose = [path for path in pages() if path.parent == RECORDS or RECORDS not in path.parents]
@@ -127,16 +124,11 @@ def found(path: Path) -> list[str]:
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_has_no_hard_words(file: str) -> None:
     said = found(ROOT / file)
-    if said and file.startswith(TO_BE_CLEANED):
-        pytest.xfail(f"{len(said)} to be cleaned")
     assert said == [], f"see {Path(__file__).name} for what to write instead"
 
 
 def test_help_texts_have_no_hard_words() -> None:
-    said = [said for text in help_texts(main) for said in hard_words(text)]
-    if said and TO_BE_CLEANED:
-        pytest.xfail(f"{len(said)} to be cleaned")
-    assert said == []
+    assert [said for text in help_texts(main) for said in hard_words(text)] == []
 
 
 def help_texts(command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
