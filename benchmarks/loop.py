@@ -18,7 +18,7 @@ from pgqueue.database.adapters import Parameters
 from pgqueue.database.worker_connection import WorkerConnection
 from pgqueue.job import Status
 from pgqueue.settings import Settings
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 from pgqueue.worker.worker import Worker
 
 BATCH = 500
@@ -82,13 +82,13 @@ class Loop:
         taken = await self.claim()
         for held in taken:
             self._acker.put(held, DONE)
-        while self._inflight.held:
+        while self._inflight.attempts:
             self._inflight.changed.clear()
             await self._inflight.changed.wait()
         self.counts.append(len(taken))
         return len(taken)
 
-    async def claim(self) -> list[Held]:
+    async def claim(self) -> list[RunningAttempt]:
         if not self.cursor:
             self.claimer.lanes.rewind()
         taken, _, _ = await self.claimer._claim()

@@ -41,7 +41,7 @@ from pgqueue.plugins import settings_class
 from pgqueue.settings import Settings, settings_from
 from pgqueue.sync_client import Client
 from pgqueue.task import Task
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.worker import Worker
 
@@ -128,7 +128,7 @@ async def _perform(
         EPOCH,
         task.queue,
     )
-    held = Held(claim, 0.0)
+    held = RunningAttempt(claim, 0.0)
     performer.start(held)
     watching = asyncio.create_task(performer.watch())
     assert held.task is not None

@@ -168,7 +168,7 @@ class WorkerConnection:
             await connection.close()
 
 
-class Pace:
+class RetryDelay:
     """How long to wait before trying again what failed: 0.1 s, then double, up to 5 s, until it
     succeeds."""
 
@@ -178,6 +178,6 @@ class Pace:
     def reset(self) -> None:
         self._next = 0.1
 
-    def grow(self) -> float:
+    def next(self) -> float:
         wait, self._next = self._next, min(self._next * 2, 5.0)
         return wait

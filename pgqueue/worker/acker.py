@@ -1,5 +1,5 @@
-"""Writes the outcomes of attempts, in groups: while one statement is under way, the next group
-gathers. What the database refuses is narrowed down until it stands alone."""
+"""Writes the outcomes of attempts in groups: while one statement runs, the next group gathers. A
+group that the database refuses is halved until the refused outcome stands alone."""
 
 import asyncio
 import logging
@@ -9,17 +9,26 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from pgqueue.attempt import Outcome
-from pgqueue.database.worker_connection import Pace, WorkerConnection
+from pgqueue.database.worker_connection import RetryDelay, WorkerConnection
 from pgqueue.job import Status
 from pgqueue.policy import COMPLETED, plain, unwritten
 from pgqueue.worker.breaker import Breaker
-from pgqueue.worker.inflight import Held, InFlight
-from pgqueue.worker.outcome_log import Ended, Key, Refused, acks, failures, key, leases, row_id
-from pgqueue.worker.refusals import Trouble, damaged, divisible, final, words
+from pgqueue.worker.inflight import InFlight, RunningAttempt
+from pgqueue.worker.outcome_log import (
+    Ended,
+    Key,
+    RefusedOutcomes,
+    acks,
+    failures,
+    key,
+    leases,
+    row_id,
+)
+from pgqueue.worker.refusals import LoopFailure, damaged, divisible, final, words
 
 log = logging.getLogger("pgqueue.worker")
 
-MOST = 1000
+MAX_ACK_BATCH = 1000
 """Outcomes in one statement."""
 
 VALUES: dict[str, Callable[[list[Ended]], dict[str, Any]]] = {
@@ -30,22 +39,22 @@ VALUES: dict[str, Callable[[list[Ended]], dict[str, Any]]] = {
 """Statement -> its parameters."""
 
 PROOF_SECONDS = 10.0
-"""Another outcome that was written so lately shows that it is this one alone which is refused."""
+"""If another outcome was written within this time, the database refuses only this one."""
 
-LONGEST_HOLD_SECONDS = 300.0
-"""An outcome that is refused, without such proof, keeps its slot and is sent again for so long."""
+MAX_HOLD_SECONDS = 300.0
+"""A refused outcome without such proof keeps its slot and is sent again for this long."""
 
 
 class Acker:
-    """A statement at a time on a connection of its own. A slot is free when its ack is committed,
-    or proven to be void."""
+    """Sends one statement at a time on a connection of its own. A slot becomes free when its ack is
+    committed, or when the lease is known to be lost."""
 
     def __init__(
         self,
         connection: WorkerConnection,
         inflight: InFlight,
         breaker: Breaker,
-        settled: Callable[[Held, Outcome], None],
+        settled: Callable[[RunningAttempt, Outcome], None],
         expect: Callable[[float], None],
     ) -> None:
         self.connection = connection
@@ -55,33 +64,33 @@ class Acker:
         self.expect = expect
         self._done: deque[Ended] = deque()
         self._notable: deque[Ended] = deque()
-        """Completions that the circuit breaker has to hear of first."""
+        """Completions that the circuit breaker must see before they are written."""
         self._failed: deque[Ended] = deque()
         self._shelved: deque[Ended] = deque()
-        self._troubles = {
-            name: Trouble(f"outcomes wait ({name})")
+        self._loop_failures = {
+            name: LoopFailure(f"outcomes wait ({name})")
             for name in ("judge", "ack_jobs", "fail_jobs", "shelve_jobs")
         }
-        self._again: list[Refused] = []
+        self._to_send_again: list[RefusedOutcomes] = []
         self._held_since: dict[Key, float] = {}
-        self._written_at = -LONGEST_HOLD_SECONDS
+        self._written_at = -MAX_HOLD_SECONDS
         self._wake = asyncio.Event()
         self._busy = False
         self._stopping = False
 
-    def put(self, held: Held, outcome: Outcome) -> None:
+    def put(self, held: RunningAttempt, outcome: Outcome) -> None:
         if outcome.status is not Status.COMPLETED:
             self._failed.append((held, outcome))
         elif self.breaker.succeeded(held):
             self._notable.append((held, outcome))
         elif held.completed:
-            self._settle(held, outcome, True, tell=True)
+            self._settle(held, outcome, True, report=True)
         else:
             self._done.append((held, outcome))
         self._wake.set()
 
-    def shelve(self, held: Held) -> None:
-        """For a job whose type this worker does not know."""
+    def shelve(self, held: RunningAttempt) -> None:
+        """Put back a job whose type has no handler in this worker."""
         self._shelved.append((held, Outcome(Status.ENQUEUED)))
         self._wake.set()
 
@@ -91,7 +100,7 @@ class Acker:
 
     @property
     def _waiting(self) -> bool:
-        return bool(self._gathered or self._again)
+        return bool(self._gathered or self._to_send_again)
 
     @property
     def _gathered(self) -> bool:
@@ -100,14 +109,14 @@ class Acker:
     @property
     def healthy(self) -> bool:
         """Whether outcomes are written, or there were none to write."""
-        return not any(trouble.lasting for trouble in self._troubles.values())
+        return not any(trouble.lasting for trouble in self._loop_failures.values())
 
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Until stopped and empty."""
+        """Write outcomes until stopped and empty."""
         while not (self._stopping and self.empty):
             self._wake.clear()
             for statement, queue, judged in (
@@ -118,16 +127,16 @@ class Acker:
             ):
                 if queue:
                     self._busy = True
-                    group = [queue.popleft() for _ in range(min(len(queue), MOST))]
+                    group = [queue.popleft() for _ in range(min(len(queue), MAX_ACK_BATCH))]
                     await self._write(statement, await self._judged(group) if judged else group)
                     self._busy = False
             await self._send_again()
             await self._rest()
 
     async def _rest(self) -> None:
-        if self._gathered or (self._stopping and not self._again):
+        if self._gathered or (self._stopping and not self._to_send_again):
             return
-        due = min((one.due for one in self._again), default=None)
+        due = min((one.due for one in self._to_send_again), default=None)
         try:
             async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
                 await self._wake.wait()
@@ -136,9 +145,9 @@ class Acker:
 
     async def _send_again(self) -> None:
         now = time.monotonic()
-        due, self._again = (
-            [one for one in self._again if one.due <= now],
-            [one for one in self._again if one.due > now],
+        due, self._to_send_again = (
+            [one for one in self._to_send_again if one.due <= now],
+            [one for one in self._to_send_again if one.due > now],
         )
         for one in due:
             self._busy = True
@@ -148,19 +157,19 @@ class Acker:
             self._busy = False
 
     async def _judged(self, group: list[Ended]) -> list[Ended]:
-        pace = Pace()
-        trouble = self._troubles["judge"]
+        delay = RetryDelay()
+        trouble = self._loop_failures["judge"]
         while True:
             try:
                 group = await self.breaker.judge(group)
             except Exception as error:  # noqa: BLE001 - outcomes are written after any error
-                trouble.tell(error)
+                trouble.report(error)
                 if divisible(error):
                     # The circuit breaker cannot be updated; that must not hold the jobs back.
                     return group
-                await asyncio.sleep(pace.grow())
+                await asyncio.sleep(delay.next())
             else:
-                trouble.over()
+                trouble.recovered()
                 return group
 
     async def _write(
@@ -172,16 +181,16 @@ class Acker:
         lost: bool = False,
         last: bool = False,
     ) -> None:
-        """Once or, where a reply may be lost, until it is certain. `last`: what is refused now is
-        dropped."""
-        pace = Pace()
+        """Write a group; after a lost reply, send it again until the result is known. `last`: an
+        outcome that is refused now is dropped."""
+        delay = RetryDelay()
         while True:
             try:
                 group, written, rows = await self._send(statement, group, lost=lost)
                 break
             except Exception as error:  # noqa: BLE001 - the other outcomes are written after any error
                 if divisible(error):
-                    refused = Refused(statement, group, tries, lost, last)
+                    refused = RefusedOutcomes(statement, group, tries, lost, last)
                     await (
                         self._divide(refused, error)
                         if await self._accepted(statement)
@@ -189,25 +198,27 @@ class Acker:
                     )
                     return
                 lost = True
-                self._troubles[statement].tell(error)
-                await asyncio.sleep(pace.grow())
-        self._troubles[statement].over()
+                self._loop_failures[statement].report(error)
+                await asyncio.sleep(delay.next())
+        self._loop_failures[statement].recovered()
         if written:
             self._written_at = time.monotonic()
         if statement == "shelve_jobs":
-            self._tell_shelved(group, rows)
+            self._report_shelved(group, rows)
         for held, outcome in group:
-            self._settle(held, outcome, key(held) in written, tell=statement != "shelve_jobs")
+            self._settle(held, outcome, key(held) in written, report=statement != "shelve_jobs")
 
     async def _send(
         self, statement: str, group: list[Ended], *, lost: bool
     ) -> tuple[list[Ended], Set[Key], Sequence[Any]]:
-        """One statement; the outcomes as they now are, which of them were written, and its rows."""
+        """Send one statement. Returns the outcomes (a completion by the handler's own transaction
+        replaces the handler's), the keys of those written, and the rows."""
         if statement == "ack_jobs":
             group.sort(key=row_id)
             if await self.connection.count(statement, self._mine(acks(group))) == len(group):
                 return group, {key(held) for held, _ in group}, ()
-            # Not all of them: whose lease is gone, and whose reply was lost before?
+            # Fewer rows than outcomes: some leases are lost, or were acked by a statement whose
+            # reply was lost.
             return *await self._confirmed(group, frozenset()), ()
         rows = await self.connection.run(statement, self._mine(VALUES[statement](group)))
         written = {(row[0], row[1]) for row in rows}
@@ -243,19 +254,19 @@ class Acker:
         return values | {"worker": self.inflight.worker}
 
     async def _accepted(self, statement: str) -> bool:
-        """Whether the database carries out the statement as such, for no outcome."""
+        """Whether the statement succeeds without any outcome."""
         try:
             await self.connection.run(statement, self._mine(VALUES[statement]([])))
-        except Exception as error:  # noqa: BLE001 - it is told, and tried again
-            self._troubles[statement].tell(error)
+        except Exception as error:  # noqa: BLE001 - it is reported, and tried again
+            self._loop_failures[statement].report(error)
             return False
         return True
 
-    async def _later(self, refused: Refused) -> None:
-        self._again.append(refused)
+    async def _later(self, refused: RefusedOutcomes) -> None:
+        self._to_send_again.append(refused)
 
-    async def _divide(self, refused: Refused, error: Exception) -> None:
-        """One outcome that the database does not take must not lose the others'."""
+    async def _divide(self, refused: RefusedOutcomes, error: Exception) -> None:
+        """Halve a refused group, so that one refused outcome does not lose the others."""
         statement, group = refused.statement, refused.group
         if len(group) > 1:
             for half in (group[: len(group) // 2], group[len(group) // 2 :]):
@@ -273,7 +284,7 @@ class Acker:
                 statement, [(held, plain(outcome))], lost=refused.lost, last=refused.last
             )
         elif not (refused.last or self._proven(held, error)):
-            self._troubles[statement].tell(error)
+            self._loop_failures[statement].report(error)
             await self._later(refused)
         elif refused.last or statement == "shelve_jobs":
             self._drop(held, error)
@@ -285,18 +296,18 @@ class Acker:
                 last=True,
             )
 
-    def _proven(self, held: Held, error: Exception) -> bool:
-        """Whether it is this outcome alone that is refused, for good; or it has kept its slot for
-        long enough."""
+    def _proven(self, held: RunningAttempt, error: Exception) -> bool:
+        """Whether the database refuses only this outcome and will not accept it later; or whether
+        it has been refused for MAX_HOLD_SECONDS."""
         now = time.monotonic()
         since = self._held_since.setdefault(key(held), now)
         if final(error) and (
             damaged(error) or self._stopping or now - self._written_at < PROOF_SECONDS
         ):
             return True
-        return final(error) and now - since > LONGEST_HOLD_SECONDS
+        return final(error) and now - since > MAX_HOLD_SECONDS
 
-    def _drop(self, held: Held, error: Exception) -> None:
+    def _drop(self, held: RunningAttempt, error: Exception) -> None:
         log.error(
             "the outcome of job %s cannot be stored; its lease will run out: %s",
             held.claim.job_id,
@@ -311,13 +322,15 @@ class Acker:
         self._held_since.pop(key(held), None)
         self.inflight.drop(held)
 
-    def _settle(self, held: Held, outcome: Outcome, written: bool, *, tell: bool) -> None:
+    def _settle(
+        self, held: RunningAttempt, outcome: Outcome, written: bool, *, report: bool
+    ) -> None:
         self._held_since.pop(key(held), None)
         self.inflight.drop(held)
         if written:
             if outcome.delay is not None:
                 self.expect(outcome.delay.total_seconds())
-            if tell:
+            if report:
                 self.settled(held, outcome)
             return
         self.inflight.counters.stale_writes += 1
@@ -332,7 +345,7 @@ class Acker:
             },
         )
 
-    def _tell_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
+    def _report_shelved(self, group: list[Ended], rows: Sequence[Any]) -> None:
         """A line for each type, however many jobs there are of it; and one for each job that
         moved to the dead-letter queue."""
         answers = {(id, lease): (status, delay) for id, lease, status, delay in rows}

@@ -17,12 +17,12 @@ from pgqueue.database.adapters import array
 from pgqueue.database.blocking_pool import BlockingPool, open_blocking_pool
 from pgqueue.database.errors import AWAY
 from pgqueue.database.pool import closed_when_unfit, open_pool
-from pgqueue.database.worker_connection import Pace, WorkerConnection, load
+from pgqueue.database.worker_connection import RetryDelay, WorkerConnection, load
 from pgqueue.errors import LeaseLost
 from pgqueue.policy import written_receipt
 from pgqueue.settings import Settings
-from pgqueue.worker.inflight import Held, InFlight
-from pgqueue.worker.refusals import Trouble, divisible
+from pgqueue.worker.inflight import InFlight, RunningAttempt
+from pgqueue.worker.refusals import LoopFailure, divisible
 
 Intent = tuple[Claim, asyncio.Future[None]]
 
@@ -37,7 +37,7 @@ class AttemptWrites:
         self._settings = settings
         self._turn = asyncio.Lock()
         self._intents: list[Intent] = []
-        self._trouble = Trouble("attempts wait for the database to store their intents")
+        self._trouble = LoopFailure("attempts wait for the database to store their intents")
         self._intending: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._threads: ThreadAttemptWrites | None = None
@@ -58,7 +58,7 @@ class AttemptWrites:
 
     async def _intend_all(self) -> None:
         """While one statement is under way, the next group gathers."""
-        pace = Pace()
+        delay = RetryDelay()
         while self._intents:
             group = [(claim, ended) for claim, ended in self._intents if not ended.done()]
             self._intents = []
@@ -69,11 +69,11 @@ class AttemptWrites:
                 # A waiting attempt is cancelled when its lease is gone; until then its intent can
                 # still be stored.
                 self._intents = group + self._intents
-                self._trouble.tell(error)
-                await asyncio.sleep(pace.grow())
+                self._trouble.report(error)
+                await asyncio.sleep(delay.next())
                 continue
-            pace.reset()
-            self._trouble.over()
+            delay.reset()
+            self._trouble.recovered()
 
     async def _intend_group(self, group: list[Intent]) -> None:
         """What the database refuses is narrowed down: the one attempt that it is fails with what
@@ -123,7 +123,7 @@ class AttemptWrites:
             self.check_completed(held, await cursor.fetchone())
         held.completed = True
 
-    def begun(self, claim: Claim) -> Held:
+    def begun(self, claim: Claim) -> RunningAttempt:
         """The attempt, before its transaction. Raises LeaseLost, and RuntimeError for a second
         one."""
         held = self.held(claim)
@@ -133,9 +133,9 @@ class AttemptWrites:
             )
         return held
 
-    def held(self, claim: Claim) -> Held:
+    def held(self, claim: Claim) -> RunningAttempt:
         """The attempt. Raises LeaseLost when it has lost its lease, or was handed back."""
-        held = self._inflight.held.get(claim.id)
+        held = self._inflight.attempts.get(claim.id)
         if held is None or held.claim is not claim or held.lost is not None or held.released:
             raise LeaseLost(f"job {claim.job_id} is no longer this attempt's")
         return held
@@ -144,7 +144,7 @@ class AttemptWrites:
         """The statement that completes a job in its handler's transaction, and its parameters."""
         return load("complete_job"), self._mine(claim) | {"receipt": written_receipt(job)}
 
-    def check_completed(self, held: Held, row: object) -> None:
+    def check_completed(self, held: RunningAttempt, row: object) -> None:
         """Raises LeaseLost when that statement found no job."""
         if row is None:
             held.completing = False

@@ -1,6 +1,7 @@
-"""The circuit breaker: what depends on something broken is left alone, and burns no attempt. Its
-state is the database's (job_dependencies), shared by all workers; here is only what this worker has
-seen."""
+"""The circuit breaker: jobs that depend on a broken service wait and burn no attempt.
+
+The state is in the table job_dependencies and shared by all workers. This class holds what this
+worker has last read."""
 
 import logging
 import math
@@ -12,16 +13,16 @@ from pgqueue.database.adapters import array
 from pgqueue.database.worker_connection import WorkerConnection
 from pgqueue.job import Status
 from pgqueue.policy import spared
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 
 log = logging.getLogger("pgqueue.worker")
 
-Ended = tuple[Held, Outcome]
+Ended = tuple[RunningAttempt, Outcome]
 
 
 class Breaker:
-    """Hears of every outcome before it is written, and may change it. `closed` is called when work
-    may go on."""
+    """Sees every failure before it is written, and may replace it by a wait that burns no attempt.
+    `closed` is called when a breaker has closed."""
 
     def __init__(
         self,
@@ -36,14 +37,15 @@ class Breaker:
         self.closed = closed
         self.worker = worker
         self.waiting: set[str] = set()
-        """Dependencies whose breaker is not closed, as far as this worker has heard."""
+        """Dependencies whose breaker was not closed when this worker last read them."""
         self._suspects: set[str] = set()
         self._succeeded_at: dict[str, float] = {}
         self._closed_at: dict[str, float] = {}
-        """When this worker heard that a breaker had closed, by the monotonic clock."""
+        """When this worker learned that a breaker had closed, by the monotonic clock."""
 
     def heard(self, trouble: Sequence[str] | None) -> None:
-        """What a claim or a sweep read: "name state" of each dependency in trouble."""
+        """Take over the states that a claim or a sweep has read: "name state" of each dependency
+        that is not well."""
         states = dict(one.rsplit(" ", 1) for one in trouble or ())
         waiting = {name for name, state in states.items() if state != "closed"}
         self._suspects = set(states) - waiting
@@ -59,11 +61,11 @@ class Breaker:
 
     @property
     def probing(self) -> list[str]:
-        """Dependencies that this worker could send a probe to."""
+        """Dependencies that this worker has a job type to probe with."""
         return sorted(self.waiting & set(self.depends.values())) if self.waiting else []
 
-    def succeeded(self, held: Held) -> bool:
-        """A job was done. True when the database should hear of it (`judge`)."""
+    def succeeded(self, held: RunningAttempt) -> bool:
+        """Note a completion. Returns whether `judge` must report it to the database."""
         dependency = self.depends.get(held.claim.job_type)
         if dependency is None:
             return False
@@ -71,8 +73,8 @@ class Breaker:
         return dependency in self._suspects or held.claim.probe is not None
 
     async def judge(self, group: list[Ended]) -> list[Ended]:
-        """The same outcomes, with those spared whose dependency is down. Raises what
-        WorkerConnection.run raises."""
+        """Report failures to the database. Returns the outcomes, in which failures of a dependency
+        that is down burn no attempt. Raises what WorkerConnection.run raises."""
         blamed: dict[str, list[Ended]] = {}
         for held, outcome in group:
             if held.claim.probe is not None:
@@ -98,7 +100,7 @@ class Breaker:
             and (outcome.down or succeeded_at is None or held.finished_at > succeeded_at)
         ]
         if not since:
-            # Another one got through after all of these, or they began before the breaker closed.
+            # A later job succeeded, or these attempts began before the breaker closed.
             self._suspects.add(dependency)
             return
         rows = await self.connection.run(
@@ -130,7 +132,7 @@ class Breaker:
                 extra={"event": "breaker.opened", "dependency": dependency},
             )
 
-    async def _end_probe(self, held: Held, outcome: Outcome) -> None:
+    async def _end_probe(self, held: RunningAttempt, outcome: Outcome) -> None:
         dependency = held.claim.probe or ""
         down = outcome.dependency == dependency
         alive = outcome.status is Status.COMPLETED or outcome.answered
@@ -163,7 +165,7 @@ class Breaker:
                 extra={"event": "breaker.probed", "dependency": dependency},
             )
 
-    def _spared(self, held: Held, outcome: Outcome) -> Outcome:
+    def _spared(self, held: RunningAttempt, outcome: Outcome) -> Outcome:
         mine = held.claim.probe or self.depends.get(held.claim.job_type)
         if outcome.dependency is None or outcome.dependency != mine:
             return outcome
@@ -171,7 +173,7 @@ class Breaker:
             return outcome
         return spared(outcome, probe=held.claim.probe is not None)
 
-    def _began_before(self, dependency: str, held: Held) -> bool:
-        """Whether the attempt was in flight while the breaker was open, which has closed since: its
-        failure is old news."""
+    def _began_before(self, dependency: str, held: RunningAttempt) -> bool:
+        """Whether the attempt began before this worker learned that the breaker closed. Its failure
+        says nothing about the present state."""
         return held.started_at <= self._closed_at.get(dependency, -math.inf)

@@ -1,5 +1,4 @@
-"""What claim_jobs.sql, sweep_jobs.sql and claim_probe.sql answer, row by row, in the order of their
-columns."""
+"""The rows of claim_jobs.sql, sweep_jobs.sql and claim_probe.sql, in the order of their columns."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,24 +15,24 @@ PAYLOAD = 8
 _nth = itemgetter(10)
 
 
-class Answer(NamedTuple):
-    """What a claim brought."""
+class ClaimAnswer(NamedTuple):
+    """The answer of one claim."""
 
     jobs: list[Row]
-    """In their order."""
+    """In the order in which they are to start."""
     lanes: dict[int, tuple[int, tuple[datetime, str]]]
-    """Lane (from 1) that gave jobs -> how many, and the place of the last."""
+    """Lane (from 1) with claimed jobs -> how many, and the position of the last."""
     now: datetime
     """By the database's clock."""
     next_due: float | None
-    """In so many seconds more is due, if that is known."""
+    """Seconds until the next known job is due."""
     paused: list[str]
     trouble: list[str]
-    """"name state" of each dependency that is not at ease."""
+    """"name state" of each dependency that is not well."""
 
 
-def answer_from(rows: Sequence[Row]) -> Answer:
-    """Of the rows of claim_jobs.sql, which come in no order that is promised."""
+def answer_from(rows: Sequence[Row]) -> ClaimAnswer:
+    """Read the rows of claim_jobs.sql, which come in any order."""
     jobs: list[Row] = []
     lanes = {}
     clock: Row = ()
@@ -48,11 +47,11 @@ def answer_from(rows: Sequence[Row]) -> Answer:
             clock = row
     jobs.sort(key=_nth)
     now, next_due, paused, trouble = clock[14:]
-    return Answer(jobs, lanes, now, next_due and next_due / 1_000_000, paused, trouble)
+    return ClaimAnswer(jobs, lanes, now, next_due and next_due / 1_000_000, paused, trouble)
 
 
 def claim_from(row: Row, queue: str) -> Claim:
-    """Of a job in an Answer."""
+    """Make the claim of a job in a ClaimAnswer."""
     (
         id,
         lease,
@@ -163,7 +162,7 @@ def claim_from_sweep(row: SweptJob, queue: str) -> Claim:
 
 
 def probe_from(row: Row) -> Claim:
-    """Of the one row of claim_probe.sql."""
+    """Make the claim of the one row of claim_probe.sql."""
     (
         id,
         lease,

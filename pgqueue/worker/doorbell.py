@@ -1,5 +1,5 @@
-"""The worker's end of the doorbell: a connection that listens. It only shortens a wait; nothing
-depends on it."""
+"""The worker's end of the doorbell: a connection that listens. It only shortens waits; jobs are
+claimed without it."""
 
 import asyncio
 import logging
@@ -9,18 +9,17 @@ from psycopg import AsyncConnection, sql
 
 from pgqueue.database.errors import AWAY
 from pgqueue.database.session import connected
-from pgqueue.database.worker_connection import Pace
+from pgqueue.database.worker_connection import RetryDelay
 from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.worker")
 
-PROOF = 3.0
-"""Seconds in which a trial ring must arrive, or the doorbell counts as not working."""
+PROOF_SECONDS = 3.0
+"""A test ring must arrive within this time, or the doorbell counts as not working."""
 
 
 class Doorbell:
-    """Waits that can be cut short: by a ring from the database while `working`, by `wake`
-    always."""
+    """Waits that end early on `wake`, and on a ring from the database while `working`."""
 
     def __init__(self, settings: Settings, worker: str) -> None:
         self.working = False
@@ -29,7 +28,7 @@ class Doorbell:
         self._rung = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Until it rings, at the longest that many seconds."""
+        """Wait until it rings, or for `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
@@ -44,8 +43,8 @@ class Doorbell:
         self._rung.clear()
 
     async def run(self) -> None:
-        """Listens until cancelled, and listens again after any loss. Returns when there is nothing
-        to listen on."""
+        """Listen until cancelled, and reconnect after a lost connection. Returns at once when the
+        settings allow no doorbell."""
         if not self._settings.doorbell:
             return
         if self._settings.direct_is_pooled:
@@ -54,7 +53,7 @@ class Doorbell:
                 extra={"event": "doorbell.off"},
             )
             return
-        pace = Pace()
+        delay = RetryDelay()
         while True:
             try:
                 async with await connected(
@@ -66,21 +65,21 @@ class Doorbell:
                         sql.SQL("LISTEN {}").format(sql.Identifier(self._channel))
                     )
                     if await self._proven(connection):
-                        pace.reset()
+                        delay.reset()
                         await self._listen(connection)
             except AWAY as error:
                 log.debug("the doorbell lost its connection: %s", type(error).__name__)
             finally:
                 self.working = False
                 self.wake()
-            await asyncio.sleep(pace.grow())
+            await asyncio.sleep(delay.next())
 
     async def _proven(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
-        """Rings from the other side, for a pooler takes LISTEN without a word and delivers
+        """Whether a test ring arrives. A pooler accepts LISTEN without an error and delivers
         nothing."""
         async with await connected(self._settings.conninfo, self._settings.pgbouncer) as doorbell:
             await doorbell.execute("SELECT pg_notify(%s, 'proof')", [self._channel])
-        async for _ in connection.notifies(timeout=PROOF, stop_after=1):
+        async for _ in connection.notifies(timeout=PROOF_SECONDS, stop_after=1):
             return True
         log.warning(
             (

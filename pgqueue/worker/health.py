@@ -9,25 +9,26 @@ from typing import cast
 
 from pgqueue.errors import SettingsError
 
-HEAD = 8 * 1024
-"""The longest request in bytes."""
+MAX_REQUEST_BYTES = 8 * 1024
+"""The longest request."""
 
-MOST = 64
-"""Connections at once; the oldest makes room for a new one. As many may wait to be accepted."""
+MAX_CONNECTIONS = 64
+"""Open connections. A new one closes the oldest. As many more may wait to be accepted."""
 
-LINGER = 2.0
-"""Seconds that an answer may lie unread."""
+UNREAD_ANSWER_SECONDS = 2.0
+"""A caller that has not read its answer after this time is disconnected."""
 
 Ready = Callable[[], bool]
 
 
 @asynccontextmanager
 async def health_server(
-    port: int | None, ready: Ready, deadlines: float = 10.0
+    port: int | None, ready: Ready, deadline: float = 10.0
 ) -> AsyncIterator[int | None]:
-    """Serves on all addresses while the block runs; yields the port. /healthz is 200 as long as the
-    event loop turns, /readyz 503 when `ready()` is false. No port, no server. patience: seconds for
-    a request to arrive. SettingsError when the port cannot be had."""
+    """Serve on all addresses while the block runs; yields the port, or None without one.
+
+    /healthz is 200 while the event loop runs, /readyz is 503 while `ready()` is false. `deadline`
+    is the time in seconds for a request to arrive. Raises SettingsError when the port is taken."""
     if port is None:
         yield None
         return
@@ -35,7 +36,7 @@ async def health_server(
     callers: dict[Caller, None] = {}
     try:
         server = await loop.create_server(
-            lambda: Caller(callers, ready, deadlines), None, port, backlog=MOST
+            lambda: Caller(callers, ready, deadline), None, port, backlog=MAX_CONNECTIONS
         )
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
@@ -44,7 +45,7 @@ async def health_server(
         ) from None
     async with server:
         try:
-            # Where any free one is taken, IPv4 and IPv6 get different ones.
+            # With port 0, IPv4 and IPv6 get different ports.
             yield min(server.sockets, key=lambda one: one.family != socket.AF_INET).getsockname()[1]
         finally:
             for caller in tuple(callers):
@@ -52,25 +53,25 @@ async def health_server(
 
 
 class Caller(asyncio.Protocol):
-    """One connection: one request, one answer, and the end. Among `callers`, the oldest first,
-    while it is open."""
+    """One connection: one request, one answer, then it is closed. `callers` has the open
+    connections, the oldest first."""
 
-    def __init__(self, callers: "dict[Caller, None]", ready: Ready, deadlines: float) -> None:
+    def __init__(self, callers: "dict[Caller, None]", ready: Ready, deadline: float) -> None:
         self._callers = callers
         self._ready = ready
-        self._patience = deadlines
+        self._deadline = deadline
         self._asked = bytearray()
         self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._alarm = asyncio.get_running_loop().call_later(self._patience, self.end)
-        if len(self._callers) >= MOST:
+        self._timer = asyncio.get_running_loop().call_later(self._deadline, self.end)
+        if len(self._callers) >= MAX_CONNECTIONS:
             next(iter(self._callers)).end()
         self._callers[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._alarm.cancel()
+        self._timer.cancel()
         self._callers.pop(self, None)
 
     def end(self) -> None:
@@ -80,8 +81,8 @@ class Caller(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answered:
             return
-        self._asked += data[: HEAD + 1]
-        if len(self._asked) > HEAD:
+        self._asked += data[: MAX_REQUEST_BYTES + 1]
+        if len(self._asked) > MAX_REQUEST_BYTES:
             self._answer("431 Request Header Fields Too Large", "too long")
             self._transport.pause_reading()
         elif b"\r\n\r\n" in self._asked:
@@ -97,11 +98,11 @@ class Caller(asyncio.Protocol):
             f"{len(body)}\r\nConnection: close\r\n"
         )
         self._transport.write(f"{head}\r\n{body}".encode())
-        # Closed only when the caller has read it: a system that is still sent something throws the
-        # answer away.
+        # The connection stays open until the caller has read the answer: after an early close the
+        # caller's system drops an answer that it has not read.
         self._transport.write_eof()
-        self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(LINGER, self.end)
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(UNREAD_ANSWER_SECONDS, self.end)
 
 
 def _answer(path: bytes, ready: Ready) -> tuple[str, str]:

@@ -7,38 +7,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pgqueue.attempt import Claim
-from pgqueue.worker.refusals import Aside
+from pgqueue.worker.refusals import LeftOutRows
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class RunningAttempt:
     """One in-flight attempt. Times are of the monotonic clock, in seconds."""
 
     claim: Claim
     extended_at: float
-    """Before the statement was sent that last made the lease longer: it holds at least `lease` from
-    then."""
+    """When the statement was sent that last extended the lease. The lease holds for at least
+    `lease` from then."""
     task: "asyncio.Task[None] | None" = None
     lost: str | None = None
     """Why the lease is gone. What the handler still does has no effect on the job."""
     begun: bool = False
-    """Its handler was called, or is about to be."""
+    """The handler was called, or is about to be."""
     released: bool = False
-    """The worker stops: the attempt is to be given back."""
+    """The worker stops, and returns this job to its queue."""
     deadline: float = 0.0
-    """When its handler's time is over."""
+    """When the handler times out."""
     overdue: bool = False
     stopped_at: float = 0.0
     """When it was cancelled: its time was over, or its lease gone."""
     abandoned: bool = False
-    """It has not stopped, and its job goes on without it."""
+    """It did not stop after it was cancelled. Its outcome was written without it."""
     completing: bool = False
-    """Its handler's own transaction completes the job: from then on the fence decides whether it
-    counts."""
+    """The handler's own transaction completes the job. From then on only the lease check in the
+    database decides whether the completion counts."""
     completed: bool = False
     """That transaction was committed."""
     claimed_at: float = 0.0
-    """Before the claim was sent."""
+    """When the claim was sent."""
     started_at: float = 0.0
     finished_at: float = 0.0
 
@@ -58,24 +58,23 @@ class Counters:
 
 @dataclass
 class InFlight:
-    """The slots of each queue, and who sits in them. A slot is free again only when the attempt's
-    ack is committed."""
+    """The slots of each queue, and the attempts that fill them. A slot becomes free when the ack of
+    its attempt is committed."""
 
     slots: dict[str, int]
     worker: str
-    """The name under which it claims: with row and lease it says whose attempt a write belongs
-    to."""
-    held: dict[str, Held] = field(default_factory=dict)
+    """The name in `locked_by`. Row, lease and worker identify an attempt in every write."""
+    attempts: dict[str, RunningAttempt] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
-    aside: Aside = field(default_factory=Aside)
-    """Rows that claims and sweeps leave out."""
+    left_out: LeftOutRows = field(default_factory=LeftOutRows)
+    """Rows that claims and sweeps skip, because the database refuses to change them."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever a slot comes free."""
+    """Set whenever a slot becomes free."""
     kept: dict[str, int] = field(default_factory=dict)
-    """Slots that claims leave for the next sweep: it found leases that ran out, and no slot to
-    start their jobs in."""
+    """Slots reserved for the next sweep, which found expired leases and no slot to start their jobs
+    in."""
     taken_at: float = -math.inf
-    """When the last claim was sent that brought a job."""
+    """When the last claim that returned a job was sent."""
     _used: dict[str, int] = field(default_factory=dict)
     _rescued: set[str] = field(default_factory=set)
 
@@ -103,29 +102,29 @@ class InFlight:
                 self._used[queue] -= count
             self.changed.set()
 
-    def take(self, claim: Claim, claimed_at: float) -> Held:
-        held = Held(claim, claimed_at, claimed_at=claimed_at)
+    def take(self, claim: Claim, claimed_at: float) -> RunningAttempt:
+        held = RunningAttempt(claim, claimed_at, claimed_at=claimed_at)
         self.taken_at = claimed_at
-        if before := self.held.get(claim.id):
+        if before := self.attempts.get(claim.id):
             self.lose(before, "its job was claimed again")
-        self.held[claim.id] = held
+        self.attempts[claim.id] = held
         self._used[claim.queue] = self._used.get(claim.queue, 0) + 1
         if claim.rescued:
             self._rescued.add(claim.id)
             self.counters.rescued += 1
         return held
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: RunningAttempt) -> None:
         claim = held.claim
-        if self.held.get(claim.id) is held:
-            del self.held[claim.id]
+        if self.attempts.get(claim.id) is held:
+            del self.attempts[claim.id]
         self._used[claim.queue] -= 1
         self._rescued.discard(claim.id)
         self.changed.set()
 
-    def lose(self, held: Held, why: str) -> None:
-        """There is proof, or reason to fear, that the lease is gone: stops the attempt. One that
-        has ended waits for its ack, which the fence decides."""
+    def lose(self, held: RunningAttempt, why: str) -> None:
+        """Cancel an attempt whose lease is lost or may be. An attempt that has ended is left to its
+        ack, which checks the lease in the database."""
         if (
             held.lost is None
             and not held.completing
@@ -137,14 +136,16 @@ class InFlight:
             held.task.cancel()
 
     def keep(self, queue: str, wanted: int) -> None:
-        """Leaves up to a tenth of the queue's slots, but one at least, to the next sweep; 0: none
-        any more."""
+        """Reserve `wanted` slots for the next sweep: at most a tenth of the queue's, at least one
+        of them. 0 ends the reservation."""
         self.kept[queue] = min(wanted, max(1, self.slots[queue] // 10))
         self.changed.set()
 
     def may_rescue(self, now: float, survived: float) -> bool:
-        """Whether the last group of rescued jobs has ended, or has at least survived that many
+        """Whether each job of the last rescued group has ended, or has run for `survived`
         seconds."""
         return all(
-            now - self.held[id].started_at > survived for id in self._rescued if id in self.held
+            now - self.attempts[id].started_at > survived
+            for id in self._rescued
+            if id in self.attempts
         )

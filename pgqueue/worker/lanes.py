@@ -1,8 +1,8 @@
-"""Lanes and their cursors: where the next claim begins to read. Pure bookkeeping; the rules and why
-they are so: docs/concepts/engine.md.
+"""Lanes and their cursors: where the next claim begins to read. No I/O; docs/concepts/engine.md has
+the rules and their reasons.
 
-A lane is one queue at one priority. Its cursor is the last (run_after, id) that a claim has dealt
-with, so that a claim does not walk again over the dead index entries of everything done before.
+A lane is one queue at one priority. Its cursor is the last (run_after, id) that a claim has
+read, so that the next claim does not walk over the dead index entries of finished jobs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ START: Place = (datetime(1, 1, 2, tzinfo=UTC), "00000000-0000-0000-0000-00000000
 
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
-GRACE = timedelta(milliseconds=250)
-"""How long a commit may take after its job's run_after was set, and still be seen by claims rather
-than by a sweep."""
+COMMIT_GRACE = timedelta(milliseconds=250)
+"""A job whose commit comes at most this long after its run_after was set is found by claims; a
+later one by a sweep."""
 
 PRIORITIES = range(10)
 WAITING_SHARE = 0.1
-"""The part of each claim that goes to a lane that waits behind fuller ones."""
+"""The share of each claim that goes to lanes which wait behind fuller ones."""
 
 
-REST = 10
-"""Claims for which a lane that was found empty gets no share of its own."""
+CLAIMS_WITHOUT_SHARE = 10
+"""For this many claims after a lane was found empty, it gets no share of its own."""
 
 
 @dataclass(slots=True)
@@ -35,11 +35,11 @@ class Lane:
     priority: int
     cursor: Place = START
     starving: bool = False
-    """The last claim did not reach it: the lanes before it filled that."""
+    """The last claim did not reach it: the lanes before it used all slots."""
     reached: int = -1000
-    """The number of the last claim that did."""
+    """The number of the last claim that reached it."""
     gave: bool = False
-    """It had jobs then."""
+    """That claim found jobs in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Room:
 
 
 Taken = Mapping[tuple[int, int], tuple[int, Place]]
-"""(room, lane within it), both from 0 -> how many jobs the lane gave, and the last of them."""
+"""(room, lane in the room), both from 0 -> how many jobs were claimed, and the position of the
+last."""
 
 
 class Lanes:
@@ -64,8 +65,8 @@ class Lanes:
         self._claims = 0
 
     def plan(self, free: Mapping[str, int]) -> list[Room]:
-        """What one claim reads: a room per queue with free slots; before it, when lanes of the
-        queue starve, a room for those with their fixed share, the one that has waited longest
+        """Plan one claim: a room per queue with free slots. If lanes of the queue starve, a room
+        with their fixed share comes first, in which the lane that has waited longest is the
         first."""
         rooms: list[Room] = []
         for queue, count in free.items():
@@ -90,8 +91,8 @@ class Lanes:
     def claimed(
         self, rooms: Sequence[Room], taken: Taken, now: datetime, paused: Sequence[str]
     ) -> bool:
-        """Moves the cursors after a claim. True when a room was filled, so that there may be more
-        at once."""
+        """Move the cursors after a claim. Returns whether a room was filled: then more jobs may be
+        due."""
         more = False
         self._claims += 1
         for number, room in enumerate(rooms):
@@ -101,13 +102,13 @@ class Lanes:
             for position, lane in enumerate(room.lanes):
                 count, last = taken.get((number, position), (0, START))
                 if left == 0:
-                    # One that was empty just now is not thought to starve: its share would only be
-                    # wasted.
-                    lane.starving = lane.gave or self._claims - lane.reached > REST
+                    # A lane that was found empty a few claims ago does not count as starving: a
+                    # share for it would be wasted.
+                    lane.starving = lane.gave or self._claims - lane.reached > CLAIMS_WITHOUT_SHARE
                     continue
                 lane.starving, lane.gave, lane.reached = False, count > 0, self._claims
                 left -= count
-                lane.cursor = last if left == 0 else max(lane.cursor, (now - GRACE, LAST_ID))
+                lane.cursor = last if left == 0 else max(lane.cursor, (now - COMMIT_GRACE, LAST_ID))
             more = more or left == 0
         for lane in self.all:
             if lane.cursor[0] > now:
@@ -115,6 +116,7 @@ class Lanes:
         return more
 
     def rewind(self, lanes: Iterable[Lane] | None = None) -> None:
-        """Back to the lane's start: after a reconnect, and where a sweep left something behind."""
+        """Move cursors back to the start of their lanes: after a reconnect, and when a sweep has
+        left due jobs behind a cursor."""
         for lane in self.all if lanes is None else lanes:
             lane.cursor = START

@@ -1,4 +1,4 @@
-"""Keeps leases alive, from an OS thread with a connection of its own: a handler that blocks the
+"""Extends leases from an OS thread with a connection of its own, so that a handler which blocks the
 event loop keeps its lease."""
 
 import asyncio
@@ -16,8 +16,8 @@ from pgqueue.database.errors import STALE
 from pgqueue.database.session import OURS, settle_now
 from pgqueue.database.worker_connection import load
 from pgqueue.settings import Settings
-from pgqueue.worker.inflight import Held, InFlight
-from pgqueue.worker.refusals import Trouble, divisible, words
+from pgqueue.worker.inflight import InFlight, RunningAttempt
+from pgqueue.worker.refusals import LoopFailure, divisible, words
 from pgqueue.worker.watchdog import Watchdog
 
 log = logging.getLogger("pgqueue.worker")
@@ -25,8 +25,8 @@ log = logging.getLogger("pgqueue.worker")
 T = TypeVar("T")
 
 
-class _Bounded(psycopg.Connection[TupleRow]):
-    """As pgqueue.database.worker_connection.BoundedConnection, for a thread."""
+class _BoundedConnection(psycopg.Connection[TupleRow]):
+    """BoundedConnection of pgqueue.database.worker_connection, for a thread."""
 
     deadlines: float | None = None
 
@@ -48,9 +48,9 @@ class LeaseKeeper:
         self._worker = worker
         self._lease = settings.lease.total_seconds()
         self._margin = min(self._lease / 6, 2.0)
-        self._trouble = Trouble("leases cannot be extended")
+        self._trouble = LoopFailure("leases cannot be extended")
         self._refused: set[str] = set()
-        """Rows whose refusal was told."""
+        """Rows whose refused extension has been logged."""
         self._stop = threading.Event()
         self._connection: psycopg.Connection[TupleRow] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,19 +67,19 @@ class LeaseKeeper:
         self._thread.join(timeout)
 
     async def watch(self) -> None:
-        """Stops attempts whose lease could not be extended in time; until cancelled. In the event
-        loop, for the thread may be waiting for an answer that does not come."""
+        """Cancel attempts whose lease could not be extended in time, until cancelled itself. Runs
+        in the event loop, because the thread may be waiting for a reply that never comes."""
         while True:
             await asyncio.sleep(self._lease / 24)
             now = time.monotonic()
-            for one in list(self._inflight.held.values()):
+            for one in list(self._inflight.attempts.values()):
                 if one.lost is None and now - one.extended_at > self._lease - self._margin:
                     self._lose(one, "it could not be extended in time")
 
     def _run(self) -> None:
         while not self._stop.wait(self._lease / 12):
             now = time.monotonic()
-            held = list(self._inflight.held.values())
+            held = list(self._inflight.attempts.values())
             if self._stands_still:
                 self._leave_to_others(held)
             due = [
@@ -90,13 +90,14 @@ class LeaseKeeper:
                     self._extend_or_divide(due)
                 except Exception as error:  # noqa: BLE001 - leases are extended after any error
                     self._disconnect()
-                    self._trouble.tell(error)
+                    self._trouble.report(error)
                 else:
-                    self._trouble.over()
+                    self._trouble.recovered()
         self._disconnect()
 
-    def _extend_or_divide(self, due: list[Held], *, prepared_anew: bool = False) -> None:
-        """One row that the database refuses must not cost the others their leases."""
+    def _extend_or_divide(self, due: list[RunningAttempt], *, prepared_anew: bool = False) -> None:
+        """Extend leases; halve a refused group, so that one refused row does not lose the
+        others."""
         try:
             self._extend(due)
         except Exception as error:
@@ -130,13 +131,13 @@ class LeaseKeeper:
     def _stands_still(self) -> bool:
         return self._watchdog.still > self._lease
 
-    def _leave_to_others(self, held: list[Held]) -> None:
-        """The event loop has stood still for longer than a lease: what has not begun runs out, and
-        another worker may have it."""
+    def _leave_to_others(self, held: list[RunningAttempt]) -> None:
+        """After the event loop was blocked for longer than a lease: stop extending attempts that
+        have not begun, so that other workers can rescue their jobs."""
         waiting = [one for one in held if not one.begun and one.lost is None]
         for one in waiting:
             one.lost = "the event loop stood still, and it had not begun"
-            if one.begun:  # just now: it looks at `lost` after it has said so
+            if one.begun:  # since the line above: an attempt sets `begun`, then reads `lost`
                 one.lost = None
         if waiting:
             log.error(
@@ -149,7 +150,7 @@ class LeaseKeeper:
                 extra={"event": "loop.stands_still", "jobs": len(waiting)},
             )
 
-    def _extend(self, due: list[Held]) -> None:
+    def _extend(self, due: list[RunningAttempt]) -> None:
         sent_at = time.monotonic()
         attempts = {(one.claim.id, one.claim.lease): one for one in due}
         rows = self._ready().execute(
@@ -160,8 +161,7 @@ class LeaseKeeper:
                 "ages": array(f"{sent_at - one.claimed_at:.3f}" for one in due),
                 "lease": self._settings.lease,
                 "worker": self._worker,
-                # No sign of life while the loop stands still: it does nothing of what a live worker
-                # does.
+                # No heartbeat while the event loop is blocked: this worker claims and acks nothing.
                 "alive": not self._stands_still,
             },
             binary=True,
@@ -172,21 +172,21 @@ class LeaseKeeper:
             else:
                 self._lose(attempts[id, lease], "it was cancelled, or another worker has it")
 
-    def _lose(self, held: Held, why: str) -> None:
+    def _lose(self, held: RunningAttempt, why: str) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._inflight.lose, held, why)
 
     def _ready(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None or self._connection.closed:
             pooled = self._settings.direct_is_pooled
-            connection = _Bounded.connect(
+            connection = _BoundedConnection.connect(
                 self._settings.direct_conninfo,
                 autocommit=True,
                 prepare_threshold=None if pooled else 0,
                 application_name="pgqueue leases",
                 client_encoding="UTF8",
             )
-            # A third of the lease: an extension that takes longer would come too late for another
+            # A third of the lease: after a longer extension there would be no time for a second
             # try.
             connection.deadlines = self._lease / 3
             limit = f"{int(self._lease * 1000 / 3)}ms"

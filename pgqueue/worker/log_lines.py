@@ -8,13 +8,13 @@ from typing import Any
 from pgqueue.attempt import Outcome
 from pgqueue.job import Status
 from pgqueue.version import __version__
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 
 log = logging.getLogger("pgqueue.worker")
 
 
-def tell_outcome(held: Held, outcome: Outcome, level: int) -> None:
-    """One line on how an attempt ended."""
+def log_outcome(held: RunningAttempt, outcome: Outcome, level: int) -> None:
+    """Log how an attempt ended, in one line."""
     claim = held.claim
     milliseconds = max(0, round((held.finished_at - held.started_at) * 1000))
     match outcome.status:
@@ -53,11 +53,11 @@ def tell_outcome(held: Held, outcome: Outcome, level: int) -> None:
     )
 
 
-def tell_start(
+def log_start(
     name: str, slots: Mapping[str, int], tasks: Iterable[str], resources: Iterable[Any]
 ) -> None:
-    """The first line of a worker."""
-    # What a lifespan yields may have a `banner`: a few words on what it was told to use.
+    """Log the first line of a worker."""
+    # Resources may have a `banner`: a few words on what they are configured to use.
     said = {str(one.banner): None for one in resources if hasattr(one, "banner")}
     queues = ", ".join(f"{queue} ({count} at once)" for queue, count in slots.items())
     log.info(

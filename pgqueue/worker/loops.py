@@ -1,4 +1,4 @@
-"""Keeps a loop of the worker going when something ends it that it did not expect."""
+"""Restarts a loop of the worker after an unexpected error."""
 
 import asyncio
 import logging
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pgqueue.database.worker_connection import Pace
+from pgqueue.database.worker_connection import RetryDelay
 
 log = logging.getLogger("pgqueue.worker")
 
-MOST = 3
-"""Failures in a row after which a loop is not started again: the worker gives back what it has, and
+MAX_FAILURES_IN_A_ROW = 3
+"""After this many failures in a row a loop is not restarted: the worker returns its jobs and
 ends."""
 
-SETTLED = 60.0
-"""Seconds after which a failure is the first of a new row."""
+STEADY_AFTER_SECONDS = 60.0
+"""A loop that ran this long before it failed starts a new row of failures."""
 
 
-class Loop:
+class RestartingLoop:
     """Runs `run` until the worker stops, or is cancelled. Raises the last of MOST failures in a
     row."""
 
@@ -30,7 +30,7 @@ class Loop:
         self._stopping = stopping
 
     async def run(self) -> None:
-        failures, pace = 0, Pace()
+        failures, delay = 0, RetryDelay()
         while True:
             began = time.monotonic()
             try:
@@ -45,10 +45,10 @@ class Loop:
                 error: BaseException = RuntimeError("it was cancelled from within")
             except Exception as caught:  # noqa: BLE001 - every error is logged and counted
                 error = caught
-            if time.monotonic() - began > SETTLED:
-                failures, pace = 0, Pace()
+            if time.monotonic() - began > STEADY_AFTER_SECONDS:
+                failures, delay = 0, RetryDelay()
             failures += 1
-            if failures >= MOST or self._stopping.is_set():
+            if failures >= MAX_FAILURES_IN_A_ROW or self._stopping.is_set():
                 raise error
             log.error(
                 "the loop %s failed and is started again",
@@ -56,4 +56,4 @@ class Loop:
                 exc_info=error,
                 extra={"event": "loop.failed"},
             )
-            await asyncio.sleep(pace.grow())
+            await asyncio.sleep(delay.next())

@@ -5,16 +5,16 @@ from typing import Any
 
 from pgqueue.attempt import Outcome
 from pgqueue.database.adapters import array
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 
-Ended = tuple[Held, Outcome]
+Ended = tuple[RunningAttempt, Outcome]
 Key = tuple[str, int]
-"""An attempt: row and lease. Two attempts of one row may be in hand, when it was cancelled and
-replayed meanwhile."""
+"""An attempt: row and lease. A worker can have two attempts of one row in flight, when the job was
+cancelled and replayed."""
 
 
-class Refused:
-    """Outcomes that one statement would not take, and when it is asked again."""
+class RefusedOutcomes:
+    """Outcomes that the database refused, and when they are sent again."""
 
     def __init__(
         self, statement: str, group: list[Ended], tries: int, lost: bool, last: bool
@@ -27,7 +27,7 @@ class Refused:
         self.due = time.monotonic() + min(0.1 * 2**tries, 5.0)
 
 
-def key(held: Held) -> Key:
+def key(held: RunningAttempt) -> Key:
     return held.claim.id, held.claim.lease
 
 

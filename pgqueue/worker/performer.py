@@ -17,7 +17,7 @@ from pgqueue.policy import Released, TimedOut, Undecodable, completed, verdict
 from pgqueue.task import Task
 from pgqueue.worker.handler_calls import awaited, begun, called, release_django_async
 from pgqueue.worker.handler_task import ATTEMPT, OwnTask
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 
 log = logging.getLogger("pgqueue.worker")
 
@@ -40,9 +40,9 @@ class Performer:
         tasks: Mapping[str, Task[Any]],
         resources: Mapping[str, Any],
         threads: int,
-        finish: Callable[[Held, Outcome], None],
-        shelve: Callable[[Held], None],
-        forget: Callable[[Held], None],
+        finish: Callable[[RunningAttempt, Outcome], None],
+        shelve: Callable[[RunningAttempt], None],
+        forget: Callable[[RunningAttempt], None],
         writes: Writes,
     ) -> None:
         self.tasks = tasks
@@ -51,13 +51,13 @@ class Performer:
         self.shelve = shelve
         self.forget = forget
         self.writes = writes
-        self.running: set[Held] = set()
+        self.running: set[RunningAttempt] = set()
         self._unstoppable: set[str] = set()
         """Rows whose attempt runs in a thread or ignores that it was cancelled, still theirs or
         not."""
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="handler")
 
-    def start(self, held: Held) -> None:
+    def start(self, held: RunningAttempt) -> None:
         claim = held.claim
         task = self.tasks.get(claim.job_type)
         if task is None:
@@ -107,7 +107,7 @@ class Performer:
             ]:
                 self._press(held, now)
 
-    def _press(self, held: Held, now: float) -> None:
+    def _press(self, held: RunningAttempt, now: float) -> None:
         is_async = self.tasks[held.claim.job_type].is_async
         if not held.overdue and held.deadline <= now:
             held.overdue = True
@@ -118,7 +118,7 @@ class Performer:
         elif is_async and now - held.stopped_at > GRACE and not held.completing:
             self._abandon(held)
 
-    def _abandon(self, held: Held) -> None:
+    def _abandon(self, held: RunningAttempt) -> None:
         """Stop waiting for a handler that goes on although it was cancelled. Its slot is free, and
         the fence refuses its writes."""
         held.abandoned = True
@@ -141,7 +141,7 @@ class Performer:
             task, held, None, TimedOut(f"{_too_long(task)}, and goes on although it was cancelled")
         )
 
-    async def _perform(self, task: Task[Any], held: Held) -> None:
+    async def _perform(self, task: Task[Any], held: RunningAttempt) -> None:
         error: BaseException | None = None
         job: BaseJob[Any] | None = None
         try:
@@ -168,7 +168,11 @@ class Performer:
             self._end(task, held, job, error)
 
     def _end(
-        self, task: Task[Any], held: Held, job: BaseJob[Any] | None, error: BaseException | None
+        self,
+        task: Task[Any],
+        held: RunningAttempt,
+        job: BaseJob[Any] | None,
+        error: BaseException | None,
     ) -> None:
         held.finished_at = time.monotonic()
         self.running.discard(held)
@@ -182,18 +186,20 @@ class Performer:
         else:
             self.finish(held, verdict(held.claim, error, task.backoff, depends_on=task.depends_on))
 
-    def _payload(self, task: Task[Any], held: Held) -> Any:
+    def _payload(self, task: Task[Any], held: RunningAttempt) -> Any:
         try:
             return task.decode(held.claim.payload)
         except BaseException as error:  # noqa: BLE001 - a payload's own checks may raise anything
             raise Undecodable(text_of(error)) from None
 
-    def _why(self, task: Task[Any], held: Held, cancelled: asyncio.CancelledError) -> BaseException:
+    def _why(
+        self, task: Task[Any], held: RunningAttempt, cancelled: asyncio.CancelledError
+    ) -> BaseException:
         if held.released:
             return Released()
         return TimedOut(_too_long(task)) if held.overdue else cancelled
 
-    def _warn_of(self, error: BaseException | None, held: Held) -> None:
+    def _warn_of(self, error: BaseException | None, held: RunningAttempt) -> None:
         if error is not None:
             log.warning(
                 "Job %s: its handler ended with %s after its transaction had completed the job",
@@ -202,7 +208,7 @@ class Performer:
                 extra={"event": "job.late_error", "jobId": held.claim.job_id},
             )
 
-    def _forget(self, held: Held) -> None:
+    def _forget(self, held: RunningAttempt) -> None:
         log.warning(
             "Job %s: attempt %d was stopped, for its lease is gone: %s",
             held.claim.job_id,
@@ -216,7 +222,9 @@ class Performer:
         )
         self.forget(held)
 
-    async def _perform_in_thread(self, task: Task[Any], held: Held, job: ThreadJob[Any]) -> None:
+    async def _perform_in_thread(
+        self, task: Task[Any], held: RunningAttempt, job: ThreadJob[Any]
+    ) -> None:
         """A thread cannot be interrupted: slot and lease are kept until it returns. It runs in a
         copy of the attempt's context."""
         context = contextvars.copy_context()

@@ -15,9 +15,9 @@ from pgqueue.settings import Settings
 
 log = logging.getLogger("pgqueue.worker")
 
-INTERVAL = 300.0
-MOST = 20_000
-"""Rows that one turn removes; a longer backlog takes several turns, or `pgqueue prune`."""
+INTERVAL_SECONDS = 300.0
+MAX_PRUNED_ROWS = 20_000
+"""Rows that one turn removes. A longer backlog takes several turns, or `pgqueue prune`."""
 
 
 async def prune_regularly(settings: Settings) -> None:
@@ -26,7 +26,7 @@ async def prune_regularly(settings: Settings) -> None:
         return
     begin: UUID | None = None
     while True:
-        await asyncio.sleep(INTERVAL * random.uniform(0.8, 1.2))
+        await asyncio.sleep(INTERVAL_SECONDS * random.uniform(0.8, 1.2))
         try:
             async with await connected(settings.conninfo, settings.pgbouncer) as lock:
                 begin = await _turn(lock, settings, begin)
@@ -44,7 +44,7 @@ async def _turn(
         if not row or not row[0]:
             return begin
         async with await connected(settings.conninfo, settings.pgbouncer) as connection:
-            done = await prune(connection, settings, whole=False, begin=begin, most=MOST)
+            done = await prune(connection, settings, whole=False, begin=begin, most=MAX_PRUNED_ROWS)
     if done.jobs or done.tombstones or done.expired:
         log.info(
             "pruned %d jobs and %d tombstones, ended %d jobs after 24 hours in processing",

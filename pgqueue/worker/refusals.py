@@ -1,5 +1,5 @@
-"""What the server refuses: one row, a whole statement, or nothing but for a while. And telling
-people about it once."""
+"""What an error of the database concerns: one row, the whole statement, or the connection. Lasting
+errors are logged once."""
 
 import logging
 import time
@@ -10,19 +10,19 @@ from pgqueue.masking import clean
 
 log = logging.getLogger("pgqueue.worker")
 
-LASTING = 15.0
-"""Seconds after which trouble that does not end makes a worker unhealthy."""
+UNHEALTHY_AFTER_SECONDS = 15.0
+"""A loop that has failed for this long makes the worker unhealthy."""
 
-AWAY = ("08", "25006", "40", "53", "57P")
-"""Errors that concern no row: a connection, a standby, another transaction, a full disk, a server
-that stops."""
+CONNECTION_STATES = ("08", "25006", "40", "53", "57P")
+"""SQLSTATEs that concern no row: a lost connection, a standby, a conflict with another transaction,
+a full disk, a server that stops."""
 
-WAITING = ("55P03", "57014")
+LOCK_STATES = ("55P03", "57014")
 """Errors of a row that another transaction has locked, or that takes too long: it may get through
 later."""
 
 LEAVE_OUT_SECONDS = 30.0
-LEAVE_OUT_AT_MOST_SECONDS = 3600.0
+MAX_LEAVE_OUT_SECONDS = 3600.0
 
 ADVICE = {
     "42501": "grant what sql/roles.sql grants, or look at the triggers of the application",
@@ -38,23 +38,23 @@ ADVICE = {
 
 
 def divisible(error: BaseException) -> bool:
-    """Whether the statement may get through without one of its rows: it was answered, or could not
-    even be written down."""
+    """Whether the statement may succeed without one of its rows: the server refused it, or a
+    parameter could not be encoded."""
     if not isinstance(error, psycopg.Error):
         return not isinstance(error, OSError | TimeoutError)
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
-    return not error.sqlstate.startswith(AWAY)
+    return not error.sqlstate.startswith(CONNECTION_STATES)
 
 
 def final(error: BaseException) -> bool:
     """Of a row alone: whether waiting for a lock cannot help it."""
-    return not (isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(WAITING))
+    return not (isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(LOCK_STATES))
 
 
 def damaged(error: BaseException) -> bool:
-    """Whether it is the row itself that cannot be read or be as it is, and no rule of the
-    application's."""
+    """Whether the row itself is unreadable or invalid. An error of the application's rules (a
+    trigger, a missing right) is no damage."""
     return (
         not isinstance(error, psycopg.Error)
         or error.sqlstate is None
@@ -63,7 +63,7 @@ def damaged(error: BaseException) -> bool:
 
 
 def words(error: BaseException) -> str:
-    """What the server said, in one line without addresses."""
+    """The server's message in one line, without addresses."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     try:
         text = said or str(error).partition("\n")[0]
@@ -72,15 +72,15 @@ def words(error: BaseException) -> str:
     return clean(f"{type(error).__name__}: {text}".rstrip(": "), 300)
 
 
-class Trouble:
-    """What keeps a loop from its work: told once, and again when it changes."""
+class LoopFailure:
+    """An error that keeps a loop from its work. It is logged once, and again when it changes."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._said: str | None = None
         self._since: float | None = None
 
-    def tell(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> None:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         said = words(error)
@@ -96,7 +96,7 @@ class Trouble:
             extra={"event": "database.trouble", "reason": said},
         )
 
-    def over(self) -> None:
+    def recovered(self) -> None:
         if self._said is not None:
             log.info(
                 "%s no longer: the database answers", self._what, extra={"event": "database.works"}
@@ -105,22 +105,22 @@ class Trouble:
 
     @property
     def lasting(self) -> bool:
-        """Whether it has lasted so long that the worker is not healthy."""
-        return self._since is not None and time.monotonic() - self._since > LASTING
+        """Whether it has lasted for UNHEALTHY_AFTER_SECONDS."""
+        return self._since is not None and time.monotonic() - self._since > UNHEALTHY_AFTER_SECONDS
 
 
-class Aside:
-    """Rows that no statement gets past, left out of claims and sweeps: for half a minute, then
-    twice as long, up to an hour."""
+class LeftOutRows:
+    """Rows that the database refuses to change. Claims and sweeps skip them for half a minute, then
+    for twice as long each time, up to an hour."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[float, float]] = {}
         """Row id -> until when, by the monotonic clock, and for how long."""
 
     def put(self, id: str) -> int:
-        """Leaves it out from now on. Answers for how many seconds."""
+        """Skip the row from now on. Returns for how many seconds."""
         _, last = self._rows.get(id, (0.0, LEAVE_OUT_SECONDS / 2))
-        seconds = min(last * 2, LEAVE_OUT_AT_MOST_SECONDS)
+        seconds = min(last * 2, MAX_LEAVE_OUT_SECONDS)
         self._rows[id] = (time.monotonic() + seconds, seconds)
         return round(seconds)
 
@@ -128,12 +128,12 @@ class Aside:
         self._rows.pop(id, None)
 
     def __contains__(self, id: object) -> bool:
-        """Whether it was ever put here, and has not been got rid of."""
+        """Whether the row was put here and not forgotten since, skipped now or not."""
         return id in self._rows
 
     @property
     def ids(self) -> list[str]:
-        """The rows to be left out now."""
+        """The rows to skip now."""
         if not self._rows:
             return []
         now = time.monotonic()

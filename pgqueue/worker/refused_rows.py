@@ -1,5 +1,5 @@
-"""Finds the row that claims and sweeps cannot get past, and puts it aside, so that all other jobs
-go on."""
+"""Finds the row that the database refuses to change, and leaves it out of claims and sweeps, so
+that all other jobs continue."""
 
 import logging
 import time
@@ -15,15 +15,15 @@ from pgqueue.worker.refusals import damaged, divisible, final, words
 
 log = logging.getLogger("pgqueue.worker")
 
-LARGEST_SLICE = 500
-ALL_OF_THEM = 10
-"""Rows refused one after the other, and none accepted: then it is not the rows."""
+MAX_SLICE_ROWS = 500
+MAX_REFUSED_IN_A_ROW = 10
+"""After this many rows in a row were refused and none accepted, the cause is not a row."""
 
 PROOF_SECONDS = 10.0
-"""Another job that was started so lately shows that it is this row alone which is refused."""
+"""If another job was claimed within this time, the database refuses only this row."""
 
 
-class Suspect(NamedTuple):
+class LaneRow(NamedTuple):
     """A row of next_in_lane.sql."""
 
     id: str
@@ -37,7 +37,7 @@ class Sweep(Protocol):
 
     async def __call__(
         self,
-        swept: Sequence[tuple[int, Lane, Place]],
+        slices: Sequence[tuple[int, Lane, Place]],
         size: int = ...,
         end: Place | None = None,
     ) -> dict[int, tuple[int, Place]]: ...
@@ -65,12 +65,12 @@ class RefusedRowSearch:
         self._began = 0.0
 
     async def run(self) -> None:
-        """Raises what the sweep raises when that is no row's fault."""
+        """Search all lanes. Raises the error of the sweep when no row causes it."""
         self._refused, self._began = [], time.monotonic()
         await self._sweep([])
         for index, lane in enumerate(self._lanes.all):
             place: Place | None = START
-            size = LARGEST_SLICE
+            size = MAX_SLICE_ROWS
             while place is not None:
                 place, size = await self._step(index, lane, place, size)
         self._lanes.rewind()
@@ -79,7 +79,8 @@ class RefusedRowSearch:
     async def _step(
         self, index: int, lane: Lane, place: Place, size: int
     ) -> tuple[Place | None, int]:
-        """Where to go on (None: the lane is done), and in slices of what size."""
+        """Sweep one slice. Returns where the next one begins (None at the lane's end) and its
+        size."""
         suspect = await self._next(lane, place) if size == 1 else None
         end = None if suspect is None else (suspect.run_after, suspect.id)
         try:
@@ -89,14 +90,14 @@ class RefusedRowSearch:
                 raise
             if suspect is None or end is None:
                 return place, max(1, size // 8)
-            await self._put_aside(suspect, error)
+            await self._leave_out(suspect, error)
             return end, 8
         count, last = seen.get(0, (0, place))
         if end is not None:
             return end, 8
-        return (None if count < size else last), min(size * 4, LARGEST_SLICE)
+        return (None if count < size else last), min(size * 4, MAX_SLICE_ROWS)
 
-    async def _next(self, lane: Lane, place: Place) -> Suspect | None:
+    async def _next(self, lane: Lane, place: Place) -> LaneRow | None:
         rows = await self._connection.run(
             "next_in_lane",
             {
@@ -104,33 +105,33 @@ class RefusedRowSearch:
                 "priority": lane.priority,
                 "run_after": place[0],
                 "id": place[1],
-                "aside": array(self._inflight.aside.ids),
+                "aside": array(self._inflight.left_out.ids),
             },
         )
-        return Suspect(*rows[0]) if rows else None
+        return LaneRow(*rows[0]) if rows else None
 
-    async def _put_aside(self, suspect: Suspect, error: Exception) -> None:
+    async def _leave_out(self, suspect: LaneRow, error: Exception) -> None:
         if self._inflight.taken_at < self._began:
             self._refused.append(suspect.id)
-        if len(self._refused) > ALL_OF_THEM:
+        if len(self._refused) > MAX_REFUSED_IN_A_ROW:
             for id in self._refused:
-                self._inflight.aside.forget(id)
+                self._inflight.left_out.forget(id)
             raise error
-        # The statement as such is still accepted, or this row is not to blame.
+        # Raises if the database now refuses the statement itself: then this row is not the cause.
         await self._sweep([])
         alone = damaged(error) or time.monotonic() - self._inflight.taken_at < PROOF_SECONDS
-        buried = alone and final(error) and await self._bury(suspect, error)
-        known = suspect.id in self._inflight.aside
-        seconds = self._inflight.aside.put(suspect.id)
-        if buried:
-            self._inflight.aside.forget(suspect.id)
+        dead_lettered = alone and final(error) and await self._dead_letter(suspect, error)
+        known = suspect.id in self._inflight.left_out
+        seconds = self._inflight.left_out.put(suspect.id)
+        if dead_lettered:
+            self._inflight.left_out.forget(suspect.id)
         log.log(
-            logging.DEBUG if known and not buried else logging.ERROR,
+            logging.DEBUG if known and not dead_lettered else logging.ERROR,
             "Job %s (row %s) cannot be worked on, and %s: %s",
             suspect.job_id,
             suspect.id,
             "goes to the dead-letter queue"
-            if buried
+            if dead_lettered
             else f"is left out for {seconds} s, then longer",
             words(error),
             extra={
@@ -141,7 +142,7 @@ class RefusedRowSearch:
             },
         )
 
-    async def _bury(self, suspect: Suspect, error: Exception) -> bool:
+    async def _dead_letter(self, suspect: LaneRow, error: Exception) -> bool:
         values = {
             "id": suspect.id,
             "lease": suspect.lease,

@@ -1,4 +1,4 @@
-"""Sees from a thread whether the event loop turns, and says which line keeps it from that."""
+"""Watches the event loop from a thread, and logs the line of code that blocks it."""
 
 import asyncio
 import logging
@@ -10,15 +10,15 @@ from types import FrameType
 from pgqueue.error_text import line_of
 from pgqueue.worker import handler_calls as calls
 from pgqueue.worker.handler_task import OwnTask
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 
 log = logging.getLogger("pgqueue.worker")
 
-BEAT = 0.1
-"""Seconds between two signs of the loop."""
+BEAT_SECONDS = 0.1
+"""Time between two heartbeats of the event loop."""
 
-LONG = 1.0
-"""Seconds after which a loop that stands still is worth a warning."""
+BLOCKED_AFTER_SECONDS = 1.0
+"""An event loop that is blocked for longer is logged."""
 
 
 class Watchdog:
@@ -40,23 +40,23 @@ class Watchdog:
 
     @property
     def still(self) -> float:
-        """For how many seconds the loop has stood still."""
+        """For how many seconds the event loop has been blocked."""
         return time.monotonic() - self._turned_at
 
     async def turn(self) -> None:
-        """Until cancelled."""
+        """Write heartbeats until cancelled."""
         while True:
             self._turned_at = time.monotonic()
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(BEAT_SECONDS)
 
     def _watch(self) -> None:
-        told = 0.0
-        while not self._stop.wait(LONG / 4):
-            if self.still > LONG + BEAT and told != self._turned_at:
-                told = self._turned_at
-                self._tell()
+        reported_at = 0.0
+        while not self._stop.wait(BLOCKED_AFTER_SECONDS / 4):
+            if self.still > BLOCKED_AFTER_SECONDS + BEAT_SECONDS and reported_at != self._turned_at:
+                reported_at = self._turned_at
+                self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         frame = sys._current_frames().get(self._thread)
         if frame is None:
             return
@@ -75,15 +75,14 @@ class Watchdog:
             extra=extra,
         )
 
-    def _attempt(self) -> Held | None:
+    def _attempt(self) -> RunningAttempt | None:
         task = asyncio.current_task(self._loop)
         attempt = task.attempt if isinstance(task, OwnTask) else None
-        return attempt if isinstance(attempt, Held) else None
+        return attempt if isinstance(attempt, RunningAttempt) else None
 
 
 def _place(innermost: FrameType) -> str:
-    """The line of the handler itself, and the line that it has led to where that is another
-    file."""
+    """The line of the handler, and the innermost line where that is in another file."""
     frame: FrameType | None = innermost
     handler = innermost
     while frame is not None and frame.f_code.co_filename != calls.__file__:

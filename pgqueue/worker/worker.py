@@ -29,11 +29,11 @@ from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
 from pgqueue.worker.handler_task import own_task
-from pgqueue.worker.inflight import Held, InFlight
+from pgqueue.worker.inflight import InFlight, RunningAttempt
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.leases import LeaseKeeper
-from pgqueue.worker.log_lines import tell_outcome, tell_start
-from pgqueue.worker.loops import Loop
+from pgqueue.worker.log_lines import log_outcome, log_start
+from pgqueue.worker.loops import RestartingLoop
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.pruner import prune_regularly
 from pgqueue.worker.sweeper import Sweeper
@@ -126,13 +126,14 @@ class Worker:
                 "watchdog": self.watchdog.turn,
             }
             background = [
-                own_task(Loop(name, run, self.stopping).run()) for name, run in helpers.items()
+                own_task(RestartingLoop(name, run, self.stopping).run())
+                for name, run in helpers.items()
             ]
             # The outcomes that the acker held when it failed are lost to it: it is not started
             # again.
             loops: list[asyncio.Task[Any]] = [own_task(self.acker.run())]
             loops += [
-                own_task(Loop(one.__class__.__name__, one.run, self.stopping).run())
+                own_task(RestartingLoop(one.__class__.__name__, one.run, self.stopping).run())
                 for one in (self.claimer, self.sweeper)
             ]
             self._loops = [*background, *loops]
@@ -173,7 +174,7 @@ class Worker:
             await self._leave()
             return False
         told.cancel()
-        tell_start(self.name, self.inflight.slots, self.tasks, resources.values())
+        log_start(self.name, self.inflight.slots, self.tasks, resources.values())
         self._warn()
         return True
 
@@ -236,7 +237,7 @@ class Worker:
         )
         self.leases = LeaseKeeper(inflight, settings, self.name, self.watchdog)
 
-    def _start(self, held: Held) -> None:
+    def _start(self, held: RunningAttempt) -> None:
         if self.stopping.is_set():
             # A claim that was under way when the worker was told to stop.
             self._finish(held, verdict(held.claim, Released()))
@@ -251,7 +252,7 @@ class Worker:
     def _expect(self, delay: float) -> None:
         self.claimer.expect(delay)
 
-    def _finish(self, held: Held, outcome: Outcome) -> None:
+    def _finish(self, held: RunningAttempt, outcome: Outcome) -> None:
         self.acker.put(held, outcome)
 
     def _warn(self) -> None:
@@ -270,7 +271,7 @@ class Worker:
         repeated = sum(link.repeats for link in self._links.values())
         return asdict(self.inflight.counters) | {
             "repeated": repeated,
-            "running": len(self.inflight.held),
+            "running": len(self.inflight.attempts),
         }
 
     async def _register(self, link: WorkerConnection) -> None:
@@ -348,7 +349,7 @@ class Worker:
             self.performer.running.discard(held)
             self._finish(held, verdict(held.claim, Released()))
 
-    def _settled(self, held: Held, outcome: Outcome) -> None:
+    def _settled(self, held: RunningAttempt, outcome: Outcome) -> None:
         counters = self.inflight.counters
         match outcome.status:
             case Status.COMPLETED:
@@ -363,4 +364,4 @@ class Worker:
             outcome.status, logging.INFO
         )
         if log.isEnabledFor(level):
-            tell_outcome(held, outcome, level)
+            log_outcome(held, outcome, level)

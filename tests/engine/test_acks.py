@@ -15,7 +15,7 @@ from pgqueue.job import Status
 from pgqueue.settings import Settings
 from pgqueue.worker.acker import Acker
 from pgqueue.worker.breaker import Breaker
-from pgqueue.worker.inflight import Held, InFlight
+from pgqueue.worker.inflight import InFlight, RunningAttempt
 from tests.support.factories import a_job, sql, the_job
 from tests.support.scene import claim, link, until
 
@@ -38,7 +38,7 @@ class Scene:
         )
         self.running = asyncio.create_task(self.acker.run())
 
-    def take(self, row: Any) -> Held:
+    def take(self, row: Any) -> RunningAttempt:
         moment = datetime(2026, 1, 1, tzinfo=UTC)
         return self.inflight.take(
             Claim(row[0], row[1], row[3], row[4], row[5], row[6], row[7], b"{}", moment, "default"),
@@ -48,7 +48,7 @@ class Scene:
     async def finish(self) -> None:
         self.acker.stop()
         await asyncio.wait_for(self.running, 20)
-        assert not self.inflight.held
+        assert not self.inflight.attempts
         assert self.inflight.free("default") == 1000
 
 
@@ -60,7 +60,7 @@ async def scene(settings: Settings) -> Any:
 
 async def claimed(
     connection: Connection, settings: Settings, scene: Scene, count: int
-) -> list[Held]:
+) -> list[RunningAttempt]:
     for number in range(count):
         await a_job(connection, job_id=f"j{number}")
     async with link(settings) as one:

@@ -17,7 +17,7 @@ from pgqueue.task import task
 from pgqueue.worker.breaker import Breaker
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.doorbell import Doorbell
-from pgqueue.worker.inflight import Held, InFlight
+from pgqueue.worker.inflight import InFlight, RunningAttempt
 from pgqueue.worker.lanes import Lanes
 from tests.support.factories import a_job, a_type, sql, the_job
 from tests.support.scene import a_turn, claim, link, published, until, working
@@ -332,7 +332,7 @@ async def test_a_row_that_changed_hands_under_a_claim_is_left_to_the_next_one(
         "), picked AS", "), stall AS MATERIALIZED (SELECT pg_advisory_xact_lock(7)), picked AS"
     )
     slow = slow.replace("FROM room CROSS JOIN LATERAL (", "FROM stall, room CROSS JOIN LATERAL (")
-    started: list[Held] = []
+    started: list[RunningAttempt] = []
     async with (
         link(settings, "slow") as late,
         link(settings, "other") as other,

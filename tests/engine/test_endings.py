@@ -304,7 +304,7 @@ async def beside_neighbours(
         await until(lambda: over(connection), 60)
         await client.enqueue(neighbour, {}, job_id="n10")
         await until(lambda: count(connection, 11, "job_id LIKE 'n%' AND status = 'completed'"))
-        await until(lambda: not worker.inflight.held and worker.inflight.free("default") == 4)
+        await until(lambda: not worker.inflight.attempts and worker.inflight.free("default") == 4)
         assert worker.healthy
         told = time.monotonic()
     assert time.monotonic() - told < 10, "it was told to stop, and had nothing left to do"

@@ -220,7 +220,7 @@ async def test_an_attempt_that_lost_its_lease_is_told_and_does_not_do_it(
             ),
         )
         gate.set()
-        await until(lambda: not worker.inflight.held)
+        await until(lambda: not worker.inflight.attempts)
         assert worker.inflight.counters.stale_writes == 2, "what it announced, and how it ended"
     assert done == ["told"]
     row = await the_job(connection, "j")
@@ -481,7 +481,7 @@ async def test_one_that_waits_for_the_database_is_stopped_when_its_lease_is_gone
             await until(lambda: "attempts wait for the database" in caplog.text)
             await client.cancel("j")
             await until(lambda: stopped == ["j"])
-            await until(lambda: not worker.inflight.held)
+            await until(lambda: not worker.inflight.attempts)
         await client.enqueue(attempts.task, {}, job_id="next")
         await until(lambda: completed(connection, "next"))
     assert await intent(connection) is None

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pgqueue.worker.lanes import GRACE, LAST_ID, START, Lanes
+from pgqueue.worker.lanes import COMMIT_GRACE, LAST_ID, START, Lanes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,14 +20,14 @@ def test_a_full_claim_moves_the_cursor_to_the_last_row_taken() -> None:
 def test_a_claim_that_exhausted_the_lane_moves_it_to_now_less_the_grace() -> None:
     lanes = Lanes(["default"])
     assert lanes.claimed(lanes.plan({"default": 10}), {(0, 5): (3, place(-60))}, NOW, []) is False
-    assert lanes.all[5].cursor == (NOW - GRACE, LAST_ID)
-    assert lanes.all[9].cursor == (NOW - GRACE, LAST_ID)
+    assert lanes.all[5].cursor == (NOW - COMMIT_GRACE, LAST_ID)
+    assert lanes.all[9].cursor == (NOW - COMMIT_GRACE, LAST_ID)
 
 
 def test_a_lane_that_was_not_reached_keeps_its_cursor_and_starves() -> None:
     lanes = Lanes(["default"])
     lanes.claimed(lanes.plan({"default": 10}), {(0, 2): (10, place(-60))}, NOW, [])
-    assert lanes.all[1].cursor == (NOW - GRACE, LAST_ID)
+    assert lanes.all[1].cursor == (NOW - COMMIT_GRACE, LAST_ID)
     assert lanes.all[3].cursor == START
     assert [lane.starving for lane in lanes.all] == [False] * 3 + [True] * 7
 

@@ -261,7 +261,7 @@ async def test_cancelling_a_running_job_stops_its_handler(
         await client.cancel("j")
         assert await _status(connection, "cancelled")
         await asyncio.wait_for(stopped.wait(), 5)
-        await until(lambda: not worker.inflight.held)
+        await until(lambda: not worker.inflight.attempts)
         assert worker.inflight.counters.leases_lost == 1
     assert await _status(connection, "cancelled")
 
@@ -290,7 +290,7 @@ async def test_progress_is_written_while_the_lease_holds_and_refused_after(
         assert (view.progress, view.progress_note) == (0.5, "half")
         await client.cancel("j")
         release.set()
-        await until(lambda: not worker.inflight.held)
+        await until(lambda: not worker.inflight.attempts)
     assert len(seen) == 1
     assert (await the_job(connection, "j"))["progress"] == 0.5
 

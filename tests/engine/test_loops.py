@@ -12,7 +12,7 @@ from pgqueue.client import AsyncClient
 from pgqueue.settings import Settings
 from pgqueue.task import task
 from pgqueue.worker.claimer import Claimer
-from pgqueue.worker.loops import MOST, Loop
+from pgqueue.worker.loops import MAX_FAILURES_IN_A_ROW, RestartingLoop
 from pgqueue.worker.performer import Performer
 from pgqueue.worker.sweeper import Sweeper
 from pgqueue.worker.worker import Worker
@@ -118,7 +118,7 @@ async def test_one_that_goes_on_failing_ends_the_worker_which_gives_back(
         fail.set()
         with pytest.raises(RuntimeError, match="a fault of ours"):
             await asyncio.wait_for(running, 30)
-    assert len(runs) == MOST
+    assert len(runs) == MAX_FAILURES_IN_A_ROW
     row = await the_job(connection, "j")
     assert (row["status"], row["attempt_count"]) == ("enqueued", 0)
     assert not worker.healthy
@@ -132,4 +132,4 @@ async def test_a_failure_while_it_stops_is_told() -> None:
         raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        await Loop("loop", run, stopping).run()
+        await RestartingLoop("loop", run, stopping).run()

@@ -20,8 +20,8 @@ from pgqueue.embedded.server import EmbeddedServer
 from pgqueue.settings import Settings
 from pgqueue.worker import refusals
 from pgqueue.worker.lanes import START
-from pgqueue.worker.refusals import Aside
-from pgqueue.worker.refused_rows import ALL_OF_THEM
+from pgqueue.worker.refusals import LeftOutRows
+from pgqueue.worker.refused_rows import MAX_REFUSED_IN_A_ROW
 from tests.support.damage import incompressible, zero_what_is_stored_out_of_line
 from tests.support.factories import a_job, sql, the_job, value
 from tests.support.scene import claim, link, published, sweep, until, working
@@ -158,7 +158,8 @@ async def test_when_every_row_is_refused_none_is_dead_lettered(
     async with AsyncClient.open(settings) as client, working(settings, quick):
         await crowd(client, bad=3)
         await until(
-            lambda: caplog.text.count("is left out for") > ALL_OF_THEM, what="a second search"
+            lambda: caplog.text.count("is left out for") > MAX_REFUSED_IN_A_ROW,
+            what="a second search",
         )
         assert await value(connection, "SELECT count(*) FROM job_logs WHERE status = 'dlq'") == 0
         await sql(connection, "DROP TRIGGER refuse ON job_logs")
@@ -171,7 +172,7 @@ async def test_a_missing_right_is_told_once_in_words_and_makes_the_worker_unheal
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(refusals, "LASTING", 0.5)
+    monkeypatch.setattr(refusals, "UNHEALTHY_AFTER_SECONDS", 0.5)
     release = asyncio.Event()
 
     @task("test.job")
@@ -253,13 +254,13 @@ async def test_a_damaged_row_goes_to_the_dead_letter_queue_and_all_others_are_do
 
 
 def test_a_row_that_is_put_aside_again_is_left_out_for_longer() -> None:
-    aside = Aside()
-    assert [aside.put("a") for _ in range(9)] == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
-    assert aside.ids == ["a"]
-    assert "a" in aside
-    aside.forget("a")
-    assert aside.ids == []
-    assert "a" not in aside
+    left_out = LeftOutRows()
+    assert [left_out.put("a") for _ in range(9)] == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
+    assert left_out.ids == ["a"]
+    assert "a" in left_out
+    left_out.forget("a")
+    assert left_out.ids == []
+    assert "a" not in left_out
 
 
 async def test_what_waits_in_a_lane_is_looked_at_in_its_order(

@@ -126,7 +126,7 @@ async def cancelled_while(
         await client.cancel("j")
         await until(lambda: worker.inflight.counters.leases_lost == 1)
         yield
-        await until(lambda: not worker.inflight.held)
+        await until(lambda: not worker.inflight.attempts)
 
 
 @pytest.mark.parametrize("write", ["progress", "intend", "transaction"])

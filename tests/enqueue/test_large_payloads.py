@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 from pgqueue import AsyncClient, Job, task
 from pgqueue.errors import InvalidJob
 from pgqueue.settings import Settings
-from pgqueue.worker.claimer import FIRST, LOAD, MOST
+from pgqueue.worker.claimer import FIRST_CLAIM_BATCH, MAX_CLAIM_BATCH, MAX_CLAIM_CHARACTERS
 from tests.support.factories import a_type, sql, value
 from tests.support.scene import published, until, working
 
@@ -38,22 +38,22 @@ async def test_claims_of_large_jobs_take_few_and_of_small_ones_many(
         loads: list[tuple[int, int]] = []
         ours = settings.with_(queues={"default": 1000}, doorbell=False)
         async with working(ours, quick) as worker:
-            weigh = worker.claimer._weigh
+            weigh = worker.claimer._adjust_batch
 
             def weighed(jobs: Any) -> None:
                 loads.append((len(jobs), sum(len(row[8]) for row in jobs)))
                 weigh(jobs)
 
-            monkeypatch.setattr(worker.claimer, "_weigh", weighed)
+            monkeypatch.setattr(worker.claimer, "_adjust_batch", weighed)
             await until(
                 lambda: value(connection, "SELECT bool_and(status = 'completed') FROM job_logs"), 60
             )
     taken = [count for count, _ in loads if count]
-    assert max(taken) > FIRST, "small jobs come in large claims"
-    large = [load for _, load in loads if load > LOAD]
+    assert max(taken) > FIRST_CLAIM_BATCH, "small jobs come in large claims"
+    large = [load for _, load in loads if load > MAX_CLAIM_CHARACTERS]
     assert len(large) <= 1, "the first claim of large jobs knows nothing of them"
     assert sum(taken) <= 3060
-    assert max(taken) <= MOST
+    assert max(taken) <= MAX_CLAIM_BATCH
 
 
 async def test_a_payload_has_a_limit(connection: Connection, settings: Settings) -> None:

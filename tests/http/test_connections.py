@@ -19,7 +19,7 @@ import pytest
 from pgqueue_service.server.framing import HEAD
 from psycopg import AsyncConnection
 
-from pgqueue.worker.health import MOST, health_server
+from pgqueue.worker.health import MAX_CONNECTIONS, health_server
 from tests.http.test_api_process import Api, environment, ready
 from tests.support.api import SIGN_IN, SIGNIN
 from tests.support.factories import value
@@ -392,7 +392,10 @@ class TestAWorkersHealthPort:
     async def test_a_crowd_that_sends_nothing_keeps_no_others_out(self) -> None:
         async with health_server(0, lambda: True) as port:
             assert port
-            crowd = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(3 * MOST)]
+            crowd = [
+                (await asyncio.open_connection("127.0.0.1", port))[1]
+                for _ in range(3 * MAX_CONNECTIONS)
+            ]
             try:
                 assert b"200 OK" in await self.ask(port, GET)
                 assert b"200 OK" in await self.ask(port, GET.replace(b"healthz", b"readyz"))
@@ -400,7 +403,7 @@ class TestAWorkersHealthPort:
                 held = [
                     one for one in ours if one.laddr.port == port and one.status == "ESTABLISHED"
                 ]
-                assert len(held) <= MOST
+                assert len(held) <= MAX_CONNECTIONS
             finally:
                 for one in crowd:
                     one.close()
@@ -414,6 +417,6 @@ class TestAWorkersHealthPort:
             assert (await self.ask(port, request_)).startswith(b"HTTP/1.1 431")
 
     async def test_what_never_comes_is_not_waited_for(self) -> None:
-        async with health_server(0, lambda: True, deadlines=0.2) as port:
+        async with health_server(0, lambda: True, deadline=0.2) as port:
             assert port
             assert await asyncio.wait_for(self.ask(port, GET[:-2]), 10) == b""

@@ -108,7 +108,7 @@ class Claiming(Core):
         if not reconnects:
             self.crew[worker] = self.hire(hands.slot)
             return
-        held = {(id, one.claim.lease) for id, one in hands.worker.inflight.held.items()}
+        held = {(id, one.claim.lease) for id, one in hands.worker.inflight.attempts.items()}
         orphans = self.oracle.orphans(hands.name, set(QUEUES), held, self.now())
         self.stage.play(hands.forget_replies())
         for row in orphans:

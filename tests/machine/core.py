@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 from pgqueue.worker.lanes import PRIORITIES
 from tests.machine import promises
 from tests.machine.oracle import Oracle
@@ -80,11 +80,11 @@ class Core(RuleBasedStateMachine):
         )
         return self.oracle.rows[names[number % len(names)]] if names else None
 
-    def row_of(self, held: Held) -> Row | None:
+    def row_of(self, held: RunningAttempt) -> Row | None:
         """The row of an attempt; None when it has been pruned."""
         return self.oracle.by_id(held.claim.id)
 
-    def mine(self, held: Held) -> Row | None:
+    def mine(self, held: RunningAttempt) -> Row | None:
         """The row, if the attempt still has its lease."""
         row = self.row_of(held)
         return row if row and row.held_by(held.claim.lease) else None

@@ -12,7 +12,7 @@ from pgqueue.errors import Discard, LeaseLost, Retry, Snooze
 from pgqueue.job import Status
 from pgqueue.policy import Released, spared, verdict
 from pgqueue.task import Backoff
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 from tests.machine.claiming import Claiming
 from tests.machine.core import workers
 from tests.machine.stage import LEASE, Hands
@@ -63,7 +63,7 @@ class Ending(Claiming):
         self.tally["too late"] += expected
         assert stale == expected, "outcomes that met no row"
 
-    def _outcome(self, hands: Hands, held: Held, ending: str) -> Outcome | None:
+    def _outcome(self, hands: Hands, held: RunningAttempt, ending: str) -> Outcome | None:
         if held.claim.job_type not in hands.types:
             return None
         depends_on = self.oracle.kinds[held.claim.job_type].depends_on
@@ -75,7 +75,9 @@ class Ending(Claiming):
             )
         return verdict(held.claim, ENDINGS[ending], Backoff(2), 0.5, depends_on)
 
-    def _judged(self, hands: Hands, held: Held, outcome: Outcome | None) -> Outcome | None:
+    def _judged(
+        self, hands: Hands, held: RunningAttempt, outcome: Outcome | None
+    ) -> Outcome | None:
         """What the breaker makes of it: a probe decides, and its failure is not the job's."""
         if not held.claim.probe or outcome is None:
             return outcome
@@ -89,7 +91,7 @@ class Ending(Claiming):
         # Open still, or closed since the probe began.
         return spared(outcome, probe=True) if down else outcome
 
-    def _end(self, row: Row, held: Held, outcome: Outcome | None, now: datetime) -> None:
+    def _end(self, row: Row, held: RunningAttempt, outcome: Outcome | None, now: datetime) -> None:
         if outcome is None:
             self.oracle.shelve(row, self.last.now, now)
         elif outcome.status == "completed":
@@ -116,7 +118,7 @@ class Ending(Claiming):
     def extend(self, worker: int) -> None:
         hands = self.busy(worker)
         self.begin("extend")
-        held = list(hands.worker.inflight.held.values())
+        held = list(hands.worker.inflight.attempts.values())
         if not held:
             return
         hands.extend(held)

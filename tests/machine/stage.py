@@ -19,7 +19,7 @@ from pgqueue.database.pool import open_pool
 from pgqueue.database.worker_connection import WorkerConnection, load
 from pgqueue.settings import Settings
 from pgqueue.task import Task
-from pgqueue.worker.inflight import Held
+from pgqueue.worker.inflight import RunningAttempt
 from pgqueue.worker.lanes import START, Lane
 from pgqueue.worker.worker import Worker
 from tests.support.scene import for_worker
@@ -86,11 +86,11 @@ class Hands:
     def __init__(self, stage: "Stage", slot: int, name: str, tasks: Sequence[Task[Any]]) -> None:
         self.name = name
         self.types = {task.job_type for task in tasks}
-        self.started: list[Held] = []
+        self.started: list[RunningAttempt] = []
         """What it was given by the last statement."""
-        self.attempts: list[Held] = []
+        self.attempts: list[RunningAttempt] = []
         """What it believes to be running."""
-        self.lost: list[Held] = []
+        self.lost: list[RunningAttempt] = []
         """What it was told to have lost."""
         self.slot = slot
         self.worker = Worker(stage.for_worker, tasks)
@@ -102,7 +102,7 @@ class Hands:
         self.worker.leases._lose = lambda held, why: self.lost.append(held)
         self.stage = stage
 
-    def _start(self, held: Held) -> None:
+    def _start(self, held: RunningAttempt) -> None:
         held.started_at = time.monotonic()
         self.started.append(held)
         self.attempts.append(held)
@@ -129,16 +129,16 @@ class Hands:
         self.worker.claimer.resting = resting
         # Now and then a sweep looks at whole lanes, and past now; the oracle is told of resting
         # ones alone.
-        self.worker.sweeper._ahead = False
+        self.worker.sweeper._looks_ahead = False
         assert await self.worker.sweeper._turn()
 
     async def forget_replies(self) -> None:
         """What a worker does after a reconnect."""
         self.worker.claimer._epoch = self.worker.claimer.connection.epoch
-        self.worker.claimer.suspect()
-        await self.worker.claimer._greet()
+        self.worker.claimer.reply_lost()
+        await self.worker.claimer._recover_lost_replies()
 
-    async def write(self, outcomes: Sequence[tuple[Held, Outcome | None]]) -> int:
+    async def write(self, outcomes: Sequence[tuple[RunningAttempt, Outcome | None]]) -> int:
         """The outcomes of these attempts, None for one without a handler. Returns how many met no
         row."""
         acker, counters = self.worker.acker, self.worker.inflight.counters
@@ -155,13 +155,13 @@ class Hands:
         acker._stopping = False
         return counters.stale_writes - before
 
-    async def progress(self, held: Held, fraction: float, note: str) -> None:
+    async def progress(self, held: RunningAttempt, fraction: float, note: str) -> None:
         await self.worker.writes.progress(held.claim, fraction, note)
 
-    async def intend(self, held: Held) -> None:
+    async def intend(self, held: RunningAttempt) -> None:
         await self.worker.writes.intend(held.claim)
 
-    def extend(self, some: Sequence[Held]) -> None:
+    def extend(self, some: Sequence[RunningAttempt]) -> None:
         self.lost = []
         self.worker.leases._extend(list(some))
         self.stage.keepers[self.slot] = self.worker.leases._connection

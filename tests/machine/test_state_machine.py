@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from pgqueue.attempt import Job
-from pgqueue.database.worker_connection import Pace
+from pgqueue.database.worker_connection import RetryDelay
 from pgqueue.settings import Settings
 from pgqueue.task import Limit, task
 from tests.machine.ending import Ending
@@ -69,8 +69,8 @@ class Machine(Producing, Ending, Operating):
     pass
 
 
-class Hasty(Pace):
-    def grow(self) -> float:
+class Hasty(RetryDelay):
+    def next(self) -> float:
         return 0.0
 
 
@@ -79,7 +79,7 @@ class Hasty(Pace):
 def test_whatever_happens_in_whatever_order_the_queue_keeps_its_promises(
     database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, half: int
 ) -> None:
-    monkeypatch.setattr("pgqueue.worker.acker.Pace", Hasty)
+    monkeypatch.setattr("pgqueue.worker.acker.RetryDelay", Hasty)
     Machine.tally = Counter()
     Machine.stage = Stage(database_url, settings, [plain, brief, limited, strange])
     try:

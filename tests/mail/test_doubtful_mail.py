@@ -120,7 +120,7 @@ async def test_by_smtp_it_is_written_when_the_server_is_ready_and_before_it_has_
         async with at_work(connection, by_smtp(settings, office)) as (client, worker):
             await client.enqueue(notify_of_sign_in, PAYLOAD, job_id="j")
             await until(lambda: bool(office.cut))
-            await until(lambda: not worker.inflight.held)
+            await until(lambda: not worker.inflight.attempts)
     assert seen == {"sender": None, "data": None, "go on": None}
     assert office.cut == [("someone@example.com", b"")]
     assert office.delivered == []

@@ -107,7 +107,7 @@ async def test_rows_that_stay_do_not_keep_others_from_their_turn(
     await sql(
         connection, "INSERT INTO orders SELECT 'j' || n FROM generate_series(1, %s) n", [BATCH]
     )
-    monkeypatch.setattr("pgqueue.worker.pruner.MOST", BATCH)
+    monkeypatch.setattr("pgqueue.worker.pruner.MAX_PRUNED_ROWS", BATCH)
     async with await AsyncConnection.connect(settings.conninfo, autocommit=True) as lock:
         begin = await _turn(lock, settings)
         assert len(await left(connection)) == 2 * BATCH + 50

@@ -20,7 +20,7 @@ from pgqueue.database.pool import Pool, closed_when_unfit
 from pgqueue.database.pooler import check_pooler
 from pgqueue.database.processes import Run, entry, process_name, register, retire
 from pgqueue.database.reasons import reason
-from pgqueue.database.worker_connection import Pace, load
+from pgqueue.database.worker_connection import RetryDelay, load
 from pgqueue.errors import SchemaError
 from pgqueue.task import Declaration
 from pgqueue_service.api.deadlines import Deadlines
@@ -136,13 +136,13 @@ class Readiness:
 
     async def run(self) -> None:
         """Send heartbeats until cancelled; the next one comes soon after one that failed."""
-        pace = Pace()
+        pace = RetryDelay()
         while True:
             if self.problem is None and self._published:
                 pace.reset()
                 await asyncio.sleep(BEAT)
             else:
-                await asyncio.sleep(pace.grow())
+                await asyncio.sleep(pace.next())
             await self.beat()
 
     async def leave(self) -> None:

@@ -8,7 +8,7 @@ import socket
 import time
 from asyncio.subprocess import DEVNULL, Process
 
-from pgqueue.database.worker_connection import Pace
+from pgqueue.database.worker_connection import RetryDelay
 
 log = logging.getLogger("pgqueue.api")
 
@@ -66,7 +66,7 @@ class Prefork:
 
     async def _keep(self, number: int) -> int:
         """Keep one child running; return the exit code of the last one."""
-        pace = Pace()
+        pace = RetryDelay()
         while True:
             started = time.monotonic()
             code = await self._live()
@@ -74,7 +74,7 @@ class Prefork:
                 return code
             if time.monotonic() - started > SETTLED:
                 pace.reset()
-            wait = pace.grow()
+            wait = pace.next()
             log.error(
                 "process %d of %d ended with code %d; the next one starts in %.1f s",
                 number,
