@@ -478,9 +478,7 @@ BEGIN
     FOR item IN
         SELECT i.*, k.job_id IS NOT NULL AS known, k.status, k.refusal
           FROM (SELECT n.*, pgqueue_digest(n.job_type, n.owner, n.payload) AS digest,
-                       row_number() OVER (PARTITION BY n.job_id
-                                          ORDER BY coalesce(late ? n.ord::text, false), n.ord
-                                         ) AS nth
+                       row_number() OVER (PARTITION BY n.job_id ORDER BY n.ord) AS nth
                   FROM pgqueue_items(jobs, at) AS n) AS i
           LEFT JOIN LATERAL pgqueue_known_job(i.job_id, i.digest) AS k ON true
          WHERE NOT (i.nth = 1 AND mine ? i.job_id)
@@ -637,16 +635,22 @@ BEGIN
         PERFORM pg_catalog.pg_advisory_xact_lock(bucket);
     END LOOP;
     -- In a statement of its own: it sees what was committed before the locks.
-    SELECT pg_catalog.jsonb_object_agg(n.ord, true) INTO late
-      FROM (SELECT i.ord, i.job_type, i.owner, i.limit_count, i.limit_window,
-                   row_number() OVER (PARTITION BY i.job_type, i.owner ORDER BY i.ord) AS nth
-              FROM pgqueue_items(jobs, at) AS i WHERE i.limit_count IS NOT NULL) AS n
-     WHERE n.nth > n.limit_count
-        OR n.nth + (SELECT count(*) FROM (
-               SELECT FROM job_logs j
-                WHERE j.user_id = n.owner AND j.job_type = n.job_type
-                  AND j.created_at > clock_timestamp() - pgqueue_span(n.limit_window)
-                LIMIT n.limit_count) AS used) > n.limit_count;
+    WITH late_ones AS (
+        SELECT n.job_id, min(n.ord) AS ord
+          FROM (SELECT i.ord, i.job_id, i.job_type, i.owner, i.limit_count, i.limit_window,
+                       row_number() OVER (PARTITION BY i.job_type, i.owner ORDER BY i.ord) AS nth
+                  FROM pgqueue_items(jobs, at) AS i WHERE i.limit_count IS NOT NULL) AS n
+         WHERE n.nth > n.limit_count
+            OR n.nth + (SELECT count(*) FROM (
+                   SELECT FROM job_logs j
+                    WHERE j.user_id = n.owner AND j.job_type = n.job_type
+                      AND j.created_at > clock_timestamp() - pgqueue_span(n.limit_window)
+                    LIMIT n.limit_count) AS used) > n.limit_count
+         GROUP BY n.job_id
+    )
+    -- A job with the id of a late one before it is late too: if that one is refused, it is new.
+    SELECT pg_catalog.jsonb_object_agg(i.ord, true) INTO late
+      FROM late_ones l JOIN pgqueue_items(jobs, at) AS i ON i.job_id = l.job_id AND i.ord >= l.ord;
     RETURN late;
 END
 $$;

@@ -69,9 +69,7 @@ BEGIN
     FOR item IN
         SELECT i.*, k.job_id IS NOT NULL AS known, k.status, k.refusal
           FROM (SELECT n.*, pgqueue_digest(n.job_type, n.owner, n.payload) AS digest,
-                       row_number() OVER (PARTITION BY n.job_id
-                                          ORDER BY coalesce(late ? n.ord::text, false), n.ord
-                                         ) AS nth
+                       row_number() OVER (PARTITION BY n.job_id ORDER BY n.ord) AS nth
                   FROM pgqueue_items(jobs, at) AS n) AS i
           LEFT JOIN LATERAL pgqueue_known_job(i.job_id, i.digest) AS k ON true
          WHERE NOT (i.nth = 1 AND mine ? i.job_id)
