@@ -96,8 +96,7 @@ class Sweeper:
         self._places: list[Place] = [START] * len(lanes.all)
         self._unfinished: set[int] = set(range(len(lanes.all)))
         self._lapsed: Counter[str] = Counter()
-        """Queue -> jobs with an expired lease that this sweep could not start for want of a
-        slot."""
+        """Queue -> jobs with an expired lease for which this sweep had no free slot."""
         self.trouble = LoopFailure("no sweeps")
         self._search = RefusedRowSearch(
             connection=connection,
