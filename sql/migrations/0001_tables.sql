@@ -315,8 +315,8 @@ CREATE TYPE pgqueue_bulk_answer AS (
 
 CREATE FUNCTION pgqueue_fill_defaults() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
--- For a bare INSERT: fills in what enqueue_job() fills in, for a role with any rights and any search
--- path. Rows of enqueue_job() bring all of it and skip this.
+-- For a bare INSERT: fills in what enqueue_job() fills in, for a role with any rights and
+-- any search path. Rows of enqueue_job() bring all of it and skip this.
 BEGIN
     IF NEW.queue IS NULL OR NEW.max_attempts IS NULL THEN
         SELECT coalesce(NEW.queue, t.queue), coalesce(NEW.max_attempts, t.max_attempts)

@@ -2,9 +2,9 @@
 -- quoted texts, and words that hold a digit or an @ (numbers, ids, hosts, addresses). The biggest
 -- groups first, 100 of them.
 --
--- One group that is big and recent is an outage or a bug: remove the cause, then replay the group; by
--- HTTP that is POST /api/admin/dlq/retry-batch with a part of the error. Many small groups are bad
--- input: look at the samples, fix the callers, replay with a corrected payload or delete.
+-- One group that is big and recent is an outage or a bug: remove the cause, then replay the group.
+-- By HTTP that is POST /api/admin/dlq/retry-batch with a part of the error. Many small groups are
+-- bad input: look at the samples, fix the callers, replay with a corrected payload or delete.
 WITH newest AS (
     SELECT j.job_id, j.job_type, j.dead_at, left(coalesce(j.error, ''), 300) AS error
       FROM job_logs j WHERE j.dead_at IS NOT NULL ORDER BY j.dead_at DESC, j.id DESC LIMIT 100000
