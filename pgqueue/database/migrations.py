@@ -289,7 +289,7 @@ async def _apply_functions(
 
 
 async def _refuse_overloads(connection: AsyncConnection[Any], names: list[str]) -> None:
-    """A function of ours with other parameters stays beside the new one, and calls become
+    """A function of ours with other parameters stays next to the new one, and calls become
     ambiguous. Functions of other roles do not count."""
     cursor = await connection.execute(
         """SELECT p.proname FROM pg_proc p JOIN pg_class c ON c.relnamespace = p.pronamespace
