@@ -14,7 +14,7 @@ BEGIN
     END LOOP;
     -- In a statement of its own: it sees what was committed before the locks.
     WITH late_ones AS (
-        SELECT n.job_id, min(n.ord) AS ord
+        SELECT n.job_id, pg_catalog.min(n.ord) AS ord
           FROM (SELECT i.ord, i.job_id, i.job_type, i.owner, i.limit_count, i.limit_window,
                        row_number() OVER (PARTITION BY i.job_type, i.owner ORDER BY i.ord) AS nth
                   FROM pgqueue_items(jobs, at) AS i WHERE i.limit_count IS NOT NULL) AS n
