@@ -166,9 +166,12 @@ async def changed_functions(connection: AsyncConnection[Any]) -> list[Function]:
     ]
 
 
+_NUMBER = re.compile(r"\d+")
+
+
 def _numbers(release: str = __version__) -> list[int]:
     """A release as numbers that can be compared: 1.10 is later than 1.9."""
-    return [int(number) for number in re.findall(r"\d+", release)[:3]]
+    return [int(number) for number in _NUMBER.findall(release)[:3]]
 
 
 async def _pending_migrations(connection: AsyncConnection[Any], to: int | None) -> list[Migration]:
