@@ -2,6 +2,7 @@
 these verbs; Client runs each of them to its end on a transport that blocks. Reading them is reading
 the contents of sql/queries/."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -34,6 +35,9 @@ C = TypeVar("C")
 
 MOST_AT_ONCE = 10_000
 """Jobs in one enqueue_many or replay_many."""
+
+YOUNGER_BY_SECONDS = 0.25
+"""What a statement may take on its way: added to the age of a job that counts as the call's own."""
 
 EVERYTHING = DeadFilter()
 
@@ -109,14 +113,16 @@ class Verbs(Generic[C]):
         `error` instead of an exception."""
         values = parameters(job)
         fresh = with_id(values) or job.fresh_id
+        began = time.monotonic()
         with in_our_words():
             if connection is None:
                 row, repeated = await self._transport.enqueue(values)
             else:
                 row, repeated = await self._transport.enqueue_joined(connection, values), False
         ticket = ticket_from(row, values["job_type"])
-        if fresh and repeated and ticket.status is not None:
-            ticket = msgspec.structs.replace(ticket, created=True)
+        if repeated and not ticket.created and ticket.status is not None:
+            mine = fresh or await self._younger_than_call([ticket.job_id], began)
+            ticket = msgspec.structs.replace(ticket, created=bool(mine))
         if ticket.created and connection is None and not row.get("rung"):
             self._ring(row["queue"] or queue_of(job), 1)
         return ticket
@@ -132,6 +138,7 @@ class Verbs(Generic[C]):
         if not jobs:
             return []
         given, values = await bulk_parameters(jobs, self._transport.sleep)
+        began = time.monotonic()
         with in_our_words():
             if connection is None:
                 rows, repeated = await self._transport.repeat("enqueue_jobs", values)
@@ -140,13 +147,31 @@ class Verbs(Generic[C]):
                 repeated = False
         answers = bulk_rows(rows, given)
         if repeated:
-            for job, row in zip(jobs, answers, strict=True):
-                if (job.job_id is None or job.fresh_id) and row["status"] is not None:
+            mine = await self._younger_than_call(
+                [one["job_id"] for one, row in zip(given, answers, strict=True) if row["status"]],
+                began,
+            )
+            for job, one, row in zip(jobs, given, answers, strict=True):
+                fresh = job.job_id is None or job.fresh_id
+                if row["status"] is not None and (fresh or one["job_id"] in mine):
                     row |= {"created": True, "queue": row["queue"] or queue_of(job)}
         if connection is None:
             for queue, count in Counter(row["queue"] for row in answers if row["created"]).items():
                 self._ring(queue, count)
         return [ticket_from(row, one["job_type"]) for row, one in zip(answers, given, strict=True)]
+
+    async def _younger_than_call(self, job_ids: list[str], began: float) -> set[str]:
+        """After a lost reply: the jobs that were created since the call began (monotonic, s). Roles
+        that may only enqueue cannot ask; for them it is as if another caller had created them."""
+        age = time.monotonic() - began + YOUNGER_BY_SECONDS
+        values = {"job_ids": job_ids, "age": timedelta(seconds=age)}
+        try:
+            rows, _ = await self._transport.repeat(
+                "find_created", values, deadline=began + self._transport.timeout
+            )
+        except (psycopg.Error, OSError):
+            return set()
+        return {row["job_id"] for row in rows}
 
     def notify(self, queue: str = "default", jobs: int = 1) -> None:
         """Wake sleeping workers of a queue: call it after the commit of a transaction that enqueued

@@ -42,12 +42,17 @@ class Transport(ABC):
         self.timeout = timeout
 
     async def repeat(
-        self, statement: str, values: Parameters = NOTHING, folder: str = "queries"
+        self,
+        statement: str,
+        values: Parameters = NOTHING,
+        folder: str = "queries",
+        *,
+        deadline: float | None = None,
     ) -> tuple[list[Row], bool]:
-        """Run it in a transaction of its own; again after a lost connection, while there is time,
-        and after a deadlock. The second value says that it may have been carried out twice; of what
-        it raises, `sent_before` does."""
-        deadline = time.monotonic() + self.timeout
+        """Run it in a transaction of its own; again after a lost connection, while there is time
+        (until the deadline by the monotonic clock), and after a deadlock. The second value says
+        that it may have been carried out twice; of what it raises, `sent_before` does."""
+        deadline = time.monotonic() + self.timeout if deadline is None else deadline
         lost, undone, pause = False, 0, 0.0
         while True:
             try:

@@ -332,6 +332,29 @@ async def test_a_lost_reply_is_answered_by_sending_again(
     assert len(await sql(connection, "SELECT 1 FROM job_logs")) == 1
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["by this call", "by an earlier one"])
+async def test_after_a_lost_reply_a_job_that_ended_meanwhile_counts_as_created_by_its_own_call(
+    client: AsyncClient, connection: Connection, earlier: bool
+) -> None:
+    """A worker was faster than the second try. An HTTP caller must not hear of a conflict."""
+    if earlier:
+        await client.enqueue(resize, Resize("a", 1), job_id="j")
+        await sql(connection, "UPDATE job_logs SET created_at = now() - interval '1 minute'")
+    execute = client._transport.execute
+    deaths = iter([True])
+
+    async def commit_and_die(own: Any, *arguments: Any) -> Any:
+        rows = await execute(own, *arguments)
+        if next(deaths, False):
+            await client.cancel("j")
+            raise psycopg.OperationalError("the connection is lost")
+        return rows
+
+    client._transport.execute = commit_and_die
+    ticket = await client.enqueue(resize, Resize("a", 1), job_id="j")
+    assert (ticket.created, ticket.status) == (not earlier, Status.CANCELLED)
+
+
 async def test_cancel_ends_a_waiting_job_and_says_why_it_cannot(
     client: AsyncClient, connection: Connection
 ) -> None:

@@ -147,7 +147,7 @@ async def test_a_group_that_meets_a_lock_is_tried_once_and_distrusts_no_connecti
     assert (await taken).created
 
 
-async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_id(
+async def test_a_bulk_whose_reply_was_lost_says_created_of_its_own_jobs(
     client: AsyncClient, connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await published(connection, settings, queued)
@@ -165,13 +165,13 @@ async def test_a_bulk_whose_reply_was_lost_says_created_of_jobs_that_brought_no_
     async with link(settings) as one:
         await registered(one, "w-1", {"elsewhere": 1})
         await one.run("sleep_worker", {"worker": "w-1"})
+    await client.enqueue(queued, {}, job_id="earlier")
+    await sql(connection, "UPDATE job_logs SET created_at = created_at - interval '1 minute'")
     tickets = await client.enqueue_many(
-        [NewJob(queued, {"n": 1}), NewJob(queued, {"n": 2}, job_id="named")]
+        [NewJob(queued, {"n": 1})] + [NewJob(queued, {}, job_id=one) for one in ("a", "earlier")]
     )
-    assert [ticket.created for ticket in tickets] == [True, False], (
-        "of an id that was given nobody knows who created it"
-    )
-    assert await value(connection, "SELECT count(*) FROM job_logs") == 2
+    assert [ticket.created for ticket in tickets] == [True, True, False]
+    assert await value(connection, "SELECT count(*) FROM job_logs") == 3
     await until(lambda: _nobody_sleeps(connection))
 
 
