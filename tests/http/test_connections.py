@@ -140,13 +140,13 @@ class TestFloods:
             process = psutil.Process(api.process.pid)
             before = process.memory_info().rss
             for name, (start, more, status) in FLOODS.items():
-                async with calling(api, 3) as callers:
+                async with calling(api, 2) as callers:
                     for answer in await asyncio.gather(
-                        *(flood(one, start, more, 500) for one in callers)
+                        *(flood(one, start, more, 250) for one in callers)
                     ):
                         assert problem_in(answer)["status"] == status, name
                     assert await asked(api, GET) == 200
-            # Three times 30 MB each of them, ten of them.
+            # Twice 15 MB each of them, ten of them.
             assert process.memory_info().rss - before < 32 * KIB * KIB
 
     async def test_pipelined_requests_wait_outside(

@@ -137,10 +137,16 @@ def test_the_image_runs_as_a_number_that_the_manifests_know() -> None:
 
 def test_every_package_and_every_kind_of_file_is_in_the_wheel() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    tops = {"pgqueue": "pgqueue", "pgqueue/sql": "sql"}
+    tops = {"pgqueue": "pgqueue", "pgqueue/sql": "sql", "pytest_pgqueue": "pgqueue/pytest_plugin"}
+    assert setuptools["package-dir"] == {
+        package.replace("/", "."): folder for package, folder in tops.items() if package != folder
+    }
+    plugin = ROOT / "pgqueue" / "pytest_plugin"
     found, suffixes = set(), set()
     for package, folder in tops.items():
         for file in (ROOT / folder).rglob("*"):
+            if package == "pgqueue" and plugin in file.parents:
+                continue  # installed under a name of its own
             inside = Path(package) / file.relative_to(ROOT / folder)
             if "__pycache__" in file.parts or not file.is_file() or file.name == ".gitignore":
                 continue
