@@ -51,12 +51,17 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
     site: Site, record: Record
 ) -> None:
     held = many(100, 500)  # they are rescued a hundred at a time
+    gate = site.folder / "gate"
     async with (
         a_fleet(site, 1, slots=held, PGQUEUE_LEASE=f"{LEASE}s") as fleet,
         AsyncClient.open(site.url) as client,
     ):
         (busy,) = fleet.members
-        await enqueue(site, client, _work("first", held, 2.0))
+        # It has no free slot until the other has taken all that comes next.
+        first = [
+            NewJob("chaos.gated", {"gate": str(gate)}, f"first-{number}") for number in range(held)
+        ]
+        await enqueue(site, client, first)
         await until(
             lambda: site.value("SELECT count(*) FROM job_logs WHERE status = 'processing'") == held
         )
@@ -72,6 +77,7 @@ async def test_what_a_dead_worker_claimed_ahead_of_another_s_cursor_starts_again
             )
         )
         gone = [(ahead.login, await fleet.kill(ahead))]
+        gate.touch()
         await enqueue(site, client, _work("third", 10, 0.01))
         await fleet.drained()
         assert busy.runs
