@@ -42,12 +42,13 @@ PROOF_SECONDS = 10.0
 """If another outcome was written within this time, the database refuses only this one."""
 
 MAX_HOLD_SECONDS = 300.0
-"""A refused outcome without such proof keeps its slot and is sent again for this long."""
+"""A refused outcome without such proof is sent again for this long."""
 
 
 class Acker:
     """Sends one statement at a time on a connection of its own. A slot becomes free when its ack is
-    committed, or when the lease is known to be lost."""
+    committed, when the database refuses that outcome alone, or when the lease is known to be
+    lost."""
 
     def __init__(
         self,
@@ -285,6 +286,7 @@ class Acker:
             )
         elif not (refused.last or self._proven(held, error)):
             self._loop_failures[statement].report(error)
+            self.inflight.free_slot(held)
             await self._later(refused)
         elif refused.last or statement == "shelve_jobs":
             self._drop(held, error)

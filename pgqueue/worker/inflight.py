@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pgqueue.attempt import Claim
 from pgqueue.worker.refusals import LeftOutRows
 
+MAX_WITHOUT_SLOT = 500
+"""Attempts of one worker that have ended, hold no slot, and whose outcomes the database refuses.
+Where it refuses every outcome, no more jobs than these and the slots run without one."""
+
 
 @dataclass(slots=True, eq=False)
 class RunningAttempt:
@@ -41,6 +45,8 @@ class RunningAttempt:
     """When the claim was sent."""
     started_at: float = 0.0
     finished_at: float = 0.0
+    without_slot: bool = False
+    """It has ended, and gave its slot back before its outcome was written."""
 
 
 @dataclass
@@ -59,7 +65,7 @@ class Counters:
 @dataclass
 class InFlight:
     """The slots of each queue, and the attempts that fill them. A slot becomes free when the ack of
-    its attempt is committed."""
+    its attempt is committed, or is refused."""
 
     slots: dict[str, int]
     worker: str
@@ -76,6 +82,7 @@ class InFlight:
     taken_at: float = -math.inf
     """When the last claim that returned a job was sent."""
     _used: dict[str, int] = field(default_factory=dict)
+    _without_slot: int = 0
     _rescued: set[str] = field(default_factory=set)
 
     def free(self, queue: str) -> int:
@@ -118,9 +125,23 @@ class InFlight:
         claim = held.claim
         if self.attempts.get(claim.id) is held:
             del self.attempts[claim.id]
-        self._used[claim.queue] -= 1
+        if held.without_slot:
+            self._without_slot -= 1
+        else:
+            self._used[claim.queue] -= 1
         self._rescued.discard(claim.id)
         self.changed.set()
+
+    def free_slot(self, held: RunningAttempt) -> None:
+        """Give back the slot of an attempt whose outcome the database refuses, while there are
+        fewer than MAX_WITHOUT_SLOT of them. The attempt stays in flight: its lease is extended and
+        its outcome sent again. Otherwise such attempts could fill all slots, and hold up all other
+        jobs."""
+        if not held.without_slot and self._without_slot < MAX_WITHOUT_SLOT:
+            held.without_slot = True
+            self._without_slot += 1
+            self._used[held.claim.queue] -= 1
+            self.changed.set()
 
     def lose(self, held: RunningAttempt, why: str) -> None:
         """Cancel an attempt whose lease is lost or may be. An attempt that has ended is left to its

@@ -2,6 +2,7 @@
 other jobs go on."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,11 @@ from pgqueue.database.migrations import migrate
 from pgqueue.database.retention import prune
 from pgqueue.embedded.server import EmbeddedServer
 from pgqueue.settings import Settings
-from pgqueue.worker import refusals
+from pgqueue.worker import inflight, refusals
 from pgqueue.worker.lanes import START
 from pgqueue.worker.refusals import LeftOutRows
 from pgqueue.worker.refused_rows import MAX_REFUSED_IN_A_ROW
+from pgqueue.worker.worker import Worker
 from tests.support.damage import incompressible, zero_what_is_stored_out_of_line
 from tests.support.factories import a_job, sql, the_job, value
 from tests.support.scene import claim, link, published, sweep, until, working
@@ -114,6 +116,57 @@ async def test_a_row_that_the_database_refuses_holds_up_no_other(
     if when in ("its claim", "its completion"):
         assert "not this one" in (await the_job(connection, "bad-0"))["error"]
     assert "bad-0" in caplog.text
+
+
+@pytest.mark.parametrize("code", ["42501", "57014"], ids=["for good", "as if it were locked"])
+async def test_more_refused_outcomes_than_slots_hold_up_no_other(
+    connection: Connection, settings: Settings, code: str
+) -> None:
+    """No other outcome can prove that only theirs are refused, as long as they have all slots."""
+    await published(connection, settings, quick)
+    await refusing(connection, "every ending", f" USING ERRCODE = '{code}'")
+    few = dataclasses.replace(settings, queues={"default": 3})
+    async with AsyncClient.open(settings) as client:
+        for number in range(7):
+            await client.enqueue(quick, {}, job_id=f"bad-{number}", priority=0)
+        await crowd(client, bad=0)
+        async with working(few, quick) as worker:
+            await until(lambda: others_are_done(connection), 30, "the other jobs are done")
+            assert worker.inflight.free("default") == 3
+            await sql(connection, "DROP TRIGGER refuse ON job_logs")
+            await until(lambda: not worker.inflight.attempts, 30, "what was refused is written")
+            assert worker.inflight.free("default") == 3, "no slot is given back twice"
+
+
+async def test_refused_outcomes_without_a_slot_are_bounded(
+    connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the outcome of every job is refused, few jobs run without one."""
+    monkeypatch.setattr(inflight, "MAX_WITHOUT_SLOT", 4)
+    await published(connection, settings, quick)
+    await refusing(connection, "every ending")
+    few = dataclasses.replace(settings, queues={"default": 3})
+    async with AsyncClient.open(settings) as client:
+        for number in range(20):
+            await client.enqueue(quick, {}, job_id=f"bad-{number}")
+        async with working(few, quick) as worker:
+            await until(lambda: len(worker.inflight.attempts) == 7)
+            await a_refused_try(worker)
+            assert len(worker.inflight.attempts) == 7
+            query = "SELECT count(*) FROM job_logs WHERE status = 'processing'"
+            assert await value(connection, query) == 7
+            await sql(connection, "DROP TRIGGER refuse ON job_logs")
+            await until(lambda: bad_are(connection, "completed"), 30)
+
+
+async def a_refused_try(worker: Worker) -> None:
+    """Until a refused outcome was sent once more: by then its slot would be free, and taken."""
+    tries = _most_tries(worker)
+    await until(lambda: _most_tries(worker) > tries)
+
+
+def _most_tries(worker: Worker) -> int:
+    return max((one.tries for one in worker.acker._to_send_again), default=-1)
 
 
 async def bad_are(connection: Connection, status: str) -> bool:
